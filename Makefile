@@ -1,0 +1,59 @@
+# `make demo` and `make test` do everything, set-up included, on a machine with Python >= 3.11, pip, make and git.
+
+PYTHON ?= python3
+JOBS   ?= 2
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/installed
+PYTEST := $(BIN)/python -m pytest
+
+# One thread per process: the tests run JOBS processes, and small networks are slower with more threads.
+export OMP_NUM_THREADS ?= 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check learn bench format clean
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+
+setup: $(STAMP)  ## own virtual environment in .venv, whorl installed from this tree
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "whorl needs Python >= 3.11; '$(PYTHON)' is `$(PYTHON) -V 2>&1`. Say which: make $(MAKECMDGOALS) PYTHON=python3.11"; exit 1; }
+	@test -x $(BIN)/pip || $(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev,box2d]"
+	@touch $@
+
+demo: setup  ## train PPO on CartPole-v1, draw it, score it over 100 episodes (fails below 475)
+	$(BIN)/whorl train ppo CartPole-v1 --seed 0
+	$(BIN)/whorl play runs/last --gif runs/last/video/demo.gif
+	@echo "learning curve: runs/last/curve.png"
+	@echo "trained agent:  runs/last/video/demo.gif"
+	@$(BIN)/whorl eval runs/last --episodes 100 --json | tail -n 1 | $(BIN)/python -c 'import json, sys; \
+		mean = json.load(sys.stdin)["mean"]; \
+		print(f"CartPole-v1: mean return {mean:.1f} over 100 evaluation episodes (at least 475 expected)"); \
+		sys.exit(not mean >= 475)'
+
+test: setup  ## all tests but the long learning ones; ARGS="-k name" chooses
+	$(PYTEST) -n $(JOBS) --dist worksteal $(ARGS)
+
+check: setup  ## format, lint, types, layers: seconds
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(PYTEST) -q tests/test_layers.py tests/test_layers_rules.py
+
+learn: setup  ## train to the stated returns, several seeds: hours
+	$(PYTEST) -n $(JOBS) --dist worksteal -m learning --timeout 14400 $(ARGS)
+
+bench: setup  ## whorl and its peers, side by side in one run
+	$(BIN)/python benchmarks/peers/run.py $(ARGS)
+
+format: setup  ## write the format that `make check` wants
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:  ## remove the environment and the caches; runs stay
+	rm -rf $(VENV) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,141 @@
+"""Learning to a stated return over several seeds: trains, scores, and writes results/<agent>_<env>.json and results/README.md.
+
+    python benchmarks/learning.py                       every setting, 5 seeds, two runs at a time
+    python benchmarks/learning.py ppo CartPole-v1       one setting
+
+Score: the best checkpoint (chosen by evaluation during training), greedily over 100 fresh whole episodes; beside it the final policy's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+RESULTS = Path(__file__).parent.parent / "results"
+
+
+@dataclass(frozen=True)
+class Setting:
+    agent: str
+    env: str
+    total_steps: int
+    bar: float  # mean return over 100 episodes that the best checkpoint must reach
+    seeds_needed: int  # of 5
+
+    def command(self, seed: int, runs: str = "runs") -> list[str]:
+        return [
+            "whorl",
+            "train",
+            self.agent,
+            self.env,
+            "--seed",
+            str(seed),
+            "--total-steps",
+            str(self.total_steps),
+            "--runs",
+            runs,
+        ]
+
+
+SETTINGS = [
+    Setting("ppo", "CartPole-v1", 150_000, 475, 5),
+    Setting("a2c", "CartPole-v1", 500_000, 475, 4),
+    Setting("reinforce", "CartPole-v1", 500_000, 475, 4),
+    Setting("ppo", "Acrobot-v1", 500_000, -90, 4),
+    Setting("ppo", "Pendulum-v1", 500_000, -250, 4),
+    Setting("ppo", "LunarLander-v3", 1_000_000, 200, 4),
+]
+
+
+def train(setting: Setting, seed: int) -> dict:
+    """One seed in a process of its own."""
+    with tempfile.TemporaryDirectory() as runs:
+        code = "from whorl.apps.cli import main; main()"
+        command = [sys.executable, "-c", code, *setting.command(seed, runs)[1:], "--quiet", "--json"]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            raise RuntimeError(f"{' '.join(setting.command(seed))} failed: {done.stderr[-2000:]}")
+        line = json.loads(done.stdout.splitlines()[-1])
+        run = Path(line["run"])
+        scores = json.loads((run / "eval.json").read_text())
+        meta = json.loads((run / "meta.json").read_text())
+        rows = [json.loads(row) for row in (run / "metrics.jsonl").read_text().splitlines()]
+        curve = [[row["step"], row["eval/mean_reward"]] for row in rows if "eval/mean_reward" in row]
+    return {
+        "seed": seed,
+        "best": scores["best"],
+        "last": scores["last"],
+        "seconds": round(line["seconds"], 1),
+        "curve": curve,
+        "meta": meta,
+    }
+
+
+def run(setting: Setting, seeds: int = 5, jobs: int = 2) -> dict:
+    with ThreadPoolExecutor(jobs) as pool:
+        runs = list(pool.map(lambda seed: train(setting, seed), range(seeds)))
+    meta = runs[0]["meta"]
+    for r in runs:
+        del r["meta"]
+    reached = sum(r["best"]["mean"] >= setting.bar for r in runs)
+    return {
+        "agent": setting.agent, "env": setting.env, "total_steps": setting.total_steps, "bar": setting.bar,
+        "needed": f"{setting.seeds_needed} of 5", "reached": f"{reached} of {seeds}", "passed": reached >= setting.seeds_needed,
+        "command": " ".join(setting.command(0)).replace("--seed 0", "--seed S"), "meta": meta, "runs": runs,
+    }  # fmt: skip
+
+
+def write_table() -> None:
+    """results/README.md from the JSON files."""
+    rows = []
+    for file in sorted(RESULTS.glob("*.json")):
+        r = json.loads(file.read_text())
+        if "runs" not in r:
+            continue
+        scores = lambda which: ", ".join(f"{run[which]['mean']:.1f}" for run in r["runs"])  # noqa: B023, E731
+        rows.append(
+            f"| {r['agent']} | {r['env']} | {r['total_steps']:,} | {r['bar']:g} on {r['needed']} | {r['reached']} "
+            f"| {scores('best')} | {scores('last')} | `{r['command']}` |"
+        )
+    text = """# Results
+
+Produced by `python benchmarks/learning.py` (also `make learn`). Each run trains with the preset of the pair; the best checkpoint is chosen
+by evaluation during training and scored greedily over 100 fresh whole episodes, beside the final policy. S is the seed, 0 to 4. The JSON
+files hold every evaluation of every seed, the versions, the commit and the machine.
+
+| agent | environment | steps | bar | reached | best checkpoint, seeds 0 to 4 | final policy, seeds 0 to 4 | command |
+|---|---|---|---|---|---|---|---|
+"""
+    (RESULTS / "README.md").write_text(text + "\n".join(rows) + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("agent", nargs="?")
+    parser.add_argument("env", nargs="?")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--jobs", type=int, default=2)
+    o = parser.parse_args()
+    chosen = [s for s in SETTINGS if o.agent in (None, s.agent) and o.env in (None, s.env)]
+    if not chosen:
+        parser.error(f"no setting {o.agent} {o.env}; there are {', '.join(f'{s.agent} {s.env}' for s in SETTINGS)}")
+    failed = []
+    for setting in chosen:
+        result = run(setting, o.seeds, o.jobs)
+        (RESULTS / f"{setting.agent}_{setting.env}.json").write_text(json.dumps(result, indent=1) + "\n")
+        print(
+            f"{setting.agent} {setting.env}: {result['reached']} reached {setting.bar:g}: {[round(r['best']['mean'], 1) for r in result['runs']]}"
+        )
+        failed += [] if result["passed"] else [setting]
+    write_table()
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,37 @@
+"""whorl: reinforcement learning in PyTorch. Environment -> collector -> rollout -> buffer -> agent, in one visible loop.
+
+This file is a table: a name is imported when it is first used, so that `import whorl` costs nothing.
+"""
+
+from importlib import import_module
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "train": "whorl.training.run",
+    "resume": "whorl.training.run",
+    "load": "whorl.training.trained",
+    "make_env": "whorl.envs.make",
+    "check_env": "whorl.envs.check",
+    "check_agent": "whorl.training.check_agent",
+    "check": "whorl.batch",
+    "build": "whorl.training.build",
+    "Env": "whorl.envs.env",
+    "Step": "whorl.envs.env",
+    "Agent": "whorl.agents.agent",
+    "Policy": "whorl.policies.policy",
+    "SerialCollector": "whorl.collectors.serial",
+    "RolloutBuffer": "whorl.buffers.rollout",
+    "Rollouts": "whorl.feeds",
+}
+__all__ = ["__version__", *sorted(_HOME)]
+
+
+def __getattr__(name: str):
+    if name not in _HOME:
+        raise AttributeError(f"module 'whorl' has no attribute {name!r}; it has {', '.join(sorted(_HOME))}")
+    return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

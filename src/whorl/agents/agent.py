@@ -1,0 +1,182 @@
+"""The only base class of agents: prepare a rollout, a pure loss, one optimizer step, learn from a buffer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar
+
+import torch
+from gymnasium import spaces
+from torch import Tensor, nn
+from torch.func import functional_call, grad_and_value
+from torch.nn.utils import clip_grad_norm_
+from torch.optim.adam import adam as adam_step
+
+from whorl.batch import get
+from whorl.errors import BadInput, NotFinite
+from whorl.policies.policy import Policy
+
+Metrics = dict[str, Tensor]
+Loss = Callable[[Any], tuple[Tensor, Metrics]]
+
+
+def adam(parameters: Iterable[nn.Parameter], learning_rate: float, eps: float = 1e-5) -> torch.optim.Adam:
+    """torch's fused Adam with its learning rate in a tensor, so that schedules never rebuild a compiled graph."""
+    return torch.optim.Adam(parameters, lr=torch.tensor(learning_rate), eps=eps, fused=True)
+
+
+class Agent(nn.Module):
+    """An algorithm: what it acts with (`policy`), what it learns with (its other parts and optimizers), and how.
+
+    Constructors take finished parts; `build` makes the default ones. No agent inherits from another agent.
+    """
+
+    Config: ClassVar[type]  # the frozen dataclass of its settings
+    reads: ClassVar[frozenset[str]] = frozenset()  # costly batch keys it wants, such as "next.action"
+    env_steps: Tensor
+
+    def __init__(self, policy: Policy, config: Any):
+        super().__init__()
+        self.policy, self.config = policy, config
+        self.compiled = False  # set by `compile=True`: every optimizer step is one compiled graph
+        self.report: Metrics = {}  # what `prepare` wants logged
+        self.register_buffer("env_steps", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("_void", torch.zeros(()), persistent=False)  # 0 fine, 1 loss, 2 gradient was not finite
+        self._moments: list = []
+        self._graphs: dict = {}
+        self.eval()
+
+    @classmethod
+    def build(cls, observation_space: spaces.Space, action_space: spaces.Space, config: Any) -> Agent:
+        """The agent with its default parts for these spaces. Raises Incompatible(reason) when it cannot work there."""
+        raise NotImplementedError
+
+    def prepare(self, rollout: Any) -> Any:
+        """Once per rollout [T, N]: count its steps and gather observation statistics. Agents add returns, advantages, ..."""
+        mask = get(rollout, "mask")
+        self.env_steps += rollout.numel() if mask is None else mask.sum()
+        self._moments = self.policy.normalizer.moments(rollout["observation"], mask)
+        return rollout
+
+    def loss(self, batch: Any) -> tuple[Tensor, Metrics]:
+        """The maths: a scalar and its parts. Pure: parameters, buffers and batch in."""
+        raise NotImplementedError
+
+    def update(self, batch: Any) -> Metrics:
+        """One gradient step on a batch; detached tensors back, never `.item()`."""
+        return self.optimize(self.loss, self.optimizer, batch)
+
+    def enough(self, metrics: Metrics) -> bool:
+        """Whether to skip the batches that are left of this rollout (PPO's KL stop)."""
+        return False
+
+    def learn(self, buffer: Any) -> Metrics:
+        """Every batch that is due, then move the observation statistics. Raises NotFinite before anything is logged or saved."""
+        self.train()
+        history = []
+        for batch in buffer.batches():
+            metrics = self.update(batch)
+            if "priority" in metrics:
+                buffer.feedback(batch["index"], metrics.pop("priority"))
+            history.append(metrics)
+            if self.enough(metrics):
+                break
+        self.eval()
+        if self._void:
+            what = "the loss" if self._void == 1 else "the gradient"
+            raise NotFinite(
+                f"{what} became NaN or infinite after {int(self.env_steps):,} environment steps; the step was void and the "
+                f"weights are those before it. Lower the learning rate, clip gradients, or look at the rewards' scale"
+            )
+        self.policy.normalizer.merge(self._moments)
+        return {**_mean(history), **self.report}
+
+    def optimize(self, loss: Loss, optimizer: torch.optim.Optimizer, batch: Any) -> Metrics:
+        """Gradient, finite check, clip, step: the only place in the library with these. Final.
+
+        A step whose loss or gradient norm is not finite is void, and so are all that follow it until `learn` has raised.
+        """
+        if self.compiled:
+            key = (loss.__name__, id(optimizer))
+            if key not in self._graphs:
+                self._graphs[key] = _compile(self, loss, optimizer)
+            return self._graphs[key](batch.to_dict())
+        optimizer.zero_grad()
+        value, metrics = loss(batch)
+        value.backward()
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        norm = clip_grad_norm_(parameters, self.max_grad_norm)
+        self._void.copy_(_judge(self._void, value.detach(), norm))
+        if optimizer.defaults.get("fused"):
+            optimizer.found_inf = self._void.clamp(max=1)  # fused kernels skip the step by themselves: no host sync
+            optimizer.step()
+        elif not self._void:
+            optimizer.step()
+        return {"loss": value.detach(), "grad_norm": norm, **{k: v.detach() for k, v in metrics.items()}}
+
+    @property
+    def max_grad_norm(self) -> float:
+        return getattr(self.config, "max_grad_norm", float("inf"))
+
+    def anneal(self, optimizer: torch.optim.Optimizer) -> None:
+        """Learning rate falling linearly from `config.learning_rate` to 0 over `config.anneal_steps` environment steps."""
+        left = 1.0 if not self.config.anneal_steps else max(0.0, 1 - int(self.env_steps) / self.config.anneal_steps)
+        for group in optimizer.param_groups:
+            group["lr"].fill_(self.config.learning_rate * left)
+        self.report["learning_rate"] = optimizer.param_groups[0]["lr"].clone()
+
+    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        """By attribute name; what a checkpoint saves beside `state_dict`."""
+        return {name: value for name, value in vars(self).items() if isinstance(value, torch.optim.Optimizer)}
+
+    def forward(self, loss: Loss, batch: Any) -> tuple[Tensor, Metrics]:
+        """`functional_call` enters a module through its forward, so this is the door to `loss` with other parameters."""
+        return loss(batch)
+
+
+def _judge(void: Tensor, loss: Tensor, norm: Tensor) -> Tensor:
+    """`void` if it is set already, else 1 for a bad loss, 2 for a bad gradient, 0 for none."""
+    now = torch.where(loss.isfinite(), torch.where(norm.isfinite(), 0.0, 2.0), 1.0)
+    return torch.where(void > 0, void, now)
+
+
+def _mean(history: list[Metrics]) -> Metrics:
+    if len(history) <= 1:
+        return dict(history[0]) if history else {}
+    keys = list(history[0])
+    table = torch.stack([metrics[key] for metrics in history for key in keys]).view(len(history), -1)
+    return dict(zip(keys, table.mean(0).unbind(), strict=True))
+
+
+def _compile(agent: Agent, loss: Loss, optimizer: torch.optim.Optimizer) -> Callable[[Mapping], Metrics]:
+    """Gradient, clip and Adam as one graph, writing into the weights and the state of an ordinary optimizer."""
+    if not isinstance(optimizer, torch.optim.Adam) or len(optimizer.param_groups) != 1:
+        raise BadInput(f"compile=True needs one Adam with one parameter group, got {type(optimizer).__name__}")
+    group = optimizer.param_groups[0]
+    name_of = {id(p): name for name, p in agent.named_parameters()}
+    weights = {name_of[id(p)]: p for p in group["params"]}
+    for p in group["params"]:
+        if not optimizer.state[p]:
+            zeros = lambda p=p: torch.zeros_like(p, memory_format=torch.preserve_format)  # noqa: E731
+            optimizer.state[p] = {"step": torch.zeros((), device=p.device), "exp_avg": zeros(), "exp_avg_sq": zeros()}
+    state = [[optimizer.state[p][key] for p in group["params"]] for key in ("exp_avg", "exp_avg_sq", "step")]
+    limit, (beta1, beta2), rate = agent.max_grad_norm, group["betas"], group["lr"]
+
+    @torch.no_grad()
+    def step(batch: Mapping) -> Metrics:
+        objective = lambda weights: functional_call(agent, weights, (loss, batch))  # noqa: E731
+        gradients, (value, metrics) = grad_and_value(objective, has_aux=True)(weights)
+        squares = torch.stack([g.square().sum() for g in gradients.values()])
+        norm = squares.sum().sqrt()
+        agent._void.copy_(_judge(agent._void, value, norm))
+        fine = agent._void == 0
+        scale = (limit / (norm + 1e-6)).clamp(max=1.0)
+        clipped = [torch.where(fine, g * scale, 0.0) for g in gradients.values()]
+        adam_step(
+            list(weights.values()), clipped, state[0], state[1], [], state[2],
+            foreach=True, capturable=True, amsgrad=False, beta1=beta1, beta2=beta2, lr=rate * fine,
+            weight_decay=group["weight_decay"], eps=group["eps"], maximize=False,
+        )  # fmt: skip
+        return {"loss": value, "grad_norm": norm, **metrics}
+
+    return torch.compile(step, fullgraph=True)

@@ -1,0 +1,148 @@
+"""The command line. Torch is imported only by the commands that need it, so that `whorl --help` answers at once."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass, field, make_dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from tyro.conf import Positional, arg
+
+from whorl.errors import BadInput, WhorlError
+
+
+@dataclass
+class Train:
+    """Train AGENT in ENV. Options that are not given come from the preset of the pair."""
+
+    algorithm: Annotated[Positional[str], arg(metavar="AGENT")]  # whorl list agents
+    environment: Annotated[Positional[str], arg(metavar="ENV")]  # a native world or any installed Gymnasium id
+    seed: int = 0  # of every random stream
+    num_envs: int | None = None  # environments stepped together
+    total_steps: int | None = None  # environment steps
+    runs: Path = Path("runs")  # folder of all runs
+    name: str | None = None  # of the run's folder, instead of <time>_s<seed>
+    device: str = "cpu"  # where the agent learns
+    compile: bool = False  # every optimizer step as one compiled graph
+    eval_every: int | None = None  # environment steps between evaluations; 0 = never
+    eval_episodes: int = 100  # whole episodes of each evaluation
+    checkpoint_every: int | None = None  # environment steps between checkpoints; 0 = never
+    quiet: bool = False  # print nothing but errors
+    json: bool = False  # end with one line of JSON
+
+
+@dataclass
+class Eval:
+    """Evaluate the trained policy of RUN on fresh whole episodes."""
+
+    run: Annotated[Positional[Path], arg(metavar="RUN")]  # a run folder, or runs/last
+    episodes: int = 100
+    seed: int = 1_000_000  # of the evaluation's own streams
+    which: str = "best"  # best, last, or the step of a checkpoint
+    json: bool = False  # end with one line of JSON
+
+
+@dataclass
+class Play:
+    """Record one episode of RUN's best policy as GIF or MP4 (GIF into the run's video folder by default)."""
+
+    run: Annotated[Positional[Path], arg(metavar="RUN")]
+    gif: Path | None = None
+    mp4: Path | None = None  # needs whorl[video]
+    seed: int = 0
+    which: str = "best"
+
+
+@dataclass
+class Resume:
+    """Go on with a run that was stopped or killed, or give a finished one more steps."""
+
+    run: Annotated[Positional[Path], arg(metavar="RUN")]
+    total_steps: int | None = None  # new total, in environment steps
+    quiet: bool = False
+    json: bool = False  # end with one line of JSON
+
+
+@dataclass
+class List:
+    """What there is: agents, environments, presets or runs."""
+
+    what: Positional[Literal["agents", "envs", "presets", "runs"]]
+    runs: Path = Path("runs")
+
+
+@dataclass
+class Check:
+    """What training AGENT in ENV would use, or why it cannot work (exit code 1)."""
+
+    algorithm: Annotated[Positional[str], arg(metavar="AGENT")]
+    environment: Annotated[Positional[str], arg(metavar="ENV")]
+
+
+@dataclass
+class Doctor:
+    """Versions, devices, extras and rendering of this machine."""
+
+
+COMMANDS = {
+    "train": Train,
+    "eval": Eval,
+    "play": Play,
+    "resume": Resume,
+    "list": List,
+    "check": Check,
+    "doctor": Doctor,
+}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point. Exit code 2 for bad input, 1 for a run that failed; errors are one line on stderr."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        command = _parse(arguments)
+        from whorl.apps import commands
+
+        getattr(commands, type(command).__name__.lower())(command)
+    except WhorlError as error:
+        print(f"whorl: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except OSError as error:
+        print(f"whorl: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _parse(arguments: list[str]) -> Any:
+    kinds = dict(COMMANDS)
+    if arguments[:1] == ["train"]:
+        kinds["train"] = _with_config(arguments[1:])
+    return tyro.extras.subcommand_cli_from_dict(
+        kinds,
+        prog="whorl",
+        description="Reinforcement learning in PyTorch: train, resume, evaluate, watch.",
+        args=arguments,
+    )
+
+
+def _with_config(arguments: list[str]) -> type:
+    """`Train` plus the fields of the agent's config as `--agent.FIELD`, with the preset of the pair as defaults."""
+    names = [a for a in arguments if not a.startswith("-")][:2]
+    if len(names) < 2 or arguments[:2] != names:
+        return Train  # tyro says what is missing
+
+    from whorl.training.catalog import find
+
+    config = find(*names).config
+    extended = make_dataclass("Train", [("agent", type(config), field(default=config))], bases=(Train,))
+    extended.__doc__ = Train.__doc__
+    return extended
+
+
+def last_line(data: dict[str, Any]) -> None:
+    """The one JSON line that `--json` promises."""
+    print(json.dumps(data), flush=True)
+
+
+__all__ = ["BadInput", "main"]

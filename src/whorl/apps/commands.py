@@ -1,0 +1,160 @@
+"""What each command does, once its options are read."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import platform
+import sys
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import torch
+from rich.console import Console
+from rich.table import Table
+
+import whorl
+from whorl.envs.make import known_envs, make_env
+from whorl.errors import BadInput, Incompatible
+from whorl.spaces import describe
+from whorl.training import folder
+from whorl.training.build import build
+from whorl.training.catalog import AGENTS, find, presets
+from whorl.training.run import Run
+from whorl.training.run import resume as resume_run
+from whorl.training.run import train as train_run
+from whorl.training.trained import load
+from whorl.training.video import record
+
+
+def train(o: Any) -> None:
+    run = train_run(
+        o.algorithm, o.environment, config=getattr(o, "agent", None), total_steps=o.total_steps, seed=o.seed, num_envs=o.num_envs,
+        runs=o.runs, name=o.name, device=o.device, compile=o.compile, eval_every=o.eval_every, eval_episodes=o.eval_episodes,
+        checkpoint_every=o.checkpoint_every, quiet=o.quiet,
+    )  # fmt: skip
+    _report(run, o)
+
+
+def resume(o: Any) -> None:
+    _report(resume_run(o.run, o.total_steps, o.quiet), o)
+
+
+def _report(run: Run, o: Any) -> None:
+    result = folder.read_json(run.path / "eval.json").get("best")
+    if not o.quiet:
+        score = (
+            f", mean {result['mean']:.1f} +- {result['std']:.1f} over {result['episodes']} episodes" if result else ""
+        )
+        print(f"{run.path}: {run.steps:,} steps, {run.steps_per_second:,.0f} steps/s{score}")
+    if o.json:
+        evaluation = {key: result[key] for key in ("mean", "std", "episodes")} if result else None
+        _last_line(
+            run=str(run.path),
+            steps=run.steps,
+            seconds=run.seconds,
+            steps_per_second=run.steps_per_second,
+            evaluation=evaluation,
+        )
+
+
+def _last_line(**data: Any) -> None:
+    print(json.dumps(data), flush=True)
+
+
+def eval(o: Any) -> None:
+    result = load(o.run, _which(o.which)).evaluate(o.episodes, o.seed).summary()
+    print(
+        f"mean {result['mean']:.2f} +- {result['std']:.2f}, from {result['min']:.2f} to {result['max']:.2f}, {result['episodes']} episodes"
+    )
+    if o.json:
+        _last_line(**result)
+
+
+def _which(text: str) -> str | int:
+    if text in ("best", "last"):
+        return text
+    if not text.isdigit():
+        raise BadInput(f"--which takes best, last or the step of a checkpoint, got {text!r}")
+    return int(text)
+
+
+def play(o: Any) -> None:
+    trained = load(o.run, _which(o.which))
+    files = [file for file in (o.gif, o.mp4) if file] or [trained.path / "video" / f"{o.which}.gif"]
+    for file in files:
+        ret, length = record(trained, file, o.seed)
+        print(f"{file}: one episode, return {ret:.1f}, {length} steps")
+
+
+def list(o: Any) -> None:
+    table = Table(box=None, header_style="bold")
+    if o.what == "agents":
+        rows = [("agent", "what it is", "presets")]
+        rows += [(name, text, ", ".join(presets(name)) or "-") for name, (_, text) in AGENTS.items()]
+    elif o.what == "envs":
+        rows = [("environment", "stepped by")] + sorted(known_envs().items())
+    elif o.what == "presets":
+        rows = [("agent", "environment", "envs", "steps", "source")]
+        rows += [(a, e, str(p.num_envs), f"{p.total_steps:,}", p.source) for a in AGENTS for e, p in presets(a).items()]
+    else:
+        rows = [("run", "agent", "environment", "seed", "steps", "best mean")]
+        rows += [_run_row(path) for path in folder.runs_in(o.runs)]
+    for name in rows[0]:
+        table.add_column(name, overflow="fold")
+    for row in rows[1:]:
+        table.add_row(*row)
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
+
+
+def _run_row(path: Path) -> tuple[str, ...]:
+    config = folder.read_json(path / "config.json")
+    done = path / "eval.json"
+    best = folder.read_json(done).get("best") if done.exists() else None
+    row = [config[key] for key in ("agent", "env", "seed")] + [
+        f"{config['total_steps']:,}",
+        f"{best['mean']:.1f}" if best else "-",
+    ]
+    return (str(path), *map(str, row))
+
+
+def check(o: Any) -> None:
+    try:
+        preset = find(o.algorithm, o.environment)
+        parts = build(o.algorithm, o.environment)
+    except Incompatible as reason:
+        print(f"whorl: {o.algorithm} cannot train in {o.environment}: {reason}", file=sys.stderr)
+        sys.exit(1)
+    print(f"environment  {parts.env!r}")
+    print(f"observation  {describe(parts.env.observation_space)}")
+    print(f"action       {describe(parts.env.action_space)}")
+    print(f"agent        {type(parts.agent).__name__}, {sum(p.numel() for p in parts.agent.parameters()):,} parameters")
+    print(f"preset       {preset.total_steps:,} steps ({preset.source})")
+    for f in fields(preset.config):
+        print(f"  {f.name} = {getattr(preset.config, f.name)!r}")
+
+
+def doctor(o: Any) -> None:
+    found = {
+        "whorl": whorl.__version__, "python": platform.python_version(), "torch": torch.__version__, "gymnasium": gymnasium.__version__,
+        "devices": ", ".join(["cpu", *(f"cuda:{i} {torch.cuda.get_device_name(i)}" for i in range(torch.cuda.device_count()))]),
+        "threads": str(torch.get_num_threads()), "cores": str(os.cpu_count()),
+    }  # fmt: skip
+    for extra, module in {"box2d": "Box2D", "video": "imageio_ffmpeg"}.items():
+        found[f"extra {extra}"] = "yes" if importlib.util.find_spec(module) else f'no: pip install "whorl[{extra}]"'
+    env = make_env("CartPole-v1", 1, prefer="gymnasium", render_mode="rgb_array")
+    env.reset(0)
+    picture = env.render()
+    found["rendering"] = (
+        f"yes, {picture.shape[1]} x {picture.shape[0]} pixels" if picture is not None else "no picture from CartPole-v1"
+    )
+    env.close()
+    if torch.version.cuda and not torch.cuda.is_available():
+        found["warning"] = (
+            f"this torch was built for CUDA {torch.version.cuda}, and no GPU answers: the CPU build is smaller"
+        )
+    for key, value in found.items():
+        print(f"{key:14} {value}")

@@ -1,0 +1,48 @@
+"""The on-policy buffer: epochs of shuffled minibatches of the last rollout."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from whorl.feeds import Rollouts
+from whorl.functional.streams import stream
+
+
+class RolloutBuffer:
+    """Holds one prepared rollout [T, N] and cuts it into minibatches [B]. Rows are shuffled once an epoch, then sliced."""
+
+    def __init__(self, feed: Rollouts, seed: int = 0):
+        self.feed, self.seed = feed, seed
+        self.draws = 0  # shuffles so far: their stream is (seed, draw)
+        self._rollout: Any = None
+        self._generator = torch.Generator()
+
+    def add(self, rollout: Any) -> None:
+        """Take a prepared rollout. It is used before the next one is collected, and shuffling copies, so nothing is copied here."""
+        self._rollout = rollout
+
+    def batches(self, count: int | None = None) -> Iterator[Any]:
+        """`epochs` x `minibatches` batches of the rollout (at most `count`); minibatch sizes differ by one row at most."""
+        rows = self._rollout.reshape(-1)
+        total = self.feed.epochs * self.feed.minibatches if count is None else count
+        for i in range(total):
+            piece = i % self.feed.minibatches
+            if self.feed.minibatches == 1:
+                yield rows
+                continue
+            if piece == 0:
+                self._generator.manual_seed(stream(self.seed, "sampler", self.draws))
+                self.draws += 1
+                order = torch.randperm(len(rows), generator=self._generator)
+                shuffled = rows[order.to(rows.device) if rows.device is not None else order]
+            size = len(rows) / self.feed.minibatches
+            yield shuffled[round(piece * size) : round((piece + 1) * size)]
+
+    def state(self) -> dict[str, int]:
+        return {"draws": self.draws}
+
+    def load_state(self, state: dict[str, int]) -> None:
+        self.draws = state["draws"]

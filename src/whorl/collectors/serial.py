@@ -1,0 +1,226 @@
+"""The serial collector: one process, N environments, rollouts [T, N]."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from whorl import batch, spaces
+from whorl.envs.env import Env
+from whorl.errors import NotFinite
+from whorl.functional.streams import stream
+from whorl.policies.policy import Policy
+
+
+class Episode(NamedTuple):
+    step: int  # environment steps taken by all environments when the rollout in which it ended was complete
+    env: int
+    ret: float  # sum of raw rewards
+    length: int
+
+
+class SerialCollector:
+    """Iterator of rollouts. A rollout is valid until the next one is asked for: its memory is allocated once and written again.
+
+    steps: rows of a rollout. whole_episodes: every environment starts a rollout with a reset and plays whole episodes until it has
+    at least `steps` rows; rows it spends waiting for the others have `mask` False.
+    Raises NotFinite naming the environment when an observation or a reward is NaN or infinite.
+    """
+
+    def __init__(self, env: Env, policy: Policy, steps: int, seed: int = 0, whole_episodes: bool = False):
+        self.env, self.policy, self.seed, self.whole_episodes = env, policy, seed, whole_episodes
+        self.capacity = steps  # rows allocated; grows only while whole episodes need it
+        self.target = steps
+        self.steps = self.rollouts = self.version = 0
+        self.episodes: list[Episode] = []  # those finished in the last rollout
+        n = env.num_envs
+        self._actor = policy.actor(n)
+        self._generator = torch.Generator(env.device)
+        self._memory: dict[str, Any] | None = None
+        self._observation: Any = None  # None: reset before the next rollout
+        self._is_first = self._full((n,), True)
+        self._carry = policy.initial(n)
+        self._return = np.zeros(n)  # of the episodes under way
+        self._length = np.zeros(n, np.int64)
+
+    def __iter__(self) -> Iterator[Any]:
+        while True:
+            yield self.collect()
+
+    def sync(self, policy: Policy) -> int:
+        """Act with these weights from now on; returns the new version. In place, so that the actor's views stay valid."""
+        if policy is not self.policy:
+            self.policy.load_state_dict(policy.state_dict())
+        self.version += 1
+        return self.version
+
+    def collect(self) -> Any:
+        """The next rollout, a TensorDict [T, N] on the policy's device."""
+        env, actor = self.env, self._actor
+        if self._observation is None or self.whole_episodes:
+            self._observation = env.reset(self.seed if self._observation is None else None)
+            self._is_first[:] = True
+            self._return[:], self._length[:] = 0, 0
+        if self._memory is not None:
+            self._memory["mask"][:] = True
+        observation, is_first, carry = self._observation, self._is_first, self._carry
+        playing = self._full((env.num_envs,), True)
+        noise, t = self._noise(0), 0
+        while True:
+            mask = env.action_mask
+            decided, carry = actor(
+                observation, carry, is_first, None if noise is None else noise[t % self.target], mask
+            )
+            if self._memory is None:
+                self._allocate(decided)
+            m = self._memory
+            _write(m["observation"], t, observation)
+            m["is_first"][t] = is_first
+            if mask is not None:
+                m["action_mask"][t] = mask
+            for key, value in decided.items():
+                m[key][t] = value
+            step = env.step(decided["action"])
+            _write(m["next"]["observation"], t, step.next_observation)
+            m["next"]["reward"][t], m["next"]["terminated"][t], m["next"]["truncated"][t] = (
+                step.reward,
+                step.terminated,
+                step.truncated,
+            )
+            is_first = step.terminated | step.truncated
+            if step.valid is not None:
+                m["mask"][t] = step.valid
+                is_first |= ~step.valid
+            if self.whole_episodes:
+                m["mask"][t] = playing if step.valid is None else playing & step.valid
+                if t + 1 >= self.target:
+                    playing = playing & ~is_first
+            observation = step.observation
+            t += 1
+            if t >= self.target and (not self.whole_episodes or not playing.any()):
+                break
+            if t % self.target == 0:
+                noise = self._noise(t // self.target)
+            if t == self.capacity:
+                self._grow()
+        self._observation, self._is_first, self._carry = observation, is_first, carry
+        return self._finish(t)
+
+    def _noise(self, chunk: int) -> Any:
+        """The numbers of `target` steps, from their own stream (seed, rollout, chunk)."""
+        self._generator.manual_seed(stream(self.seed, "acting", self.rollouts, chunk))
+        noise = self.policy.noise((self.target, self.env.num_envs), self._generator)
+        return noise.numpy() if noise is not None and self.env.device == "cpu" else noise
+
+    def _full(self, shape: tuple[int, ...], value: bool) -> Any:
+        return np.full(shape, value) if self.env.device == "cpu" else torch.full(shape, value, device=self.env.device)
+
+    def _allocate(self, decided: dict[str, Any]) -> None:
+        """Rollout memory for everything the environment gives and the policy records: numpy arrays on the CPU, else tensors."""
+        rows, device = (self.capacity, self.env.num_envs), self.env.device
+        like = lambda x: torch.zeros((rows[0], *x.shape), dtype=torch.as_tensor(x[:0]).dtype)  # noqa: E731
+        flag = lambda: torch.zeros(rows, dtype=torch.bool)  # noqa: E731
+        memory = {
+            "observation": spaces.zeros(self.env.observation_space, rows),
+            "is_first": flag(),
+            **{key: like(value) for key, value in decided.items()},
+            "mask": torch.ones(rows, dtype=torch.bool),
+            "next": {
+                "observation": spaces.zeros(self.env.observation_space, rows),
+                "reward": torch.zeros(rows),
+                "terminated": flag(),
+                "truncated": flag(),
+            },
+        }
+        if self.env.action_mask is not None:
+            memory["action_mask"] = like(self.env.action_mask)
+        self._memory = spaces.tree_map(lambda x: x.numpy() if device == "cpu" else x.to(device), memory)
+
+    def _grow(self) -> None:
+        double = lambda x: (
+            np.concatenate([x, np.zeros_like(x)]) if isinstance(x, np.ndarray) else torch.cat([x, torch.zeros_like(x)])
+        )
+        self._memory = spaces.tree_map(double, self._memory)
+        self.capacity *= 2
+
+    def _finish(self, t: int) -> Any:
+        """Check, count, list the finished episodes, and hand the memory out as a batch."""
+        entries = spaces.tree_map(lambda x: torch.as_tensor(x[:t]), self._memory)
+        masked = self.whole_episodes or not bool(entries["mask"].all())
+        if not masked:
+            del entries["mask"]
+        entries["version"] = torch.full((t, self.env.num_envs), self.version, device=self.env.device)
+        rollout = batch.make(entries, (t, self.env.num_envs))
+        self._check_finite(entries)
+        self.steps += int(entries["mask"].sum()) if masked else t * self.env.num_envs
+        self.rollouts += 1
+        self._list_episodes(rollout)
+        device = next(self.policy.parameters(), torch.empty(0, device=self.env.device)).device
+        return rollout if str(device) == self.env.device else rollout.to(device)
+
+    def _check_finite(self, entries: dict) -> None:
+        quantities = [("reward", entries["next"]["reward"])]
+        for name, tree in (
+            ("next.observation", entries["next"]["observation"]),
+            ("observation", entries["observation"]),
+        ):
+            quantities += [(name, leaf) for leaf in spaces.leaves(tree) if leaf.is_floating_point()]
+        for name, x in quantities:
+            if not bool(x.isfinite().all()):
+                t, i = (~x.isfinite()).nonzero()[0, :2].tolist()
+                raise NotFinite(
+                    f"{name} of environment {i} became {x[t, i].tolist()} at step {t} of rollout {self.rollouts} "
+                    f"({self.env!r}); nothing was learned from it. Mend the environment or clip its values"
+                )
+
+    def _list_episodes(self, rollout: Any) -> None:
+        """Episodes that finished, with raw returns; what is under way is carried on to the next rollout."""
+        reward = rollout["next"]["reward"].cpu().numpy().astype(np.float64)
+        mask = batch.get(rollout, "mask")
+        counts = np.ones_like(reward, np.int64) if mask is None else mask.cpu().numpy().astype(np.int64)
+        reward = reward * counts
+        self.episodes, start = [], np.zeros(self.env.num_envs, np.int64)
+        for t, i in np.argwhere(batch.ended(rollout).cpu().numpy() & (counts > 0)):
+            ret = self._return[i] + reward[start[i] : t + 1, i].sum()
+            length = self._length[i] + counts[start[i] : t + 1, i].sum()
+            self.episodes.append(Episode(self.steps, int(i), float(ret), int(length)))
+            self._return[i], self._length[i], start[i] = 0.0, 0, t + 1
+        for i in range(self.env.num_envs):
+            self._return[i] += reward[start[i] :, i].sum()
+            self._length[i] += counts[start[i] :, i].sum()
+
+    def state(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """(arrays, numbers) from which `load_state` goes on to the same bits, where the environment can save its state."""
+        arrays = {"is_first": self._is_first, "return": self._return, "length": self._length}
+        env = self.env.state()
+        arrays |= {f"env.{key}": value for key, value in (env or {}).items()}
+        numbers = {
+            "steps": self.steps,
+            "rollouts": self.rollouts,
+            "version": self.version,
+            "env_saved": env is not None,
+        }
+        return arrays, numbers
+
+    def load_state(self, arrays: dict[str, Any], numbers: dict[str, Any]) -> bool:
+        """Restore. False: the environment's state could not be saved, so fresh episodes begin (from a stream of their own)."""
+        self.steps, self.rollouts, self.version = numbers["steps"], numbers["rollouts"], numbers["version"]
+        if not numbers["env_saved"]:
+            self._observation = self.env.reset(stream(self.seed, "resume", self.steps))
+            return False
+        env = {key.removeprefix("env."): value for key, value in arrays.items() if key.startswith("env.")}
+        self._observation = self.env.load_state(env)
+        self._is_first[:] = arrays["is_first"]
+        self._return[:], self._length[:] = arrays["return"], arrays["length"]
+        return True
+
+
+def _write(memory: Any, t: int, value: Any) -> None:
+    if isinstance(memory, dict):
+        for key, inner in memory.items():
+            _write(inner, t, value[key])
+    else:
+        memory[t] = value

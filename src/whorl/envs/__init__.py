@@ -1,0 +1,1 @@
+"""Batches of N environments: the contract (`env`), compiled worlds (`native`), other libraries (`adapters`), `make` and `check`."""

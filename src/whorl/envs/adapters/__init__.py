@@ -1,0 +1,1 @@
+"""One file per library whose environments whorl can step."""

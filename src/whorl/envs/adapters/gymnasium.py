@@ -1,0 +1,302 @@
+"""Gymnasium environments, single or vector, as an `Env`. Auto-reset is translated here and nowhere else.
+
+The action mask is the observation entry "action_mask" (taken out; one remaining entry stands alone, without its Dict),
+else `info["action_mask"]`. Both are read only where the action space is discrete. A row without a mask allows all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.vector.utils import concatenate, create_empty_array
+
+from whorl.envs.adapters.spaces import actions, discrete_sizes, observations
+from whorl.envs.env import Env, Observation, Step
+from whorl.errors import BadInput, EnvError, WhorlError
+
+
+class Gymnasium(Env):
+    """N Gymnasium environments stepped together.
+
+    env: an id of Gymnasium's registry (`options` go to `gymnasium.make`), a `gymnasium.Env` (then N = 1), a callable
+    that makes one (called N times), or a `gymnasium.vector.VectorEnv` (its own N, in any of the three autoreset modes).
+
+    Seeds: environment i starts from `SeedSequence((seed, i)).generate_state(1)`, so streams differ between environments
+    and are the same for any N. A VectorEnv that is neither Sync nor Async has one stream for all and gets the seed
+    itself. The first `reset()` without a seed uses the constructor's.
+
+    `render_mode="rgb_array"` makes `render` give pictures (ids only: an object already has its own).
+
+    Raises BadInput for what cannot be made, Incompatible for spaces without an array form, EnvError for a breach of
+    Gymnasium's contract and, chained, for any exception from inside the environment.
+    """
+
+    origin = "gymnasium"
+
+    def __init__(
+        self,
+        env: str | gymnasium.Env | VectorEnv | Callable[[], gymnasium.Env],
+        num_envs: int = 1,
+        seed: int = 0,
+        render_mode: str | None = None,
+        **options: Any,
+    ) -> None:
+        if not isinstance(env, str) and (options or render_mode):
+            given = ", ".join([*options, *(["render_mode"] if render_mode else [])])
+            raise BadInput(f"{given} can be passed with an id only: give it to the constructor of your own environment")
+        self.id = env if isinstance(env, str) else ""
+        self._engine: Any = _engine(env, num_envs, {**options, **({"render_mode": render_mode} if render_mode else {})})
+        self._name = self.id or str(self._engine if isinstance(env, VectorEnv) else self._engine.envs[0].env)
+        self._mode = _autoreset_mode(self._engine)
+        self.num_envs = self._engine.num_envs
+        spec = self._engine.spec or getattr(next(iter(getattr(self._engine.unwrapped, "envs", ())), None), "spec", None)
+        if spec is not None:
+            limit = spec.kwargs.get("max_episode_steps") or spec.max_episode_steps
+            self.max_episode_steps = limit if limit != -1 else None  # -1: Gymnasium's word for none
+            self.reward_threshold = spec.reward_threshold
+
+        self.action_space, self._decode = actions(self._engine.single_action_space)
+        self._action_shape = (self.num_envs, *(self.action_space.shape or ()))
+        self._sizes = discrete_sizes(self.action_space)
+        entries: Any = self._engine.single_observation_space
+        self._mask_entry = (
+            self._sizes is not None and isinstance(entries, spaces.Dict) and "action_mask" in entries.spaces
+        )
+        if self._mask_entry:
+            entries = spaces.Dict([(key, space) for key, space in entries.spaces.items() if key != "action_mask"])
+        if self._mask_entry and len(entries) == 1:
+            ((key, entry),) = entries.spaces.items()
+            self.observation_space, convert = observations(entry, f"the observation entry {key!r}")
+            self._convert = lambda raw: convert(raw[key])
+        else:
+            self.observation_space, self._convert = observations(entries)
+
+        self._seed: int | None = _checked(seed)  # of the first reset
+        self._resetting = np.zeros(self.num_envs, bool)  # NEXT_STEP: rows whose next step is the reset
+        self._some_resetting = False
+
+    def reset(self, seed: int | None = None) -> Observation:
+        seed, self._seed = self._seed if seed is None else _checked(seed), None
+        seeds: Any = seed
+        if seed is not None and isinstance(self._engine.unwrapped, SyncVectorEnv | AsyncVectorEnv):
+            seeds = [int(np.random.SeedSequence((seed, i)).generate_state(1)[0]) for i in range(self.num_envs)]
+        raw, info = self._ask("reset", seed=seeds)
+        self._resetting[:], self._some_resetting, self.action_mask = False, False, None
+        observation, self.action_mask = self._read(raw, info)
+        return observation
+
+    def step(self, action: Any) -> Step:
+        raw, reward, terminated, truncated, info = self._ask("step", self._engine_action(action))
+        observation, mask = self._read(raw, info)
+        reward = np.asarray(reward, np.float32)
+        terminated, truncated = np.asarray(terminated, bool), np.asarray(truncated, bool)
+        successor, valid = observation, None
+        if self._some_resetting:  # NEXT_STEP only: in these rows the engine did not step, it reset
+            valid = ~self._resetting
+            reward = np.where(valid, reward, np.float32(0))
+            terminated, truncated = terminated & valid, truncated & valid
+        ended = terminated | truncated
+        if ended.any() or valid is not None:
+            if self._mode is AutoresetMode.NEXT_STEP:
+                self._resetting, self._some_resetting = ended, bool(ended.any())
+                if mask is not None:
+                    mask[ended] = True  # the coming action is ignored; an all-False row would leave nothing to sample
+            elif self._mode is AutoresetMode.SAME_STEP:
+                pass
+            else:
+                successor = _copy(observation)  # the engine may write the reset into the same array
+                observation, mask = self._restart(successor, mask, ended)
+        self.action_mask = mask
+        return Step(observation, reward, terminated, truncated, successor, valid, info)
+
+    def render(self) -> np.ndarray | None:
+        if self._engine.render_mode != "rgb_array":
+            return None
+        envs = getattr(self._engine, "envs", None)  # rendering all N for one picture would be waste
+        return np.asarray(envs[0].render() if envs else self._engine.render()[0], np.uint8)
+
+    def close(self) -> None:
+        self._engine.close()
+
+    def _engine_action(self, action: Any) -> Any:
+        action = np.asarray(action)
+        if action.shape != self._action_shape:
+            raise BadInput(f"{self._name}: an action must have shape {self._action_shape}, got {action.shape}")
+        if self._sizes is not None and action.dtype.kind not in "iub":
+            raise BadInput(f"{self._name}: an action of {self.action_space} must be integers, got {action.dtype}")
+        return self._decode(action.reshape(self.num_envs, -1))
+
+    def _ask(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return getattr(self._engine, method)(*args, **kwargs)
+        except WhorlError:
+            raise
+        except Exception as error:
+            raise EnvError(f"{self._name}: {method} raised {type(error).__name__}: {error}") from error
+
+    def _read(self, raw: Any, info: dict) -> tuple[Observation, np.ndarray | None]:
+        """What the engine gave, as (observation, action mask)."""
+        observation = self._convert(raw)
+        if self._sizes is None:
+            return observation, None
+        if self._mask_entry:
+            return observation, self._mask(raw["action_mask"])
+        if "action_mask" in info:
+            return observation, self._mask(info["action_mask"], info.get("_action_mask"))
+        return observation, None if self.action_mask is None else np.ones_like(self.action_mask)
+
+    def _mask(self, given: Any, present: Any = None) -> np.ndarray:
+        """[N, A] bool from one array, a tuple of arrays (one per component) or an object array of either."""
+        size, rows = sum(self._sizes or ()), np.arange(self.num_envs) if present is None else np.flatnonzero(present)
+        if isinstance(given, tuple):
+            given = np.concatenate([np.reshape(part, (self.num_envs, -1)) for part in given], -1)
+        given = np.asarray(given)[rows]
+        if given.dtype == object:
+            given = np.array([np.concatenate([np.ravel(part) for part in row]) for row in given])
+        if given.size != len(rows) * size:
+            raise EnvError(
+                f"{self._name}: an action mask for {self.action_space} has {size} entries for each environment, "
+                f"got {given.size // len(rows)}"
+            )
+        mask = np.ones((self.num_envs, size), bool)
+        mask[rows] = given.reshape(-1, size)
+        return mask
+
+    def _final(self, observation: Observation, info: dict, ended: np.ndarray) -> Observation:
+        """SAME_STEP: `observation` with the ended rows taken from `info["final_obs"]`."""
+        rows, final = np.flatnonzero(ended), info.get("final_obs")
+        if final is None or (_per_row(final) and any(final[row] is None for row in rows)):
+            raise EnvError(
+                f"{self._name}: resets in the same step but gives no info['final_obs'] for environments "
+                f"{rows.tolist()} that ended: put the last observation of the episode there"
+            )
+        space = self._engine.single_observation_space
+        if _per_row(final):
+            empty: Any = create_empty_array(space, len(rows))
+            last = self._convert(concatenate(space, [final[row] for row in rows], empty))
+        else:
+            last = _rows(self._convert(final), rows)
+        return _replace(observation, rows, last)
+
+    def _restart(self, successor: Observation, mask: Any, ended: np.ndarray) -> tuple[Observation, Any]:
+        """DISABLED: reset the ended rows; where every row stands then, and its mask."""
+        rows = np.flatnonzero(ended)
+        raw, info = self._ask("reset", options={"reset_mask": ended.copy()})
+        self.action_mask = mask
+        fresh, fresh_mask = self._read(raw, info)
+        if mask is not None and fresh_mask is not None:
+            fresh_mask[~ended] = mask[~ended]
+        return _replace(successor, rows, _rows(fresh, rows)), fresh_mask
+
+
+class _Indexed(gymnasium.Wrapper):
+    """Says which environment an exception came from, and keeps the last observation from the reset that follows it."""
+
+    def __init__(self, env: gymnasium.Env, name: str, index: int) -> None:
+        super().__init__(env)
+        self._where = f"{name}: environment {index}"
+
+    def step(self, action: Any) -> Any:
+        try:
+            observation, reward, terminated, truncated, info = self.env.step(action)
+        except Exception as error:
+            raise EnvError(f"{self._where}: step raised {type(error).__name__}: {error}") from error
+        if terminated or truncated:  # the environment may write its next episode into the same array
+            observation = _copy(observation)
+        return observation, reward, terminated, truncated, info
+
+    def reset(self, **kwargs: Any) -> Any:
+        try:
+            return self.env.reset(**kwargs)
+        except Exception as error:
+            raise EnvError(f"{self._where}: reset raised {type(error).__name__}: {error}") from error
+
+
+def _engine(env: Any, num_envs: int, options: dict[str, Any]) -> Any:
+    if num_envs < 1:
+        raise BadInput(f"num_envs must be at least 1, got {num_envs}")
+    if isinstance(env, VectorEnv):
+        if num_envs not in (1, env.num_envs):
+            raise BadInput(f"num_envs={num_envs}, but the VectorEnv given holds {env.num_envs}: leave num_envs out")
+        return env
+    if isinstance(env, gymnasium.Env):
+        if num_envs != 1:
+            raise BadInput(
+                f"num_envs={num_envs}, but one environment object is one environment: give a callable that makes it"
+            )
+        envs = [env]
+    elif isinstance(env, str):
+        # the spec instead of the id: no module import through "module:id", no warning about newer versions
+        spec = gymnasium.registry.get(env)
+        if spec is None:
+            raise BadInput(f"{env!r} is not in gymnasium's registry")
+        envs = [gymnasium.make(spec, **{"disable_env_checker": True, **options}) for _ in range(num_envs)]
+    elif callable(env):
+        envs = [env() for _ in range(num_envs)]
+        if not all(isinstance(each, gymnasium.Env) for each in envs):
+            raise BadInput(f"the callable must make a gymnasium.Env, it made {type(envs[0]).__name__}")
+        if len({id(each) for each in envs}) < num_envs:
+            raise BadInput("the callable gave the same environment object twice: make a new one in each call")
+    else:
+        raise BadInput(
+            f"expected an id, a gymnasium.Env, a VectorEnv or a callable that makes an Env, got {type(env).__name__}"
+        )
+    name = env if isinstance(env, str) else str(envs[0])
+
+    made = [partial(_Indexed, each, name, index) for index, each in enumerate(envs)]
+    try:
+        # copy=False: arrays that live until the next step are all that `Env` promises
+        return SyncVectorEnv(made, copy=False, autoreset_mode=AutoresetMode.SAME_STEP)
+    except RuntimeError as error:
+        raise EnvError(f"{name}: the environments made do not have the same spaces: {error}") from error
+
+
+def _checked(seed: int) -> int:
+    if seed < 0:
+        raise BadInput(f"seed must be 0 or more, got {seed}")
+    return seed
+
+
+def _autoreset_mode(engine: VectorEnv) -> AutoresetMode:
+    given = engine.metadata.get("autoreset_mode")
+    for mode in AutoresetMode:
+        if given in (mode, mode.value, mode.name):
+            return mode
+    raise EnvError(
+        f"{engine}: metadata['autoreset_mode'] is {given!r}, so it is unknown when the environment resets: set it to "
+        "gymnasium.vector.AutoresetMode.NEXT_STEP (in the step after the end), SAME_STEP (in the step that ends, with "
+        "info['final_obs']) or DISABLED (by reset(options={'reset_mask': ...}))"
+    )
+
+
+def _per_row(final: Any) -> bool:
+    """final_obs comes as one observation per row (Gymnasium's own) or as one batched observation (some engines)."""
+    return isinstance(final, list) or (isinstance(final, np.ndarray) and final.dtype == object)
+
+
+def _rows(tree: Observation, rows: np.ndarray) -> Observation:
+    return {key: _rows(value, rows) for key, value in tree.items()} if isinstance(tree, dict) else tree[rows]
+
+
+def _replace(tree: Observation, rows: np.ndarray, source: Observation) -> Observation:
+    """A copy of `tree` whose `rows` are those of `source`."""
+    if isinstance(tree, dict):
+        return {key: _replace(value, rows, source[key]) for key, value in tree.items()}
+    copy = tree.copy()
+    copy[rows] = source
+    return copy
+
+
+def _copy(observation: Any) -> Any:
+    """A copy of one observation, nested in dicts and tuples."""
+    if isinstance(observation, dict):
+        return {key: _copy(value) for key, value in observation.items()}
+    if isinstance(observation, tuple):
+        return tuple(_copy(value) for value in observation)
+    return observation.copy() if isinstance(observation, np.ndarray) else observation

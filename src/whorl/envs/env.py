@@ -1,0 +1,76 @@
+"""The environment contract: always a batch of N.
+
+Arrays are numpy on the CPU and torch on another device. They belong to the environment and live until its next step:
+who wants to keep them copies them.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import gymnasium
+
+Observation = Any  # an array [N, *obs], or nested dicts of such arrays
+
+
+class Step(NamedTuple):
+    """All that one step of N environments gives back.
+
+    An environment whose episode ended has already been reset: `observation` is where it stands now,
+    `next_observation` is where the action led.
+    """
+
+    observation: Observation  # [N, *obs] where each environment stands, after auto-reset
+    reward: Any  # [N] float32
+    terminated: Any  # [N] bool: no future
+    truncated: Any  # [N] bool: future unseen (time limit)
+    next_observation: (
+        Observation  # [N, *obs] true successor in ALL rows; the same object as `observation` when none ended
+    )
+    valid: Any = None  # [N] bool, False where the engine invented the step; None = every row counts
+    info: dict = {}
+
+
+class Env:
+    """N environments of one kind, stepped together.
+
+    Subclasses set the attributes below and write `reset` and `step`; `state` and `load_state` where the state can be saved.
+    """
+
+    id: str = ""  # the name that `make_env` takes; "" for an object of the user's
+    origin: str = ""  # "native", "gymnasium": who does the stepping
+    num_envs: int
+    observation_space: gymnasium.Space  # of ONE environment
+    action_space: gymnasium.Space  # of ONE environment
+    device: str = "cpu"
+    max_episode_steps: int | None = None
+    reward_threshold: float | None = None
+    action_mask: Any = None  # [N, A] bool, actions allowed where each environment stands now; None = all
+
+    def reset(self, seed: int | None = None) -> Observation:
+        """Begin an episode in every environment. With a seed, every random stream starts anew; without one, they go on."""
+        raise NotImplementedError
+
+    def step(self, action: Any) -> Step:
+        """Step all N. `action` is [N] (Discrete) or [N, ...]."""
+        raise NotImplementedError
+
+    def state(self) -> dict[str, Any] | None:
+        """Everything `load_state` needs to go on to the same bits, as named arrays; None: this environment cannot be saved."""
+        return None
+
+    def load_state(self, state: dict[str, Any]) -> Observation:
+        """Restore `state()`; returns where each environment stands. Arrays are copied in."""
+        raise NotImplementedError
+
+    def render(self) -> Any:
+        """Picture of environment 0 as uint8 [height, width, 3]; None: it has no picture."""
+        return None
+
+    def close(self) -> None:
+        """Free what the environment holds. Calling it twice is harmless."""
+
+    def __repr__(self) -> str:
+        return (
+            f"{self.id or type(self).__name__} ({self.origin or 'custom'}, {self.num_envs} at once, on {self.device})"
+        )

@@ -1,0 +1,45 @@
+"""Native worlds: N environments of one kind in one compiled call. A table: a world is imported when it is made."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from whorl.envs.env import Env
+from whorl.errors import BadInput
+
+WORLDS: dict[str, str] = {  # id -> "file:class"
+    "CartPole-v0": "cartpole:CartPoleV0",
+    "CartPole-v1": "cartpole:CartPole",
+    "MountainCar-v0": "mountain_car:MountainCar",
+    "MountainCarContinuous-v0": "mountain_car:MountainCarContinuous",
+    "Acrobot-v1": "acrobot:Acrobot",
+    "Pendulum-v1": "pendulum:Pendulum",
+    "CliffWalking-v1": "cliff_walking:CliffWalking",
+    "GridWorld-v0": "grid_world:GridWorld",
+    "RandomWalk-v0": "random_walk:RandomWalk",
+    "ProbeConstant-v0": "probes:ProbeConstant",
+    "ProbeObservation-v0": "probes:ProbeObservation",
+    "ProbeDiscount-v0": "probes:ProbeDiscount",
+    "ProbeAction-v0": "probes:ProbeAction",
+    "ProbePolicy-v0": "probes:ProbePolicy",
+    "ProbeConstantContinuous-v0": "probes:ProbeConstantContinuous",
+    "ProbeObservationContinuous-v0": "probes:ProbeObservationContinuous",
+    "ProbeDiscountContinuous-v0": "probes:ProbeDiscountContinuous",
+    "ProbeActionContinuous-v0": "probes:ProbeActionContinuous",
+    "ProbePolicyContinuous-v0": "probes:ProbePolicyContinuous",
+}
+
+
+def make(id: str, num_envs: int = 1, seed: int = 0, device: str = "cpu", max_episode_steps: int | None = None) -> Env:
+    """A native world: compiled for the CPU, in torch operations for any other device.
+
+    Raises BadInput for an id that is not in WORLDS, or that has no version for this device.
+    """
+    if id not in WORLDS:
+        raise BadInput(f"no native world is called {id!r}; there are {', '.join(WORLDS)}")
+    if device != "cpu":
+        from whorl.envs.native.device import DeviceWorld
+
+        return DeviceWorld(id, num_envs, seed, max_episode_steps, device)
+    file, name = WORLDS[id].split(":")
+    return getattr(import_module(f"{__name__}.{file}"), name)(num_envs, seed, max_episode_steps)

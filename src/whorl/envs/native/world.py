@@ -1,0 +1,221 @@
+"""The base of the native worlds: N environments of one kind, stepped together by one compiled call.
+
+A world is two small functions of one environment's state, `dynamics` and `observe`, and the box its episodes start in.
+The loop around them (time limit, auto-reset, random streams) is written and compiled here.
+
+Randomness is counted, not kept: the k-th uniform number of an episode is a function of (seed, environment index,
+episode number, k), so the state of a stream is the episode number, and neither the order of resets nor the number of
+environments changes anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import deepcopy
+from functools import cache
+from pathlib import Path
+from typing import Any, ClassVar
+from zlib import crc32
+
+import gymnasium
+import numpy as np
+from numba import njit
+from numba.extending import register_jitable
+
+from whorl.envs.env import Env, Observation, Step
+from whorl.errors import BadInput
+
+STEP, RESET, LOOK = 0, 1, 2  # what the compiled loop is asked to do
+EPISODE, ELAPSED = 0, 1  # columns of the clock
+SEED, LIMIT = 0, 1  # entries of the settings
+NOT_BEGUN = (
+    -1
+)  # the loop's answer before the first reset; -2 - i: environment i was given an action that does not exist
+NO_LIMIT = np.iinfo(np.int64).max
+
+# splitmix64 (Steele, Lea and Flood 2014, "Fast splittable pseudorandom number generators")
+GAMMA, MIX_1, MIX_2 = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
+
+
+@register_jitable
+def mix(z):
+    """One output of splitmix64 from the state `z` (uint64)."""
+    z = z + GAMMA
+    z = (z ^ (z >> np.uint64(30))) * MIX_1
+    z = (z ^ (z >> np.uint64(27))) * MIX_2
+    return z ^ (z >> np.uint64(31))
+
+
+@register_jitable
+def stream(seed, index, episode):
+    """The key (uint64) of one episode's random numbers: mix(mix(mix(seed) ^ index) ^ episode)."""
+    return mix(mix(mix(np.uint64(seed)) ^ np.uint64(index)) ^ np.uint64(episode))
+
+
+@register_jitable
+def uniform(key, k):
+    """The k-th number of a stream, uniform in [0, 1), 53 bits: (mix(key + k * GAMMA) >> 11) / 2**53."""
+    return np.float64(mix(key + np.uint64(k) * GAMMA) >> np.uint64(11)) * 2.0**-53
+
+
+@register_jitable
+def clip(x, low, high):
+    """x within [low, high]; NaN stays NaN, so that it is found."""
+    return low if x < low else high if x > high else x
+
+
+@cache
+def compiled(dynamics: Callable, observe: Callable) -> Callable:
+    """The loop over N environments, compiled around one world's functions (see `World`)."""
+
+    def run(task, choices, action, state, clock, settings, start, observation, successor, reward, flags):
+        if task == STEP:
+            for i in range(len(state)):
+                if clock[i, EPISODE] < 0:
+                    return NOT_BEGUN
+                if action.ndim == 1 and not 0 <= action[i] < choices:
+                    return -2 - i
+        any_ended = 0
+        for i in range(len(state)):
+            ended = task == RESET
+            if task == STEP:
+                key = stream(settings[SEED], i, clock[i, EPISODE])
+                chance = uniform(key, state.shape[1] + clock[i, ELAPSED])
+                clock[i, ELAPSED] += 1
+                reward[i], flags[0, i] = dynamics(state[i], action[i], chance)
+                flags[1, i] = clock[i, ELAPSED] >= settings[LIMIT]
+                ended = flags[0, i] or flags[1, i]
+                observe(state[i], successor[i])
+            if ended:
+                any_ended = 1
+                clock[i, EPISODE] += 1
+                clock[i, ELAPSED] = 0
+                key = stream(settings[SEED], i, clock[i, EPISODE])
+                for k in range(state.shape[1]):
+                    state[i, k] = start[0, k] + (start[1, k] - start[0, k]) * uniform(key, k)
+            observe(state[i], observation[i])
+        return any_ended
+
+    # numba's cache on disk watches this file only: the name tells worlds, and versions of a world's file, apart
+    source = Path(dynamics.__code__.co_filename).read_bytes()
+    run.__qualname__ = f"{dynamics.__module__}.{dynamics.__name__}_{crc32(source):08x}"
+    return njit(cache=True, error_model="numpy", nogil=True)(run)
+
+
+class World(Env):
+    """N environments stepped by one compiled call. A subclass sets the class attributes.
+
+    dynamics(state, action, chance) -> (reward, terminated): moves one state [S] float64 in place; `action` is an int
+    (Discrete) or a row [D] float32 (Box), `chance` a number uniform in [0, 1), new at each step.
+    observe(state, out): writes the observation of one state into the row `out` (one entry for Discrete).
+    low, high: every episode starts at a state uniform in [low, high).
+
+    `step` takes int64 [N] or float32 [N, D], converts integers to integers and numbers to floats, and refuses other
+    kinds, wrong shapes and discrete actions that do not exist. Box actions out of range are clipped by the dynamics, as
+    Gymnasium's do. A time limit sets `truncated` also on a step that terminated, as Gymnasium's does. The arrays of
+    `Step` are written again by the next step.
+    """
+
+    origin = "native"
+    dynamics: ClassVar[Callable]
+    observe: ClassVar[Callable]
+    low: ClassVar[tuple[float, ...]]
+    high: ClassVar[tuple[float, ...]]
+
+    def __init__(self, num_envs: int = 1, seed: int = 0, max_episode_steps: int | None = None):
+        self.num_envs = positive("num_envs", num_envs)
+        if max_episode_steps is not None:
+            self.max_episode_steps = positive("max_episode_steps", max_episode_steps)
+        self.observation_space, self.action_space = deepcopy(self.observation_space), deepcopy(self.action_space)
+        size, dtype = (self.observation_space.shape or (1,))[0], self.observation_space.dtype
+        self._state = np.zeros((num_envs, len(self.low)))
+        self._clock = np.full((num_envs, 2), -1, np.int64)
+        self._settings = np.array([wrapped(seed), self.max_episode_steps or NO_LIMIT], np.int64)
+        start = np.array([self.low, self.high], np.float64)
+        observation, successor = np.zeros((num_envs, size), dtype), np.zeros((num_envs, size), dtype)
+        reward, flags = np.zeros(num_envs, np.float32), np.zeros((2, num_envs), bool)
+        self._arrays = (self._state, self._clock, self._settings, start, observation, successor, reward, flags)
+        self._choices = int(getattr(self.action_space, "n", 0))
+        self._action = np.zeros((num_envs, *(self.action_space.shape or ())), self.action_space.dtype)
+        self._run = compiled(type(self).dynamics, type(self).observe)
+        box = bool(self.observation_space.shape)
+        here, there = (observation, successor) if box else (observation[:, 0], successor[:, 0])
+        self._went_on = Step(here, reward, flags[0], flags[1], here)
+        self._some_ended = Step(here, reward, flags[0], flags[1], there)
+
+    def reset(self, seed: int | None = None) -> Observation:
+        """Begin the next episode everywhere; with a seed, episode 0 of that seed's streams. Returns [N, *obs]."""
+        if seed is not None:
+            self._settings[SEED] = wrapped(seed)
+            self._clock[:, EPISODE] = -1
+        self._run(RESET, self._choices, self._action, *self._arrays)
+        return self._went_on.observation
+
+    def step(self, action: Any) -> Step:
+        action = np.ascontiguousarray(action)
+        if action.dtype != self._action.dtype:
+            action = self._converted(action)
+        if action.shape != self._action.shape:
+            raise BadInput(f"{self.id}: expected actions of shape {self._action.shape}, got {action.shape}")
+        ended = self._run(STEP, self._choices, action, *self._arrays)
+        if ended < 0:
+            raise BadInput(self._refusal(ended, action))
+        return self._some_ended if ended else self._went_on
+
+    def _converted(self, action: np.ndarray) -> np.ndarray:
+        if not np.can_cast(action.dtype, self._action.dtype, "same_kind"):
+            raise BadInput(f"{self.id}: expected actions of dtype {self._action.dtype}, got {action.dtype}")
+        return action.astype(self._action.dtype)
+
+    def _refusal(self, code: int, action: np.ndarray) -> str:
+        if code == NOT_BEGUN:
+            return f"{self.id}: step before the first reset; call reset() once after making the environment"
+        index = -2 - code
+        return f"{self.id}: expected actions 0 to {self._choices - 1}, got {action[index]} for environment {index}"
+
+    def state(self) -> dict[str, np.ndarray]:
+        """{state [N, S] float64, episode [N], elapsed [N], seed []}, all int64 but the first."""
+        episode, elapsed = self._clock.T
+        parts = {"state": self._state, "episode": episode, "elapsed": elapsed, "seed": self._settings[SEED]}
+        return {name: np.array(part) for name, part in parts.items()}
+
+    def load_state(self, state: dict[str, np.ndarray]) -> Observation:
+        if np.shape(state["state"]) != self._state.shape:
+            raise BadInput(f"{self.id}: expected a state of shape {self._state.shape}, got {np.shape(state['state'])}")
+        self._state[:] = state["state"]
+        self._clock[:, EPISODE], self._clock[:, ELAPSED] = state["episode"], state["elapsed"]
+        self._settings[SEED] = state["seed"]
+        self._run(LOOK, self._choices, self._action, *self._arrays)
+        return self._went_on.observation
+
+
+class Classic(World):
+    """A world that Gymnasium has too: it lends its picture."""
+
+    def render(self) -> np.ndarray:
+        return picture(self.id, self._state[0])
+
+
+@cache
+def painter(id: str) -> Any:
+    """Gymnasium's environment, kept to draw with."""
+    env = gymnasium.make(id, render_mode="rgb_array").unwrapped
+    env.reset()  # what its renderer looks at besides the state
+    return env
+
+
+def picture(id: str, state: np.ndarray) -> np.ndarray:
+    """Gymnasium's picture of one classic-control state, uint8 [height, width, 3]."""
+    painter(id).state = state.copy()
+    return painter(id).render()
+
+
+def positive(name: str, number: int) -> int:
+    if number < 1:
+        raise BadInput(f"{name} must be at least 1, got {number}")
+    return number
+
+
+def wrapped(seed: int) -> int:
+    """Any integer as the int64 with the same lowest 64 bits."""
+    return (int(seed) + 2**63) % 2**64 - 2**63

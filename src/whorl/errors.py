@@ -1,0 +1,37 @@
+"""Every error that whorl raises on purpose. Each says what was expected, what came and what to do."""
+
+
+class WhorlError(Exception):
+    """Base of all of them. `exit_code` is what the command line returns."""
+
+    exit_code = 1
+
+
+class BadInput(WhorlError, ValueError):
+    """What was asked for cannot be done: an unknown name, an impossible number, a folder that is not a run."""
+
+    exit_code = 2
+
+
+class Incompatible(BadInput):
+    """This agent cannot work in this environment, or with this feed. The message is the reason."""
+
+
+class BatchError(WhorlError, ValueError):
+    """A batch lacks a key, or a key has the wrong shape or dtype. Says who should have written it."""
+
+
+class NotFinite(WhorlError, ArithmeticError):
+    """NaN or infinity in an observation, a reward, a loss or a gradient. No weight was changed by it."""
+
+
+class EnvError(WhorlError, RuntimeError):
+    """An environment breaks its contract (see `check_env`)."""
+
+
+class Damaged(WhorlError, OSError):
+    """A checkpoint does not agree with its manifest."""
+
+
+class AgentError(WhorlError, RuntimeError):
+    """An agent breaks its contract, or does not learn what `check_agent` asks of it."""

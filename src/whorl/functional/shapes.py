@@ -1,0 +1,37 @@
+"""Equal shapes or an error: nothing in `functional` broadcasts one array of rows against another."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from whorl.errors import BatchError
+
+
+def same_shape(**tensors: Tensor) -> None:
+    """That all of them have one shape; free under torch.compile.
+
+    Raises BatchError naming two that differ, and their shapes.
+    """
+    first, *_ = tensors
+    shape = tensors[first].shape
+    for name, tensor in tensors.items():
+        if tensor.shape != shape:
+            raise BatchError(
+                f"{first} has shape {list(shape)}, but {name} has shape {list(tensor.shape)}: they must be equal. "
+                f"Nothing is broadcast here; expand, or squeeze a trailing 1, where {name} is made"
+            )
+
+
+def episode_rows(terminated: Tensor, truncated: Tensor, discount: float | Tensor, **tensors: Tensor) -> Tensor:
+    """`terminated | truncated`, after checking that flags, tensors and a discount per row have one shape [T, ...].
+
+    Raises BatchError for unequal shapes and for flags that are not bool.
+    """
+    if isinstance(discount, Tensor):
+        tensors["discount"] = discount
+    same_shape(**tensors, terminated=terminated, truncated=truncated)
+    for name, flag in (("terminated", terminated), ("truncated", truncated)):
+        if flag.dtype != torch.bool:
+            raise BatchError(f"{name} has dtype {flag.dtype}, expected torch.bool: convert it where it is made")
+    return terminated | truncated

@@ -1,0 +1,59 @@
+"""From any observation to one vector of features."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from gymnasium import spaces
+from torch import Tensor, nn
+
+from whorl.nets.cnn import NatureCNN
+from whorl.nets.mlp import MLP
+from whorl.spaces import flat_size, flatten, is_image
+
+
+def _leaf_spaces(space: spaces.Space, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], spaces.Space]]:
+    if isinstance(space, spaces.Dict):
+        for key, inner in space.spaces.items():
+            yield from _leaf_spaces(inner, (*path, key))
+    else:
+        yield path, space
+
+
+def _at(observation: Any, path: tuple[str, ...]) -> Tensor:
+    for key in path:
+        observation = observation[key]
+    return observation
+
+
+class Encoder(nn.Module):
+    """Observation -> features [..., width]: images through a Nature CNN each, all else flattened, side by side, then an MLP.
+
+    A single image goes through its CNN only, as in the Nature paper.
+    """
+
+    def __init__(self, space: spaces.Space, hidden: Sequence[int], activation: str = "tanh"):
+        super().__init__()
+        parts = list(_leaf_spaces(space))
+        self.images = [path for path, leaf in parts if is_image(leaf)]
+        self.vectors = [(path, leaf) for path, leaf in parts if not is_image(leaf)]
+        self.cnns = nn.ModuleList(NatureCNN(leaf.shape) for _, leaf in parts if is_image(leaf))
+        size = sum(flat_size(leaf) for _, leaf in self.vectors) + sum(cnn.width for cnn in self.cnns)
+        self.mlp = MLP(size, () if not self.vectors and len(self.cnns) == 1 else hidden, activation)
+        self.width = self.mlp.width
+
+    @property
+    def plain(self) -> bool:
+        """One float vector straight into the MLP: what the numpy actor can do."""
+        return (
+            not self.images
+            and [path for path, _ in self.vectors] == [()]
+            and isinstance(self.vectors[0][1], spaces.Box)
+        )
+
+    def forward(self, observation: Any) -> Tensor:
+        parts = [flatten(space, _at(observation, path)) for path, space in self.vectors]
+        parts += [cnn(_at(observation, path)) for cnn, path in zip(self.cnns, self.images, strict=True)]
+        return self.mlp(parts[0] if len(parts) == 1 else torch.cat(parts, -1))

@@ -1,0 +1,31 @@
+"""Multi-layer perceptron."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from torch import nn
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU}
+
+
+def linear(inputs: int, outputs: int, gain: float = math.sqrt(2)) -> nn.Linear:
+    """A linear layer with orthogonal weights and zero bias (Saxe et al. 2014); the default gain suits hidden layers."""
+    layer = nn.Linear(inputs, outputs)
+    nn.init.orthogonal_(layer.weight, gain)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+class MLP(nn.Sequential):
+    """[..., inputs] -> [..., hidden[-1]]: linear and activation for each hidden size."""
+
+    def __init__(self, inputs: int, hidden: Sequence[int], activation: str = "tanh"):
+        sizes = [inputs, *hidden]
+        layers: list[nn.Module] = []
+        for a, b in zip(sizes, sizes[1:], strict=False):
+            layers += [linear(a, b), ACTIVATIONS[activation]()]
+        super().__init__(*layers)
+        self.activation = activation
+        self.width = sizes[-1]

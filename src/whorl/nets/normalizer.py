@@ -1,0 +1,89 @@
+"""Running normalizers. They move only when told to, so that what acted is what learns."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from gymnasium import spaces
+from torch import Tensor, nn
+
+from whorl.functional.statistics import batch_moments, merge_moments
+
+
+class Normalizer(nn.Module):
+    """x [..., *shape] -> (x - mean) / std, clipped to +-clip. Starts as mean 0, std 1."""
+
+    mean: Tensor
+    var: Tensor
+    count: Tensor
+    scale: Tensor
+
+    def __init__(self, shape: tuple[int, ...] = (), clip: float = 10.0):
+        super().__init__()
+        self.clip = clip
+        self.register_buffer("mean", torch.zeros(shape))
+        self.register_buffer("var", torch.ones(shape))
+        self.register_buffer("count", torch.zeros((), dtype=torch.float64))
+        self.register_buffer("scale", torch.ones(shape))  # 1 / std, kept because acting needs it at every step
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ((x - self.mean) * self.scale).clamp(-self.clip, self.clip)
+
+    def inverse(self, x: Tensor) -> Tensor:
+        return x / self.scale + self.mean
+
+    @torch.no_grad()
+    def moments(self, x: Tensor, mask: Tensor | None = None) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """Mean, variance and count of x over its leading axes, rows with `mask` False left out."""
+        rows = x.reshape(-1, *self.mean.shape) if mask is None else x[mask]
+        return [batch_moments(rows)]
+
+    @torch.no_grad()
+    def merge(self, moments: list[tuple[Tensor, Tensor, Tensor]]) -> None:
+        """Move the statistics, in place. Takes its own share off the front of the list."""
+        mean, var, count = merge_moments(self.mean, self.var, self.count, *moments.pop(0))
+        self.mean.copy_(mean)
+        self.var.copy_(var)
+        self.count.copy_(count)
+        self.scale.copy_((var + 1e-8).rsqrt())
+
+
+class DictNormalizer(nn.Module):
+    """One normalizer for each entry of a Dict observation."""
+
+    def __init__(self, space: spaces.Dict):
+        super().__init__()
+        self.keys = list(space.spaces)
+        self.parts = nn.ModuleList(observation_normalizer(inner) for inner in space.spaces.values())
+
+    def forward(self, x: Any) -> Any:
+        return {key: part(x[key]) for key, part in zip(self.keys, self.parts, strict=True)}
+
+    def moments(self, x: Any, mask: Tensor | None = None) -> list:
+        return [m for key, part in zip(self.keys, self.parts, strict=True) for m in part.moments(x[key], mask)]
+
+    def merge(self, moments: list) -> None:
+        for part in self.parts:
+            part.merge(moments)
+
+
+class NoNormalizer(nn.Identity):
+    """Leaves its input as it is: images, discrete observations, or normalizing switched off."""
+
+    def moments(self, x: Any, mask: Tensor | None = None) -> list:
+        return []
+
+    def merge(self, moments: list) -> None:
+        pass
+
+
+def observation_normalizer(space: spaces.Space, on: bool = True) -> nn.Module:
+    """The normalizer for a space: every float Box is normalized, everything else is left as it is."""
+    if not on:
+        return NoNormalizer()
+    if isinstance(space, spaces.Dict):
+        return DictNormalizer(space)
+    if isinstance(space, spaces.Box) and space.dtype != "uint8":
+        return Normalizer(space.shape)
+    return NoNormalizer()

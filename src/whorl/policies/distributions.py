@@ -1,0 +1,146 @@
+"""Action distributions: plain tensors in, plain tensors out; no validation and no object that outlives a batch.
+
+Each is `log_prob(action)`, `entropy()`, `kl(other)`, `sample(noise)`, `mode`. Joint over the components of an action: [...] out.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import softplus
+
+from whorl.functional.divergences import categorical_entropy, categorical_kl, gaussian_entropy, gaussian_kl
+
+_NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(16)
+_WEIGHTS = _WEIGHTS / math.sqrt(2 * math.pi)  # sums to 1: an expectation over N(0, 1)
+LOG_STD_RANGE = (-5.0, 2.0)  # of a state-dependent std, as in most SAC code
+MASKED = -1e8  # a logit that never wins and still has a finite gradient
+
+
+@dataclass
+class Categorical:
+    """Independent choices. `sizes` holds the number of choices of each component; `scalar` when the action is one number."""
+
+    logits: Tensor  # [..., sum(sizes)], masked ones at MASKED
+    sizes: tuple[int, ...]
+    scalar: bool
+
+    @staticmethod
+    def noise(shape: tuple[int, ...], outputs: int, generator: torch.Generator) -> Tensor:
+        """Gumbel noise [*shape, outputs]: argmax(logits + Gumbel) is a sample (Gumbel 1954; Maddison et al. 2014)."""
+        return torch.empty(*shape, outputs, device=generator.device).exponential_(generator=generator).log_().neg_()
+
+    def _parts(self, x: Tensor) -> tuple[Tensor, ...]:
+        return (x,) if self.scalar else x.split(self.sizes, -1)
+
+    def _choose(self, scores: Tensor) -> Tensor:
+        chosen = [part.argmax(-1) for part in self._parts(scores)]
+        return chosen[0] if self.scalar else torch.stack(chosen, -1)
+
+    def sample(self, noise: Tensor) -> Tensor:
+        return self._choose(self.logits + noise)
+
+    @property
+    def mode(self) -> Tensor:
+        return self._choose(self.logits)
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        actions = (action,) if self.scalar else action.unbind(-1)
+        total = torch.zeros((), device=self.logits.device)
+        for part, a in zip(self._parts(self.logits), actions, strict=True):
+            total = total + part.log_softmax(-1).gather(-1, a.long().unsqueeze(-1)).squeeze(-1)
+        return total
+
+    def entropy(self) -> Tensor:
+        return torch.stack([categorical_entropy(part) for part in self._parts(self.logits)]).sum(0)
+
+    def kl(self, other: Categorical) -> Tensor:
+        pairs = zip(self._parts(self.logits), self._parts(other.logits), strict=True)
+        return torch.stack([categorical_kl(p, q) for p, q in pairs]).sum(0)
+
+
+@dataclass
+class Gaussian:
+    """Diagonal normal distribution over [..., D]."""
+
+    mean: Tensor
+    log_std: Tensor  # [..., D], the same shape as mean
+
+    @staticmethod
+    def noise(shape: tuple[int, ...], outputs: int, generator: torch.Generator) -> Tensor:
+        """Standard normal noise [*shape, outputs]."""
+        return torch.randn(*shape, outputs, device=generator.device, generator=generator)
+
+    def sample(self, noise: Tensor) -> Tensor:
+        return self.mean + self.log_std.exp() * noise
+
+    @property
+    def mode(self) -> Tensor:
+        return self.mean
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        z = (action - self.mean) * (-self.log_std).exp()
+        return (-0.5 * z.square() - self.log_std - 0.5 * math.log(2 * math.pi)).sum(-1)
+
+    def entropy(self) -> Tensor:
+        return gaussian_entropy(self.log_std)
+
+    def kl(self, other: Gaussian) -> Tensor:
+        return gaussian_kl(self.mean, self.log_std, other.mean, other.log_std)
+
+
+@dataclass
+class SquashedGaussian:
+    """low + (high - low) * (tanh(u) + 1) / 2 with u ~ N(mean, std). Haarnoja et al. 2018, appendix C.
+
+    `log_prob` inverts the tanh; actions are held 1e-6 (of the half range) away from the bounds so that it stays finite,
+    when sampling as well as when scoring.
+    """
+
+    mean: Tensor
+    log_std: Tensor
+    low: Tensor
+    high: Tensor
+
+    noise = staticmethod(Gaussian.noise)
+    LIMIT = 1 - 1e-6
+
+    @property
+    def _half(self) -> Tensor:
+        return (self.high - self.low) / 2
+
+    def _squash(self, u: Tensor) -> Tensor:
+        return self.low + self._half * (u.tanh().clamp(-self.LIMIT, self.LIMIT) + 1)
+
+    def sample(self, noise: Tensor) -> Tensor:
+        return self._squash(self.mean + self.log_std.exp() * noise)
+
+    @property
+    def mode(self) -> Tensor:
+        return self._squash(self.mean)
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        u = ((action - self.low) / self._half - 1).clamp(-self.LIMIT, self.LIMIT).atanh()
+        return Gaussian(self.mean, self.log_std).log_prob(u) - self._log_slope(u).sum(-1)
+
+    def _log_slope(self, u: Tensor) -> Tensor:
+        """log |d action / d u| per component, in the form of log(1 - tanh(u)^2) that does not lose digits for large |u|."""
+        return 2 * (math.log(2) - u - softplus(-2 * u)) + self._half.log()
+
+    def entropy(self) -> Tensor:
+        """H(normal) + E[log |d action / d u|], the expectation by 16-point Gauss-Hermite quadrature: no closed form exists."""
+        nodes = torch.as_tensor(_NODES, dtype=self.mean.dtype, device=self.mean.device)
+        weights = torch.as_tensor(_WEIGHTS, dtype=self.mean.dtype, device=self.mean.device)
+        u = self.mean.unsqueeze(-2) + self.log_std.exp().unsqueeze(-2) * nodes.unsqueeze(-1)  # [..., 16, D]
+        return gaussian_entropy(self.log_std) + self._log_slope(u).sum(-1) @ weights
+
+    def kl(self, other: SquashedGaussian) -> Tensor:
+        """Equal to the KL of the normals: the squashing is one-to-one."""
+        return gaussian_kl(self.mean, self.log_std, other.mean, other.log_std)
+
+
+Distribution = Categorical | Gaussian | SquashedGaussian

@@ -1,0 +1,62 @@
+"""The policy: the only thing that travels to workers. It draws nothing and keeps nothing per environment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Generator, Tensor, nn
+
+from whorl.spaces import tree_map
+
+Actor = Callable[..., tuple[dict[str, Any], Any]]
+
+
+class Policy(nn.Module):
+    """Observation -> action. Everything it needs to act right is saved with it, the observation normalizer included."""
+
+    normalizer: nn.Module
+    greedy: bool = True  # False: it has no greedy action, so evaluation draws noise too
+
+    def initial(self, n: int) -> Any:
+        """The recurrent carry of n fresh episodes; None when the policy has no memory."""
+        return None
+
+    def noise(self, shape: tuple[int, ...], generator: Generator) -> Tensor | None:
+        """Every random number that `act` will use for a rollout of `shape` (T, N), in one draw: [T, N, ...]."""
+        raise NotImplementedError
+
+    def act(
+        self, observation: Any, carry: Any, is_first: Tensor, noise: Tensor | None, action_mask: Tensor | None = None
+    ) -> tuple[dict[str, Tensor], Any]:
+        """What to record for N environments (`action`, `log_prob`, ...) and the carry after acting.
+
+        Pure: the same arguments give the same bits. `noise=None` is greedy.
+        """
+        raise NotImplementedError
+
+    def actor(self, num_envs: int) -> Actor:
+        """`act` for the arrays of an environment on this policy's device, as fast as it gets here.
+
+        What it returns lives until its next call. It sees every later change of the weights, which are only written in place.
+        """
+        device = next(self.parameters(), torch.empty(0)).device
+
+        def act(observation, carry, is_first, noise, action_mask=None):
+            with torch.inference_mode():
+                put = lambda x: torch.as_tensor(x, device=device)  # noqa: E731
+                decided, carry = self.act(
+                    tree_map(put, observation),
+                    carry,
+                    put(is_first),
+                    None if noise is None else put(noise),
+                    None if action_mask is None else put(action_mask),
+                )
+            return decided, carry
+
+        return act
+
+    def encode(self, batch: Any) -> Tensor:
+        """Features [..., width] of a batch's observations."""
+        raise NotImplementedError

@@ -1,0 +1,14 @@
+"""Tuned settings per (agent, environment): typed Python, one file per agent, each value set with its source."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Preset:
+    config: Any  # the agent's Config
+    num_envs: int = 8
+    total_steps: int = 100_000  # environment steps
+    source: str = "defaults of the agent"

@@ -1,0 +1,107 @@
+"""Gymnasium spaces -> tensors. An observation is one array, or nested dicts of arrays for a Dict space."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from whorl.errors import Incompatible
+
+
+def tree_map(function: Callable, tree: Any) -> Any:
+    """`function` on every leaf of nested dicts; a bare array is its own tree."""
+    if isinstance(tree, dict):
+        return {key: tree_map(function, value) for key, value in tree.items()}
+    return function(tree)
+
+
+def leaves(tree: Any) -> list:
+    """The leaves of nested dicts, in order."""
+    return [leaf for value in tree.values() for leaf in leaves(value)] if isinstance(tree, dict) else [tree]
+
+
+def to_tensors(tree: Any, device: str | torch.device = "cpu") -> Any:
+    """Arrays (numpy or torch) as tensors on `device`; on the CPU they share memory with the arrays."""
+    return tree_map(lambda leaf: torch.as_tensor(leaf, device=device), tree)
+
+
+def numpy_dtype(space: spaces.Space) -> np.dtype:
+    """The dtype a leaf space has in a batch: uint8 images stay uint8, other Box float32, Discrete kinds int64, MultiBinary bool-like int8."""
+    if isinstance(space, spaces.Box):
+        return np.dtype(np.uint8) if space.dtype == np.uint8 else np.dtype(np.float32)
+    if isinstance(space, spaces.Discrete | spaces.MultiDiscrete):
+        return np.dtype(np.int64)
+    if isinstance(space, spaces.MultiBinary):
+        return np.dtype(np.int8)
+    raise Incompatible(
+        f"a space of kind {type(space).__name__} has no tensor form; wrap the environment so that it gives Box, Discrete, MultiDiscrete, MultiBinary or Dict"
+    )
+
+
+def zeros(space: spaces.Space, shape: tuple[int, ...]) -> Any:
+    """Zeros [*shape, *space.shape] on the CPU; nested dicts for a Dict space."""
+    if isinstance(space, spaces.Dict):
+        return {key: zeros(inner, shape) for key, inner in space.spaces.items()}
+    return torch.from_numpy(np.zeros((*shape, *(space.shape or ())), numpy_dtype(space)))
+
+
+def is_image(space: spaces.Space) -> bool:
+    """A uint8 Box with three axes, both spatial ones at least 36 pixels: what the Nature CNN takes."""
+    return (
+        isinstance(space, spaces.Box)
+        and space.dtype == np.uint8
+        and len(space.shape) == 3
+        and sorted(space.shape)[1] >= 36
+    )
+
+
+def flat_size(space: spaces.Space) -> int:
+    """How many numbers `flatten` gives for one element (images are not flattened: use a CNN)."""
+    if isinstance(space, spaces.Dict):
+        return sum(flat_size(inner) for inner in space.spaces.values())
+    if isinstance(space, spaces.Discrete):
+        return int(space.n)
+    if isinstance(space, spaces.MultiDiscrete):
+        return int(space.nvec.sum())
+    numpy_dtype(space)  # refuses what has no tensor form
+    return int(np.prod(space.shape))
+
+
+def flatten(space: spaces.Space, x: Any) -> Tensor:
+    """x [..., *space.shape] as float32 [..., flat_size]: Box flat, Discrete and MultiDiscrete one-hot, Dict side by side."""
+    if isinstance(space, spaces.Dict):
+        return torch.cat([flatten(inner, x[key]) for key, inner in space.spaces.items()], -1)
+    if isinstance(space, spaces.Discrete):
+        return torch.nn.functional.one_hot(x, int(space.n)).float()
+    if isinstance(space, spaces.MultiDiscrete):
+        parts = [torch.nn.functional.one_hot(x[..., i], int(n)) for i, n in enumerate(space.nvec)]
+        return torch.cat(parts, -1).float()
+    axes = len(space.shape)
+    return (x.flatten(-axes) if axes > 1 else x.unsqueeze(-1) if axes == 0 else x).float()
+
+
+def action_sizes(space: spaces.Space) -> tuple[int, ...] | None:
+    """Number of choices of each discrete action component; None when the space is not discrete."""
+    if isinstance(space, spaces.Discrete):
+        return (int(space.n),)
+    if isinstance(space, spaces.MultiDiscrete):
+        return tuple(int(n) for n in space.nvec.ravel())
+    if isinstance(space, spaces.MultiBinary):
+        return (2,) * int(np.prod(space.shape))
+    return None
+
+
+def describe(space: spaces.Space) -> str:
+    """A space in few words, for tables and messages: `Box(4)`, `Discrete(2)`, `Dict(image: Box(84, 84, 3), ...)`."""
+    if isinstance(space, spaces.Dict):
+        return "Dict(" + ", ".join(f"{key}: {describe(inner)}" for key, inner in space.spaces.items()) + ")"
+    if isinstance(space, spaces.Discrete):
+        return f"Discrete({space.n})"
+    if isinstance(space, spaces.MultiDiscrete):
+        return f"MultiDiscrete({', '.join(map(str, space.nvec.ravel()))})"
+    return f"{type(space).__name__}({', '.join(map(str, space.shape or ()))})"

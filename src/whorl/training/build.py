@@ -1,0 +1,75 @@
+"""The only place where environment, agent, buffer and collector meet."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from whorl.agents.agent import Agent
+from whorl.buffers.rollout import RolloutBuffer
+from whorl.collectors.serial import SerialCollector
+from whorl.envs.env import Env
+from whorl.envs.make import make_env
+from whorl.errors import BadInput
+from whorl.functional.streams import stream
+from whorl.training.catalog import agent_class, find
+
+
+@dataclass
+class Parts:
+    """Everything a training loop needs."""
+
+    env: Env
+    agent: Agent
+    buffer: RolloutBuffer
+    collector: SerialCollector
+
+
+def build(
+    agent: str,
+    env: str | Env,
+    config: Any = None,
+    num_envs: int | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+    compile: bool = False,
+) -> Parts:
+    """Agent and environment by name (or an `Env`), with the preset of the pair where `config` and `num_envs` are not given.
+
+    Raises BadInput or Incompatible before anything is trained or written.
+    """
+    cls = agent_class(agent)
+    preset = find(agent, env if isinstance(env, str) else env.id)
+    config = config if config is not None else preset.config
+    if not isinstance(config, cls.Config):
+        raise BadInput(f"{agent} takes a {cls.Config.__name__}, got {type(config).__name__}")
+    num_envs = preset.num_envs if num_envs is None else num_envs
+    if isinstance(env, str):
+        if num_envs < 1:
+            raise BadInput(f"num_envs must be at least 1, got {num_envs}")
+        config.feed.check(num_envs)
+        env = make_env(env, num_envs, seed=seed, device=_env_device(env, device))
+    config.feed.check(env.num_envs)
+    learner = new_agent(agent, env, config, seed).to(device)
+    learner.compiled = compile
+    whole = config.feed.unit == "episode"
+    collector = SerialCollector(env, learner.policy, config.feed.steps, seed=seed, whole_episodes=whole)
+    return Parts(env, learner, RolloutBuffer(config.feed, seed=seed), collector)
+
+
+def new_agent(agent: str, env: Env, config: Any, seed: int) -> Agent:
+    """Fresh weights from the initialisation stream; the global torch stream is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(stream(seed, "initialisation"))
+        return agent_class(agent).build(env.observation_space, env.action_space, config)
+
+
+def _env_device(env: str, device: str) -> str:
+    """Native worlds with a device version step where the agent learns; every other environment steps on the CPU."""
+    if device == "cpu":
+        return device
+    from whorl.envs.native.device import WORLDS
+
+    return device if env in WORLDS else "cpu"

@@ -1,0 +1,44 @@
+"""The names: which agents and presets there are, and the near matches of a wrong one. Imports no agent until it is asked for."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from whorl.errors import BadInput
+from whorl.presets import Preset
+
+if TYPE_CHECKING:
+    from whorl.agents.agent import Agent
+
+AGENTS = {  # name -> (class, what it is). The file has the name of the agent
+    "random": ("Random", "uniform actions, learns nothing"),
+    "reinforce": ("REINFORCE", "whole-episode policy gradient with a baseline (Williams 1992)"),
+    "a2c": ("A2C", "advantage actor-critic, synchronous (Mnih et al. 2016)"),
+    "ppo": ("PPO", "clipped surrogate, epochs of minibatches (Schulman et al. 2017)"),
+}
+
+
+def agent_class(name: str) -> type[Agent]:
+    """The class of an agent's name. Raises BadInput with near matches."""
+    if name not in AGENTS:
+        raise BadInput(f"unknown agent {name!r}{did_you_mean(name, AGENTS)}. Agents: {', '.join(AGENTS)}")
+    return getattr(import_module(f"whorl.agents.{name}"), AGENTS[name][0])
+
+
+def presets(agent: str) -> dict[str, Preset]:
+    """Environment id -> preset, of one agent: `PRESETS` of the file of its name. The random agent needs none."""
+    return import_module(f"whorl.presets.{agent}").PRESETS if agent in AGENTS and agent != "random" else {}
+
+
+def find(agent: str, env_id: str) -> Preset:
+    """The preset of this pair, or the agent's defaults. Raises BadInput for an unknown agent."""
+    return presets(agent).get(env_id) or Preset(agent_class(agent).Config())
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """`; did you mean 'ppo'?` or nothing."""
+    near = difflib.get_close_matches(name.lower(), list(known), n=3, cutoff=0.5)
+    return f"; did you mean {' or '.join(repr(n) for n in near)}?" if near else ""

@@ -1,0 +1,80 @@
+"""Evaluation: whole episodes, the same number in every environment, greedy, on random streams of its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from whorl.envs.env import Env
+from whorl.errors import BadInput
+from whorl.functional.streams import stream
+from whorl.policies.policy import Policy
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    returns: np.ndarray  # [episodes] raw
+    lengths: np.ndarray  # [episodes] steps
+
+    def summary(self) -> dict[str, float]:
+        r = self.returns
+        return {
+            "mean": float(r.mean()),
+            "std": float(r.std()),
+            "min": float(r.min()),
+            "max": float(r.max()),
+            "episodes": len(r),
+        }
+
+
+def eval_envs(episodes: int, origin: str) -> int:
+    """How many environments share `episodes`: a divisor, so that each plays the same number. Native worlds cost nothing."""
+    if episodes < 1:
+        raise BadInput(f"evaluation needs at least 1 episode, got {episodes}")
+    most = 256 if origin == "native" else 10
+    return max(n for n in range(1, min(episodes, most) + 1) if episodes % n == 0)
+
+
+def evaluate(policy: Policy, env: Env, episodes: int, seed: int) -> Evaluation:
+    """`episodes` whole episodes: episodes / num_envs in each environment, so that short episodes are not favoured.
+
+    Changes neither the policy nor its normalizers, and no stream of training. Raises BadInput unless num_envs divides episodes.
+    """
+    n = env.num_envs
+    if episodes < 1 or episodes % n:
+        raise BadInput(f"{episodes} episodes cannot be shared equally by {n} environments; ask for a multiple of {n}")
+    actor, carry, quota = policy.actor(n), policy.initial(n), episodes // n
+    generator = torch.Generator().manual_seed(stream(seed, "evaluation"))
+    observation, is_first = env.reset(stream(seed, "evaluation episodes")), _flags(env, True)
+    total, length, left = np.zeros(n), np.zeros(n, np.int64), np.full(n, quota)
+    returns: list[list[float]] = [[] for _ in range(n)]
+    lengths: list[list[int]] = [[] for _ in range(n)]
+    while left.any():
+        noise = None if policy.greedy else policy.noise((1, n), generator)[0]
+        decided, carry = actor(observation, carry, is_first, noise, env.action_mask)
+        step = env.step(decided["action"])
+        ended = step.terminated | step.truncated
+        is_first = ended if step.valid is None else ended | ~step.valid
+        valid = np.ones(n, bool) if step.valid is None else _numpy(step.valid)
+        total += _numpy(step.reward) * valid
+        length += valid
+        for i in np.flatnonzero(_numpy(ended) & (left > 0)):
+            returns[i].append(float(total[i]))
+            lengths[i].append(int(length[i]))
+            left[i] -= 1
+        total[_numpy(ended)], length[_numpy(ended)] = 0, 0
+        observation = step.observation
+    return Evaluation(np.array(returns).ravel(), np.array(lengths).ravel())
+
+
+def _numpy(x: Any) -> np.ndarray:
+    return x if isinstance(x, np.ndarray) else x.cpu().numpy()
+
+
+def _flags(env: Env, value: bool) -> Any:
+    return (
+        np.full(env.num_envs, value) if env.device == "cpu" else torch.full((env.num_envs,), value, device=env.device)
+    )

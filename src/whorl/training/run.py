@@ -1,0 +1,311 @@
+"""A run: the loop with its folder, logs, evaluations and checkpoints; started, resumed or loaded."""
+
+from __future__ import annotations
+
+import dataclasses
+import signal
+import threading
+import time
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from whorl.envs.env import Env
+from whorl.envs.make import make_env
+from whorl.errors import BadInput
+from whorl.functional.streams import stream
+from whorl.training import checkpoint, folder, loop
+from whorl.training.build import build
+from whorl.training.catalog import find
+from whorl.training.config import override, to_json
+from whorl.training.curve import draw_curve
+from whorl.training.evaluate import Evaluation, eval_envs, evaluate
+from whorl.training.loggers import Loggers
+from whorl.training.loggers.console import Console
+from whorl.training.loggers.episodes import EpisodesCsv
+from whorl.training.loggers.jsonl import JsonLines
+from whorl.training.loggers.tensorboard import TensorBoard
+from whorl.training.trained import Settings, load, read_settings
+
+WINDOW = 100  # episodes that `rollout/ep_rew_mean` averages over
+KEEP = 5  # newest checkpoints that stay, beside `best`
+
+
+class Run:
+    """One training run and its folder. `train`, `resume` and the command line make it; users read `agent`, `path` and evaluate."""
+
+    def __init__(self, path: Path, settings: Settings, config: Any, quiet: bool = False, env: Env | None = None):
+        s = settings
+        self.path, self.settings, self.config = path, settings, config
+        self.seconds = 0.0  # of the training loop in this process, learning included
+        self.parts = build(s.agent, env or s.env, config, s.num_envs, s.seed, s.device, s.compile)
+        self.agent = self.parts.agent
+        self._started = self._first_step = 0
+        self._best = -np.inf
+        self._due: dict[str, int] = {}
+        self._recent: deque[tuple[float, int]] = deque(maxlen=WINDOW)
+        self._stop_signal = 0
+        self._quiet = quiet
+        self._eval_env: Env | None = None
+        self._user_env = env
+
+    # -- what users call ---------------------------------------------------------------------------------------------
+
+    @property
+    def steps(self) -> int:
+        """Environment steps taken so far."""
+        return self.parts.collector.steps
+
+    @property
+    def steps_per_second(self) -> float:
+        return (self.steps - self._first_step) / self.seconds if self.seconds else 0.0
+
+    def evaluate(self, episodes: int = 100, seed: int | None = None) -> Evaluation:
+        """The agent as it is now, greedily, over whole fresh episodes. Leaves training as it was."""
+        if self._user_env is not None:
+            raise BadInput(
+                "this run trains on an environment object, which cannot be copied; evaluate with an environment of its own"
+            )
+        seed = self.settings.seed if seed is None else seed
+        if self._eval_env is None or episodes % self._eval_env.num_envs:
+            self._eval_env = make_env(self.settings.env, eval_envs(episodes, self.parts.env.origin), seed=seed)
+        return evaluate(self.agent.policy, self._eval_env, episodes, seed)
+
+    # -- the run -----------------------------------------------------------------------------------------------------
+
+    def start(self, resume: bool = False) -> Run:
+        """Train to `total_steps` inside the folder, then evaluate the best checkpoint and draw the curve."""
+        with folder.lock(self.path):
+            checkpoint.clean(self.checkpoints)
+            self.console = Console(self.settings.total_steps, quiet=self._quiet)
+            try:
+                self._open_logs()
+                self._restore() if resume else self._greet()
+                self._train()
+                self._finish()
+            finally:
+                self.logs.close()
+        return self
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    def _open_logs(self) -> None:
+        self.jsonl, self.csv = JsonLines(self.path / "metrics.jsonl"), EpisodesCsv(self.path / "episodes.csv")
+        self.logs = Loggers([self.jsonl, TensorBoard(self.path / "tb"), self.console], self.csv)
+
+    def _greet(self) -> None:
+        self.console.message(f"environment: {self.parts.env!r}")
+        self.console.message(f"run: {self.path}")
+        if self.settings.checkpoint_every:
+            self._save()
+
+    def _train(self) -> None:
+        s, c = self.settings, self.parts.collector
+        self._first_step, self._started = c.steps, time.monotonic()
+        for name in ("log", "eval", "checkpoint"):
+            every = getattr(s, f"{name}_every")
+            self._due[name] = (c.steps // every + 1) * every if every else 2**62
+        with _signals(self):
+            loop.train(self.agent, c, self.parts.buffer, s.total_steps, [self._log, self._evaluate, self._checkpoint])
+        self.seconds = time.monotonic() - self._started
+
+    def _is_due(self, name: str) -> bool:
+        """Every K steps, and at the end."""
+        every = getattr(self.settings, f"{name}_every")
+        if not every or (self.steps < self._due[name] and self.steps < self.settings.total_steps):
+            return False
+        self._due[name] = (self.steps // every + 1) * every
+        return True
+
+    def _log(self, rollout: Any, metrics: dict) -> None:
+        episodes = self.parts.collector.episodes
+        self._recent.extend((e.ret, e.length) for e in episodes)
+        self.logs.episodes(episodes)
+        if not self._is_due("log"):
+            return
+        rows = {
+            "time/total_timesteps": self.steps,
+            "time/fps": (self.steps - self._first_step) / (time.monotonic() - self._started),
+        }
+        if self._recent:
+            rows["rollout/ep_rew_mean"] = float(np.mean([r for r, _ in self._recent]))
+            rows["rollout/ep_len_mean"] = float(np.mean([n for _, n in self._recent]))
+        self.logs.log(self.steps, rows | {f"train/{key}": float(value) for key, value in metrics.items()})
+
+    def _evaluate(self, rollout: Any, metrics: dict) -> None:
+        if self._user_env is not None or not self._is_due("eval"):
+            return
+        result = self.evaluate(self.settings.eval_episodes).summary()
+        self.logs.log(self.steps, {"eval/mean_reward": result["mean"], "eval/std_reward": result["std"]})
+        if result["mean"] > self._best:
+            self._best = result["mean"]
+            if self.settings.checkpoint_every:
+                checkpoint.mark(self.checkpoints, "best", self._save())
+
+    def _checkpoint(self, rollout: Any, metrics: dict) -> None:
+        stop = self._stop_signal
+        if self.settings.checkpoint_every and (self._is_due("checkpoint") or stop):
+            self._save()
+        if stop:
+            self.console.message(
+                f"stopped by {signal.Signals(stop).name} at {self.steps:,} steps; go on with: whorl resume {self.path}"
+            )
+            raise SystemExit(128 + stop)
+
+    # -- saving and restoring ----------------------------------------------------------------------------------------
+
+    def _save(self) -> Path:
+        agent, collector = self.agent, self.parts.collector
+        arrays, numbers = collector.state()
+        tensors = {
+            "policy": dict(agent.policy.state_dict()),
+            "agent": {key: value for key, value in agent.state_dict().items() if not key.startswith("policy.")},
+            "collector": {key: torch.as_tensor(value) for key, value in arrays.items()},
+        }
+        groups = {}
+        for name, optimizer in agent.optimizers().items():
+            tensors[name], groups[name] = checkpoint.optimizer_state(optimizer)
+        state = {
+            "collector": numbers,
+            "buffer": self.parts.buffer.state(),
+            "optimizers": groups,
+            "best": None if self._best == -np.inf else self._best,
+            "recent": [list(pair) for pair in self._recent],
+            "logs": self.logs.position(),
+        }
+        path = checkpoint.save(self.checkpoints, self.steps, tensors, state)
+        checkpoint.mark(self.checkpoints, "last", path)
+        checkpoint.prune(self.checkpoints, KEEP)
+        return path
+
+    def _restore(self) -> None:
+        path = checkpoint.newest(self.checkpoints)
+        if path is None:
+            raise BadInput(f"{self.path} has no checkpoint to resume from (checkpoints were switched off)")
+        tensors, state = checkpoint.load(path)
+        agent = self.agent
+        agent.policy.load_state_dict(tensors["policy"])
+        agent.load_state_dict({**tensors["agent"], **{f"policy.{k}": v for k, v in tensors["policy"].items()}})
+        for name, optimizer in agent.optimizers().items():
+            checkpoint.load_optimizer_state(optimizer, tensors[name], state["optimizers"][name])
+        arrays = {key: value.numpy() for key, value in tensors["collector"].items()}
+        exact = self.parts.collector.load_state(arrays, state["collector"])
+        self.parts.buffer.load_state(state["buffer"])
+        self._best = -np.inf if state["best"] is None else state["best"]
+        self._recent.extend((ret, length) for ret, length in state["recent"])
+        self.logs.rewind(state["logs"])
+        self.console.message(f"resumed {self.path} at {self.steps:,} steps from {path.name}")
+        if not exact:
+            self.console.message(
+                f"{self.settings.env} cannot save its state: fresh episodes begin here, so the run is not bit-equal to an unbroken one"
+            )
+
+    def _finish(self) -> None:
+        """eval.json of the best and of the last policy on fresh episodes, and the curve."""
+        s, result = self.settings, {}
+        if s.eval_every and self._user_env is None:
+            seed = stream(s.seed, "final evaluation")
+            result["last"] = self.evaluate(s.eval_episodes, seed).summary()
+            result["best"] = result["last"]
+            if s.checkpoint_every:
+                best = load(self.path, "best")
+                result["best"] = evaluate(best.policy, self._eval_env, s.eval_episodes, seed).summary()
+        folder.write_json(self.path / "eval.json", result)
+        draw_curve(self.path)
+
+
+class _signals:
+    """Ctrl-C and SIGTERM end the run after the rollout under way, with a checkpoint; a second one ends it at once."""
+
+    def __init__(self, run: Run):
+        self.run, self.old = run, {}
+
+    def __enter__(self) -> None:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self.old[number] = signal.signal(number, self.note)
+
+    def note(self, number: int, frame: Any) -> None:
+        if self.run._stop_signal:
+            raise KeyboardInterrupt
+        self.run._stop_signal = number
+
+    def __exit__(self, *error: Any) -> None:
+        for number, handler in self.old.items():
+            signal.signal(number, handler)
+
+
+def train(
+    agent: str,
+    env: str | Env,
+    *,
+    config: Any = None,
+    total_steps: int | None = None,
+    seed: int = 0,
+    num_envs: int | None = None,
+    runs: str | Path = "runs",
+    name: str | None = None,
+    device: str = "cpu",
+    compile: bool = False,
+    eval_every: int | None = None,
+    eval_episodes: int = 100,
+    checkpoint_every: int | None = None,
+    log_every: int = 2000,
+    quiet: bool = False,
+    **agent_fields: Any,
+) -> Run:
+    """Train `agent` in `env` and return the finished run. What is not given comes from the preset of the pair.
+
+    env: an id, or an `Env` of yours (then there is no evaluation). agent_fields: fields of the agent's config, `learning_rate=1e-3`.
+    eval_every, checkpoint_every [environment steps]: a twentieth of the run by default; 0 switches off.
+    Raises BadInput or Incompatible before anything is written.
+    """
+    preset = find(agent, env if isinstance(env, str) else env.id)
+    config = override(config if config is not None else preset.config, agent_fields)
+    total = preset.total_steps if total_steps is None else total_steps
+    if isinstance(env, Env) and env.origin == "gymnasium" and eval_every:
+        raise BadInput("an environment object cannot be copied for evaluation: pass an id, or eval_every=0")
+    for option, value, least in (
+        ("total_steps", total, 1), ("eval_every", eval_every, 0), ("checkpoint_every", checkpoint_every, 0),
+        ("eval_episodes", eval_episodes, 1), ("log_every", log_every, 1), ("seed", seed, 0),
+    ):  # fmt: skip
+        if value is not None and value < least:
+            raise BadInput(f"{option} must be at least {least}, got {value}")
+    often = max(1, total // 20)
+    settings = Settings(
+        agent, env if isinstance(env, str) else env.id or type(env).__name__, seed,
+        env.num_envs if isinstance(env, Env) else preset.num_envs if num_envs is None else num_envs,
+        total, device, compile, often if eval_every is None else eval_every, eval_episodes,
+        often if checkpoint_every is None else checkpoint_every, log_every,
+    )  # fmt: skip
+    run = Run(Path(), settings, config, quiet, env if isinstance(env, Env) else None)
+    run.path = folder.create(Path(runs), settings.env, agent, seed, name)
+    folder.write_json(run.path / "config.json", dataclasses.asdict(settings) | {"config": to_json(config)})
+    folder.write_json(run.path / "meta.json", folder.meta())
+    folder.link_last(Path(runs), run.path)
+    return run.start()
+
+
+def resume(path: str | Path, total_steps: int | None = None, quiet: bool = False) -> Run:
+    """Go on with a run that was killed or stopped, or train a finished one further with more `total_steps`.
+
+    Raises BadInput for a folder that is not a run, one that another process holds, or a finished run without more steps.
+    """
+    path = folder.open_run(path)
+    with folder.lock(path):
+        settings, config = read_settings(path)
+        total = settings.total_steps if total_steps is None else total_steps
+        finished = (path / "eval.json").exists() and (path / "curve.png").exists()
+        if finished and total <= settings.total_steps:
+            raise BadInput(
+                f"{path} is finished at {settings.total_steps:,} steps; give more: whorl resume {path} --total-steps {2 * total}"
+            )
+        settings = dataclasses.replace(settings, total_steps=total)
+        run = Run(path, settings, config, quiet)
+        folder.write_json(path / "config.json", dataclasses.asdict(settings) | {"config": to_json(config)})
+    return run.start(resume=True)

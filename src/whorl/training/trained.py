@@ -1,0 +1,80 @@
+"""What a run folder gives back: its settings and its trained policy."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from whorl.envs.make import make_env
+from whorl.spaces import leaves, tree_map, zeros
+from whorl.training import checkpoint, folder
+from whorl.training.build import new_agent
+from whorl.training.catalog import agent_class
+from whorl.training.config import from_json
+from whorl.training.evaluate import Evaluation, eval_envs, evaluate
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What makes a run, beside the agent's own config. Steps are environment steps of all environments together."""
+
+    agent: str
+    env: str
+    seed: int
+    num_envs: int
+    total_steps: int
+    device: str
+    compile: bool
+    eval_every: int  # 0 = never
+    eval_episodes: int
+    checkpoint_every: int  # 0 = never
+    log_every: int
+
+
+class Trained:
+    """A trained policy from a run folder, ready to act."""
+
+    def __init__(self, path: Path, settings: Settings, config: Any, which: str | int):
+        self.path, self.settings = path, settings
+        self.env = make_env(settings.env, 1, seed=settings.seed)
+        self.policy = new_agent(settings.agent, self.env, config, settings.seed).policy.eval()
+        tensors, self.state = checkpoint.load(checkpoint.find(path / "checkpoints", which))
+        self.policy.load_state_dict(tensors["policy"])
+
+    def predict(self, observation: Any) -> np.ndarray:
+        """The greedy action for one observation, or one action each for a batch of them [N, ...].
+
+        Policies without a greedy action (random) raise BadInput.
+        """
+        first = leaves(zeros(self.env.observation_space, ()))[0]
+        single = np.ndim(leaves(observation)[0]) == first.ndim
+        batch = tree_map(lambda x: np.asarray(x)[None] if single else np.asarray(x), observation)
+        n = len(leaves(batch)[0])
+        with torch.inference_mode():
+            tensors = tree_map(lambda x: torch.as_tensor(x), batch)
+            action = self.policy.act(tensors, self.policy.initial(n), torch.ones(n, dtype=torch.bool), None)[0][
+                "action"
+            ].numpy()
+        return action[0] if single else action
+
+    def evaluate(self, episodes: int = 100, seed: int = 0) -> Evaluation:
+        """Greedily, over whole episodes."""
+        env = make_env(self.settings.env, eval_envs(episodes, self.env.origin), seed=seed)
+        return evaluate(self.policy, env, episodes, seed)
+
+
+def load(path: str | Path, which: str | int = "best") -> Trained:
+    """The policy of a run: `best` (by evaluation during training; the last where there was none), `last`, or a step."""
+    path = folder.open_run(path)
+    return Trained(path, *read_settings(path), which)
+
+
+def read_settings(path: Path) -> tuple[Settings, Any]:
+    """The settings and the agent's config that a run was started with."""
+    data = folder.read_json(path / "config.json")
+    config = data.pop("config")
+    return Settings(**data), from_json(agent_class(data["agent"]).Config, config)

@@ -1,0 +1,80 @@
+"""One episode of a trained policy as a GIF or MP4. Gymnasium draws, imageio writes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from whorl.envs.make import make_env
+from whorl.errors import BadInput
+from whorl.functional.streams import stream
+from whorl.training.trained import Trained
+
+MAX_FRAMES = 250  # of a GIF: longer episodes skip frames
+
+
+def record(trained: Trained, file: Path, seed: int = 0, max_steps: int = 10_000) -> tuple[float, int]:
+    """Play one episode and write it to `file` (.gif or .mp4); returns its return and length.
+
+    Raises BadInput when the environment has no picture or the ending is neither.
+    """
+    if file.suffix not in (".gif", ".mp4"):
+        raise BadInput(f"a video ends in .gif or .mp4, got {file}")
+    env = _drawable(trained.settings.env, seed)
+    policy, frames, total, steps = trained.policy, [], 0.0, 0
+    actor, carry, is_first = policy.actor(1), policy.initial(1), np.ones(1, bool)
+    generator = torch.Generator().manual_seed(stream(seed, "video"))
+    observation = env.reset(seed)
+    try:
+        while steps < max_steps:
+            frames.append(env.render())
+            noise = None if policy.greedy else policy.noise((1, 1), generator)[0]
+            decided, carry = actor(observation, carry, is_first, noise, env.action_mask)
+            step = env.step(np.asarray(decided["action"]))
+            observation, total, steps = step.observation, total + float(step.reward[0]), steps + 1
+            is_first = step.terminated | step.truncated
+            if is_first[0]:
+                break
+    finally:
+        env.close()
+    _write(file, frames)
+    return total, steps
+
+
+def _drawable(env_id: str, seed: int):
+    """The environment with pictures: Gymnasium's own where it has one, else the native world's `render`."""
+    from whorl.envs.make import known_envs
+
+    native = make_env(env_id, 1, seed=seed)
+    native.reset(seed)
+    if native.origin == "native" and native.render() is not None:
+        return native
+    try:
+        return make_env(env_id, 1, seed=seed, prefer="gymnasium", render_mode="rgb_array")
+    except BadInput as error:
+        assert env_id in known_envs()
+        raise BadInput(f"{env_id} has no picture to record: {error}") from error
+
+
+def _write(file: Path, frames: list) -> None:
+    import imageio.v3 as imageio
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    every = -(-len(frames) // MAX_FRAMES) if file.suffix == ".gif" else 1
+    chosen = [
+        np.asarray(f)[:: 2 if file.suffix == ".gif" else 1, :: 2 if file.suffix == ".gif" else 1]
+        for f in frames[::every]
+    ]
+    temporary = file.with_name(f".{file.name}.tmp{file.suffix}")
+    try:
+        if file.suffix == ".gif":
+            imageio.imwrite(temporary, np.stack(chosen), duration=40, loop=0)
+        else:
+            imageio.imwrite(temporary, np.stack(chosen), fps=30, plugin="FFMPEG")
+    except (ImportError, OSError) as error:
+        temporary.unlink(missing_ok=True)
+        hint = ' (install it: pip install "whorl[video]")' if file.suffix == ".mp4" else ""
+        raise BadInput(f"cannot write {file}: {error}{hint}") from error
+    temporary.replace(file)

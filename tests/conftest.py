@@ -1,0 +1,19 @@
+"""What every test shares: one thread per process, reproducible hypothesis, skips that say why."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported; xdist brings the processes
+
+import pytest
+from hypothesis import settings
+
+# Examples come from the test's name: a red run stays red. No deadline: how long an example takes is not its result.
+settings.register_profile("whorl", deadline=None, derandomize=True, print_blob=True)
+settings.load_profile("whorl")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("box2d"):
+        pytest.importorskip("Box2D", reason="needs the extra box2d: pip install 'whorl[box2d]'")

@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+
+import gymnasium
+import pytest
+
+from whorl.envs import native
+from whorl.envs.make import known_envs, make_env
+from whorl.errors import BadInput
+
+
+def test_native_is_preferred_and_named(caplog):
+    with caplog.at_level(logging.INFO, "whorl"):
+        env = make_env("CartPole-v1", 4, seed=3)
+        other = make_env("CartPole-v1", 4, seed=3, prefer="gymnasium")
+        third = make_env("FrozenLake-v1", 2)
+    assert (env.origin, other.origin, third.origin) == ("native", "gymnasium", "gymnasium")
+    assert repr(env) == "CartPole-v1 (native, 4 at once, on cpu)"
+    assert [record.getMessage() for record in caplog.records] == [f"environment: {e!r}" for e in (env, other, third)]
+    assert env.num_envs == other.num_envs == 4 and third.num_envs == 2
+
+
+def test_known_envs():
+    known = known_envs()
+    assert known["CartPole-v1"] == "native" and known["LunarLander-v3"] == "gymnasium"
+    assert set(known) == set(native.WORLDS) | set(gymnasium.registry)
+
+
+def test_seed():
+    first, again, other = (make_env("FrozenLake-v1", 3, seed=seed) for seed in (1, 1, 2))
+    walks = []
+    for env in (first, again, other):
+        env.reset()
+        walks.append([env.step([t % 4] * 3).next_observation.tolist() for t in range(30)])
+    assert walks[0] == walks[1] != walks[2]
+
+
+@pytest.mark.parametrize(
+    ("id", "message"),
+    [
+        ("CartPol-v1", "no environment is called 'CartPol-v1'; near matches: CartPole-v1"),
+        ("cartpole-v1", "near matches: CartPole-v1"),
+        ("CartPole", "no environment is called 'CartPole'; near matches: CartPole-v"),
+        (
+            "LunarLander-v2",
+            "v2 for `LunarLander` is deprecated. Please use `LunarLander-v3` instead.; near matches: LunarLander-v3",
+        ),
+        ("Acrobot-v7", r"`v7` for environment `Acrobot` doesn't exist. It provides versioned environments: \[ `v1` \]"),
+        ("qqqqqqqqq", "no environment is called 'qqqqqqqqq'; `known_envs\\(\\)` lists all"),
+        ("mine/Thing-v0", "no environment is called 'mine/Thing-v0'"),
+        ("", "no environment is called ''"),
+    ],
+)
+def test_unknown_id(id, message):
+    with pytest.raises(BadInput, match=message):
+        make_env(id)
+
+
+def test_ids_never_import_a_module(tmp_path):
+    (tmp_path / "trap.py").write_text(f"open({str(tmp_path / 'sprung')!r}, 'w')")
+    code = f"""
+import sys
+sys.path.insert(0, {str(tmp_path)!r})
+from whorl.envs.make import make_env
+from whorl.errors import BadInput
+before = set(sys.modules)
+for id in ("trap:CartPole-v1", "trap:", ":", "trap", "trap/CartPole-v1", "trap.CartPole-v1", "../trap:X-v0"):
+    for prefer in ("native", "gymnasium"):
+        try:
+            make_env(id, prefer=prefer)
+        except BadInput:
+            continue
+        print("made", id)
+print(sorted(name for name in set(sys.modules) - before if "trap" in name))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("[]\n", "")
+    assert not (tmp_path / "sprung").exists()
+    with pytest.raises(BadInput, match="'trap:CartPole-v1': an id cannot import a module. Import it yourself"):
+        make_env("trap:CartPole-v1")
+
+
+@pytest.mark.parametrize("num_envs", [0, -1, 1.5, True, "3"])
+def test_num_envs(num_envs):
+    with pytest.raises(BadInput, match="num_envs must be an integer of at least 1, got"):
+        make_env("CartPole-v1", num_envs)
+
+
+def test_bad_arguments():
+    with pytest.raises(BadInput, match="FrozenLake-v1 is stepped by gymnasium on the CPU, got device='cuda'"):
+        make_env("FrozenLake-v1", device="cuda")
+    with pytest.raises(BadInput, match="prefer must be 'native' or 'gymnasium', got 'envpool'"):
+        make_env("CartPole-v1", prefer="envpool")
+    with pytest.raises(BadInput, match="make_env takes an id, got OrderEnforcing: wrap your own environment"):
+        make_env(gymnasium.make("CartPole-v1", disable_env_checker=True, max_episode_steps=-1))
+    with pytest.raises(BadInput, match="RandomWalk-v0 exists only as a native world: leave prefer='gymnasium' out"):
+        make_env("RandomWalk-v0", prefer="gymnasium")
+
+
+def test_options():
+    assert make_env("CartPole-v1", max_episode_steps=9, render_mode="rgb_array").max_episode_steps == 9
+    env = make_env("FrozenLake-v1", map_name="8x8", max_episode_steps=9)
+    assert env.observation_space.n == 64 and env.max_episode_steps == 9
+    with pytest.raises(
+        BadInput,
+        match="the native CartPole-v1 has no option gravity, only max_episode_steps; prefer='gymnasium' passes",
+    ):
+        make_env("CartPole-v1", gravity=3.0)
+    with pytest.raises(
+        BadInput, match="FrozenLake-v1 does not take these options: slipery .*unexpected keyword argument 'slipery'"
+    ):
+        make_env("FrozenLake-v1", slipery=True)
+
+
+@pytest.mark.parametrize(
+    ("id", "module", "extra"),
+    [("LunarLander-v3", "Box2D", "box2d"), ("HalfCheetah-v5", "mujoco", "mujoco"), ("ALE/Pong-v5", "ale_py", "atari")],
+)
+def test_missing_extra(id, module, extra):
+    code = f"""
+import sys
+sys.modules[{module!r}] = None  # as if it were not installed
+import importlib.util
+from whorl.envs.make import make_env
+from whorl.errors import BadInput
+try:
+    make_env({id!r})
+except BadInput as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert f'pip install "whorl[{extra}]"' in done.stdout, done.stderr
+    assert id in done.stdout
+
+
+def test_what_gymnasium_cannot_make():
+    gymnasium.register("OnlyVector-v0", vector_entry_point="nowhere:Nothing")
+    try:
+        with pytest.raises(BadInput, match="OnlyVector-v0 cannot be made: .*entry_point is not specified"):
+            make_env("OnlyVector-v0")
+    finally:
+        del gymnasium.registry["OnlyVector-v0"]
+
+
+def test_retired_mujoco():
+    with pytest.raises(BadInput, match="HalfCheetah-v3 is retired .*; use HalfCheetah-v5"):
+        make_env("HalfCheetah-v3")
+
+
+def test_no_warnings():
+    code = """
+from whorl.envs.make import make_env
+for prefer in ("native", "gymnasium"):
+    make_env("CartPole-v0", prefer=prefer).reset()
+"""
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

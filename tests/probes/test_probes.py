@@ -1,0 +1,54 @@
+"""Every agent on every probe environment; and a probe fails when the part it names is broken."""
+
+import pytest
+
+from whorl.agents.ppo import PPO
+from whorl.errors import AgentError
+from whorl.training.catalog import AGENTS
+from whorl.training.check_agent import PROBES, check_agent
+
+FAST = {
+    "ppo": {"learning_rate": 3e-3},
+    "a2c": {"learning_rate": 3e-3, "entropy_weight": 0.0},
+    "reinforce": {"learning_rate": 1e-2, "feed": {"steps": 32}},
+    "random": {},
+}
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+def test_agent_on_all_probes(agent):
+    checked = check_agent(agent, **FAST[agent])
+    assert list(checked) == PROBES
+    if agent != "random":
+        assert sum("actions" in text for text in checked.values()) == 4
+        assert sum("values" in text for text in checked.values()) == 10
+
+
+def test_a_dropped_discount_is_named(monkeypatch):
+    import whorl.agents.ppo as module
+
+    gae = module.gae
+    monkeypatch.setattr(module, "gae", lambda r, v, nv, d, e, discount, decay: gae(r, v, nv, d, e, 0.0, decay))
+    with pytest.raises(AgentError, match=r"ppo on ProbeDiscount.*value\(\+0\) is .* the discount or the bootstrap"):
+        check_agent("ppo", **FAST["ppo"])
+
+
+def test_a_wrong_sign_is_named(monkeypatch):
+    import whorl.agents.ppo as module
+
+    surrogate = module.clipped_surrogate
+    monkeypatch.setattr(module, "clipped_surrogate", lambda *a: -surrogate(*a))
+    with pytest.raises(AgentError, match="ppo on ProbeAction-v0: .* the advantage or the policy loss"):
+        check_agent("ppo", **FAST["ppo"])
+
+
+def test_an_impure_loss_is_named(monkeypatch):
+    loss = PPO.loss
+
+    def impure(self, batch):
+        self.env_steps += 1
+        return loss(self, batch)
+
+    monkeypatch.setattr(PPO, "loss", impure)
+    with pytest.raises(AgentError, match=r"ppo.loss is not pure: it changed \['env_steps'\]"):
+        check_agent("ppo", **FAST["ppo"])
