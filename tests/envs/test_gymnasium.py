@@ -48,7 +48,7 @@ class Toy(gymnasium.Env):
 
     def reset(self, seed=None, options=None):
         super().reset(seed=seed)
-        self.episode, self.t = self.episode + 1, 0
+        self.episode, self.t = self.episode + 1 if seed is None else 0, 0
         self.length = self.np_random.integers(1, 6)
         self.flags = [(True, False), (False, True), (True, True)][self.np_random.integers(3)]
         return self.look()
@@ -406,8 +406,8 @@ def test_mask_of_several_components():
 def test_where_nothing_is_allowed_at_an_episode_s_end():
     class Stuck(Toy):
         def look(self):
-            observation, _ = super().look()
-            return observation, {"action_mask": np.full(3, self.t != self.length, np.int8) if self.t else np.ones(3, np.int8)}
+            allowed = self.t == 0 or self.t < self.length
+            return super().look()[0], {"action_mask": np.full(3, allowed, np.int8)}
 
     for mode in AutoresetMode:
         env = Gymnasium(SyncVectorEnv([lambda i=i: Stuck(i) for i in range(2)], autoreset_mode=mode))

@@ -49,7 +49,7 @@ def saver(folder: str, first: int, pipe: int) -> None:
 
 
 def rewriter(folder: str, first: int, pipe: int) -> None:
-    """Saves the same step again and again, each time with other contents: what is there must be swapped, never missing."""
+    """Saves one step again and again, each time with other contents: what is there must be swapped, never missing."""
     from whorl.training import checkpoint
 
     count = first
@@ -76,11 +76,10 @@ def kill_once(work, folder: str, first: int, draw: random.Random) -> list[str]:
     if draw.random() < 0.5:
         time.sleep(draw.uniform(0, 4 * INTERVAL))
     else:
-        for _ in range(draw.randrange(1, 4)):
+        lines = draw.choice([1, 3, 5])  # b, or b d b, ...
+        while said.count(b"\n") < lines:
             said += os.read(read, 1)
-            while not said.endswith(b"\n"):
-                said += os.read(read, 1)
-        time.sleep(draw.uniform(0, 0.01))
+        time.sleep(draw.uniform(0, 0.006))
     os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
     assert os.WTERMSIG(status) == signal.SIGKILL, "the saver ended by itself"
@@ -140,7 +139,7 @@ def test_a_hundred_kills_while_saving_lose_nothing(tmp_path):
     result = run("saver", tmp_path, ROUNDS)
     assert result["kills"] == ROUNDS
     assert (result["unreadable"], result["lost"], result["litter"]) == (0, 0, 0)
-    assert result["inside a save"] >= ROUNDS // 10 and result["with litter"] >= ROUNDS // 20  # the test did hit
+    assert result["inside a save"] >= 20 and result["with litter"] >= 10  # the test did hit
 
 
 def test_kills_while_a_step_is_replaced_never_leave_it_missing(tmp_path):

@@ -160,6 +160,33 @@ def test_a_step_is_a_whole_number(tmp_path, step):
         checkpoint.save(tmp_path, step, {}, {})
 
 
+def test_everything_is_on_disk_before_the_one_rename_and_the_rename_before_save_returns(tmp_path, monkeypatch):
+    """Records the real calls, in order; a power cut can undo only what no fsync has confirmed."""
+    calls = []
+
+    def record(name, describe):
+        real = getattr(os, name)
+        monkeypatch.setattr(os, name, lambda *args: calls.append(f"{name} {describe(*args)}") or real(*args))
+
+    def label(path) -> str:
+        return "draft" if Path(path).name.startswith(".tmp-step_1-") else Path(path).name
+
+    record("fsync", lambda descriptor: label(os.readlink(f"/proc/self/fd/{descriptor}")))
+    record("rename", lambda old, new: f"{label(old)} {label(new)}")
+    checkpoint.save(tmp_path / "checkpoints", 1, *example())
+    assert calls == [
+        f"fsync {tmp_path.name}",  # the name "checkpoints"
+        "fsync policy.safetensors",
+        "fsync collector.safetensors",
+        "fsync empty.safetensors",
+        "fsync state.json",
+        "fsync manifest.json",
+        "fsync draft",
+        "rename draft step_1",
+        "fsync checkpoints",
+    ]
+
+
 def test_saving_an_equal_step_keeps_the_one_there(tmp_path):
     path = checkpoint.save(tmp_path, 5, *example(5))
     inode = path.stat().st_ino

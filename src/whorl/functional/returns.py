@@ -1,9 +1,9 @@
 """Returns over a time-ordered rollout: what a row's value should be.
 
 Everywhere: reward, next_value, terminated, truncated are [T, ...], T >= 1, and so is what comes back. next_value[t] is
-the value of the TRUE successor of row t, also where an episode ended; on terminated rows it may hold anything. `discount`
-is a number or one per row [T, ...] (`next.discount`). `terminated` cuts the bootstrap, `truncated` and the last row only
-cut the trace. Differentiable in reward, next_value and a discount tensor.
+the value of the TRUE successor of row t, also where an episode ended; on terminated rows it may hold anything.
+`discount` is a number or one per row [T, ...] (`next.discount`). `terminated` cuts the bootstrap, `truncated` and the
+last row only cut the trace. Differentiable in reward, next_value and a discount tensor.
 Raises BatchError for unequal shapes and flags that are not bool.
 """
 

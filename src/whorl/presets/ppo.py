@@ -1,4 +1,4 @@
-"""PPO's presets."""
+"""PPO's presets. "Zoo" is Stable-Baselines3's rl-zoo3, hyperparams/ppo.yml."""
 
 from whorl.agents.ppo import PPOConfig
 from whorl.feeds import Rollouts
@@ -9,6 +9,44 @@ PRESETS = {
         PPOConfig(learning_rate=1e-3, entropy_weight=0.01, feed=Rollouts(steps=128, epochs=4, minibatches=4)),
         num_envs=8,
         total_steps=150_000,
-        source="the benchmark setting of benchmarks/peers",
+        source="the setting in which benchmarks/peers compares libraries",
+    ),
+    "Acrobot-v1": Preset(
+        PPOConfig(
+            learning_rate=1e-3,
+            anneal_steps=500_000,
+            trace_decay=0.94,
+            normalize_observation=True,
+            feed=Rollouts(steps=256, epochs=4, minibatches=16),
+        ),
+        num_envs=16,
+        total_steps=500_000,
+        source="Zoo, with a larger step size that is annealed",
+    ),
+    "Pendulum-v1": Preset(
+        PPOConfig(
+            learning_rate=1e-3,
+            anneal_steps=500_000,
+            discount=0.9,
+            normalize_return=True,
+            feed=Rollouts(steps=256, epochs=10, minibatches=16),
+        ),
+        num_envs=16,
+        total_steps=500_000,
+        source="Zoo, without state-dependent exploration; more steps at once, returns normalized",
+    ),
+    "LunarLander-v3": Preset(
+        PPOConfig(
+            learning_rate=5e-4,
+            anneal_steps=1_000_000,
+            discount=0.999,
+            trace_decay=0.98,
+            entropy_weight=0.01,
+            normalize_return=True,
+            feed=Rollouts(steps=512, epochs=4, minibatches=32),
+        ),
+        num_envs=16,
+        total_steps=1_000_000,
+        source="Zoo, with larger minibatches, an annealed step size and normalized returns",
     ),
 }

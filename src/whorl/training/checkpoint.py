@@ -30,7 +30,17 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from whorl.errors import BadInput, Damaged
-from whorl.training.folder import NAME, TEMPORARY, check_name, json_bytes, link, sync_folder, temporary, write_synced
+from whorl.training.folder import (
+    NAME,
+    TEMPORARY,
+    check_name,
+    json_bytes,
+    link,
+    make,
+    sync_folder,
+    temporary,
+    write_synced,
+)
 
 FORMAT = 1  # rises when an older whorl could not read what is written
 LINKS = ("best", "last")
@@ -55,7 +65,7 @@ def save(folder: str | Path, step: int, tensors: dict[str, dict[str, Tensor]], s
     manifest = _manifest({name: {"bytes": len(data), "sha256": _hash(data)} for name, data in files.items()})
     draft = temporary(path)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make(folder)
         draft.mkdir()
         for name, data in files.items():
             write_synced(draft / name, data)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import typing
 from typing import Any
 
@@ -12,7 +13,7 @@ from whorl.training.catalog import did_you_mean
 
 def to_json(config: Any) -> dict[str, Any]:
     """A (nested) dataclass as plain dicts and lists."""
-    return dataclasses.asdict(config)
+    return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
 def from_json(cls: type, data: dict[str, Any]) -> Any:

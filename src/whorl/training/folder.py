@@ -45,12 +45,13 @@ def create(runs: str | Path, env_id: str, agent: str, seed: int, name: str | Non
     label = check_name(name, "the run name") if name is not None else f"{datetime.now():%Y-%m-%d_%H-%M-%S}_s{seed}"
     env = re.sub(r"[^A-Za-z0-9._-]", "_", env_id).lstrip(".") or "_"
     parent = Path(runs) / env / check_name(agent, "the agent")
-    parent.mkdir(parents=True, exist_ok=True)
+    make(parent)
     number = 1
     while True:
         path = parent / (label if number == 1 else f"{label}-{number}")
         try:
             path.mkdir()
+            sync_folder(parent)
             return path
         except FileExistsError:
             number += 1
@@ -91,6 +92,14 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def make(folder: Path) -> None:
+    """Makes a folder and those above it, if they are not there, and waits until their names are on disk."""
+    if not folder.is_dir():
+        make(folder.parent)
+        folder.mkdir(exist_ok=True)
+        sync_folder(folder.parent)
 
 
 def write_synced(path: Path, data: bytes) -> None:

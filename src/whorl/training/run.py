@@ -80,27 +80,27 @@ class Run:
         """Train to `total_steps` inside the folder, then evaluate the best checkpoint and draw the curve."""
         with folder.lock(self.path):
             checkpoint.clean(self.checkpoints)
-            self.console = Console(self.settings.total_steps, quiet=self._quiet)
-            try:
-                self._open_logs()
+            self.logs = Loggers(
+                [
+                    JsonLines(self.path / "metrics.jsonl"),
+                    EpisodesCsv(self.path / "episodes.csv"),
+                    TensorBoard(self.path / "tb"),
+                    Console(self.settings.total_steps, quiet=self._quiet),
+                ]
+            )
+            with self.logs:
                 self._restore() if resume else self._greet()
                 self._train()
-                self._finish()
-            finally:
-                self.logs.close()
+            self._finish()
         return self
 
     @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
 
-    def _open_logs(self) -> None:
-        self.jsonl, self.csv = JsonLines(self.path / "metrics.jsonl"), EpisodesCsv(self.path / "episodes.csv")
-        self.logs = Loggers([self.jsonl, TensorBoard(self.path / "tb"), self.console], self.csv)
-
     def _greet(self) -> None:
-        self.console.message(f"environment: {self.parts.env!r}")
-        self.console.message(f"run: {self.path}")
+        self.logs.message(f"environment: {self.parts.env!r}")
+        self.logs.message(f"run: {self.path}")
         if self.settings.checkpoint_every:
             self._save()
 
@@ -125,7 +125,7 @@ class Run:
     def _log(self, rollout: Any, metrics: dict) -> None:
         episodes = self.parts.collector.episodes
         self._recent.extend((e.ret, e.length) for e in episodes)
-        self.logs.episodes(episodes)
+        self.logs.add(episodes)
         if not self._is_due("log"):
             return
         rows = {
@@ -152,7 +152,7 @@ class Run:
         if self.settings.checkpoint_every and (self._is_due("checkpoint") or stop):
             self._save()
         if stop:
-            self.console.message(
+            self.logs.message(
                 f"stopped by {signal.Signals(stop).name} at {self.steps:,} steps; go on with: whorl resume {self.path}"
             )
             raise SystemExit(128 + stop)
@@ -187,6 +187,7 @@ class Run:
         path = checkpoint.newest(self.checkpoints)
         if path is None:
             raise BadInput(f"{self.path} has no checkpoint to resume from (checkpoints were switched off)")
+        checkpoint.mark(self.checkpoints, "last", path)  # a kill between saving and marking leaves it one behind
         tensors, state = checkpoint.load(path)
         agent = self.agent
         agent.policy.load_state_dict(tensors["policy"])
@@ -199,9 +200,9 @@ class Run:
         self._best = -np.inf if state["best"] is None else state["best"]
         self._recent.extend((ret, length) for ret, length in state["recent"])
         self.logs.rewind(state["logs"])
-        self.console.message(f"resumed {self.path} at {self.steps:,} steps from {path.name}")
+        self.logs.message(f"resumed {self.path} at {self.steps:,} steps from {path.name}")
         if not exact:
-            self.console.message(
+            self.logs.message(
                 f"{self.settings.env} cannot save its state: fresh episodes begin here, so the run is not bit-equal to an unbroken one"
             )
 

@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from gymnasium.spaces import Box
 
 from whorl.envs.make import make_env
-from whorl.spaces import leaves, tree_map, zeros
+from whorl.errors import BadInput
+from whorl.spaces import leaves, zeros
 from whorl.training import checkpoint, folder
 from whorl.training.build import new_agent
 from whorl.training.catalog import agent_class
@@ -46,19 +48,21 @@ class Trained:
         self.policy.load_state_dict(tensors["policy"])
 
     def predict(self, observation: Any) -> np.ndarray:
-        """The greedy action for one observation, or one action each for a batch of them [N, ...].
+        """The greedy action for one observation, or one action each for a batch of them [N, ...]; inside the bounds of a Box.
 
-        Policies without a greedy action (random) raise BadInput.
+        Raises BadInput for a policy without a greedy action (random).
         """
-        first = leaves(zeros(self.env.observation_space, ()))[0]
-        single = np.ndim(leaves(observation)[0]) == first.ndim
-        batch = tree_map(lambda x: np.asarray(x)[None] if single else np.asarray(x), observation)
+        if not self.policy.greedy:
+            raise BadInput(f"{self.settings.agent} has no greedy action to predict")
+        example = zeros(self.env.observation_space, ())
+        single = np.ndim(leaves(observation)[0]) == leaves(example)[0].ndim
+        batch = _like(example, observation, single)
         n = len(leaves(batch)[0])
         with torch.inference_mode():
-            tensors = tree_map(lambda x: torch.as_tensor(x), batch)
-            action = self.policy.act(tensors, self.policy.initial(n), torch.ones(n, dtype=torch.bool), None)[0][
-                "action"
-            ].numpy()
+            decided, _ = self.policy.act(batch, self.policy.initial(n), torch.ones(n, dtype=torch.bool), None)
+        action = decided["action"].numpy()
+        if isinstance(self.env.action_space, Box):
+            action = action.clip(self.env.action_space.low, self.env.action_space.high)
         return action[0] if single else action
 
     def evaluate(self, episodes: int = 100, seed: int = 0) -> Evaluation:
@@ -67,9 +71,19 @@ class Trained:
         return evaluate(self.policy, env, episodes, seed)
 
 
+def _like(example: Any, observation: Any, single: bool) -> Any:
+    """The observation as tensors with the dtypes of `example`, with a batch axis in front if it is a single one."""
+    if isinstance(example, dict):
+        return {key: _like(inner, observation[key], single) for key, inner in example.items()}
+    x = torch.as_tensor(np.asarray(observation), dtype=example.dtype)
+    return x[None] if single else x
+
+
 def load(path: str | Path, which: str | int = "best") -> Trained:
     """The policy of a run: `best` (by evaluation during training; the last where there was none), `last`, or a step."""
     path = folder.open_run(path)
+    if which == "best" and not (path / "checkpoints" / "best").exists():
+        which = "last"
     return Trained(path, *read_settings(path), which)
 
 

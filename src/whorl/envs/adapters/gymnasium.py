@@ -108,7 +108,7 @@ class Gymnasium(Env):
                 if mask is not None:
                     mask[ended] = True  # the coming action is ignored; an all-False row would leave nothing to sample
             elif self._mode is AutoresetMode.SAME_STEP:
-                pass
+                successor = self._final(observation, info, ended)
             else:
                 successor = _copy(observation)  # the engine may write the reset into the same array
                 observation, mask = self._restart(successor, mask, ended)

@@ -1,6 +1,6 @@
 """Recursions over time, one file per backend with the same names: `eager` (any device; the reference), `numba_` (CPU).
 
-The tensors choose the backend: plain CPU tensors of one dtype, float32 or float64, go to numba; all others, and all that
+The tensors choose the backend: plain CPU tensors of one dtype, float32 or float64, go to numba; all others, and what
 runs inside torch.compile or a torch.func transform, go to eager. `backend=` chooses by name.
 """
 

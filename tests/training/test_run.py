@@ -1,0 +1,233 @@
+"""A run: same seed same bits, evaluation changes nothing, resume is exact, a run that cannot go on says so."""
+
+import json
+import signal
+from pathlib import Path
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+
+import whorl
+from tests.training.fingerprint import fingerprint
+from whorl.envs.adapters.gymnasium import Gymnasium
+from whorl.errors import BadInput, Incompatible, NotFinite
+from whorl.training import checkpoint
+
+SMALL = {"ppo": {"feed": {"steps": 32}}, "a2c": {}, "reinforce": {"feed": {"steps": 20}}, "random": {"feed": {"steps": 32}}}
+
+
+def train(agent="ppo", env="CartPole-v1", runs=".", total_steps=3000, **options):
+    options = {"eval_every": 0, "checkpoint_every": 500, "log_every": 300, "eval_episodes": 10, "num_envs": 4, "quiet": True} | options
+    return whorl.train(agent, env, total_steps=total_steps, runs=runs, **(SMALL[agent] | options))
+
+
+def test_the_folder_holds_everything(tmp_path):
+    run = train(runs=tmp_path, eval_every=1000)
+    names = {p.name for p in run.path.iterdir()}
+    assert names >= {"config.json", "meta.json", "metrics.jsonl", "episodes.csv", "curve.png", "eval.json", "checkpoints", "tb"}
+    assert (tmp_path / "last").resolve() == run.path.resolve()
+    assert run.path.parent == tmp_path / "CartPole-v1" / "ppo" and run.path.name.endswith("_s0")
+    rows = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
+    keys = set().union(*rows)
+    assert keys >= {"rollout/ep_rew_mean", "rollout/ep_len_mean", "time/fps", "time/total_timesteps", "train/approx_kl", "eval/mean_reward"}
+    steps = [row["time/total_timesteps"] for row in rows if "time/total_timesteps" in row]
+    assert steps == sorted(steps) and steps[-1] == run.steps >= 3000
+    result = json.loads((run.path / "eval.json").read_text())
+    assert result["best"]["episodes"] == 10 and {"mean", "std", "min", "max"} <= set(result["last"])
+    assert not [p for p in run.path.rglob("*") if p.suffix in (".pkl", ".pt", ".pth", ".tmp")]
+
+
+def test_loaded_policy_acts_as_the_agent(tmp_path):
+    run = train(runs=tmp_path, normalize_observation=True)
+    trained = whorl.load(run.path, "last")
+    observation = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32)
+    actions = trained.predict(observation)
+    assert actions.shape == (50,)
+    assert [int(trained.predict(o)) for o in observation] == actions.tolist()
+    assert trained.evaluate(20, seed=3).returns.tolist() == run.evaluate(20, seed=3).returns.tolist()
+    assert whorl.load(tmp_path / "last").predict([0.0, 0.1, 0.0, 0.1]) in (0, 1)
+
+
+@pytest.mark.parametrize("agent", SMALL)
+def test_same_seed_same_bits_and_evaluation_changes_nothing(agent, tmp_path):
+    a = train(agent, runs=tmp_path / "a")
+    b = train(agent, runs=tmp_path / "b", eval_every=500)
+    c = train(agent, runs=tmp_path / "c", seed=1)
+    assert fingerprint(a.path) == fingerprint(b.path) != fingerprint(c.path)
+
+
+def test_more_steps_after_the_end(tmp_path):
+    whole = train(runs=tmp_path / "a", total_steps=4000, log_every=1)
+    half = train(runs=tmp_path / "b", total_steps=2000, log_every=1)
+    with pytest.raises(BadInput, match=r"is finished at 2,000 steps; give more: whorl resume .* --total-steps 4000"):
+        whorl.resume(half.path)
+    whorl.resume(half.path, 4000, quiet=True)
+    assert fingerprint(half.path) == fingerprint(whole.path)
+
+
+def test_sigterm_saves_and_resumes_exactly(tmp_path, monkeypatch):
+    whole = train(runs=tmp_path / "a", checkpoint_every=1000)
+
+    import whorl.training.run as module
+
+    log = module.Run._log
+
+    def kill_once(self, rollout, metrics):
+        log(self, rollout, metrics)
+        if self.steps == 1280:
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(module.Run, "_log", kill_once)
+    with pytest.raises(SystemExit) as stopped:
+        train(runs=tmp_path / "b", checkpoint_every=1000)
+    assert stopped.value.code == 143
+    path = (tmp_path / "b" / "last").resolve()
+    assert checkpoint.newest(path / "checkpoints").name == "step_1280"
+    whorl.resume(path, quiet=True)
+    assert fingerprint(path) == fingerprint(whole.path)
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path, caplog):
+    whole, broken = train(runs=tmp_path / "a", total_steps=4000, log_every=1), train(runs=tmp_path / "b", total_steps=2000, log_every=1)
+    newest = checkpoint.newest(broken.path / "checkpoints")
+    file = newest / "agent.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-3] ^= 1
+    file.write_bytes(data)
+    whorl.resume(broken.path, 4000, quiet=True)
+    assert "step_2048" in caplog.text and "agent.safetensors" in caplog.text and "step_1536" in caplog.text
+    assert fingerprint(broken.path) == fingerprint(whole.path)
+
+
+def test_an_environment_that_cannot_be_saved_resumes_with_fresh_episodes(tmp_path, capfd):
+    run = train(env="FrozenLake-v1", runs=tmp_path, total_steps=1000, num_envs=2)
+    whorl.resume(run.path, 1500)
+    assert "FrozenLake-v1 cannot save its state: fresh episodes begin here" in capfd.readouterr().err
+    assert json.loads((run.path / "metrics.jsonl").read_text().splitlines()[-1])["step"] >= 1500
+
+
+class Broken(gymnasium.Env):
+    """A good environment that gives NaN from step 700 on."""
+
+    observation_space = gymnasium.spaces.Box(-1, 1, (2,), np.float32)
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def __init__(self, field):
+        self.field, self.count = field, 0
+
+    def reset(self, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action):
+        self.count += 1
+        bad = self.count >= 700
+        observation = np.full(2, np.nan if bad and self.field == "observation" else 0.5, np.float32)
+        return observation, np.nan if bad and self.field == "reward" else 1.0, self.count % 10 == 0, False, {}
+
+
+@pytest.mark.parametrize("field", ["reward", "observation"])
+def test_nan_from_the_environment(field, tmp_path):
+    env = Gymnasium(lambda: Broken(field), num_envs=2)
+    with pytest.raises(NotFinite, match=f"{field} of environment 0 became .*nan.*nothing was learned"):
+        train(env=env, runs=tmp_path, checkpoint_every=64)
+    path = (tmp_path / "last").resolve()
+    saved = checkpoint.newest(path / "checkpoints")
+    assert int(saved.name.split("_")[1]) >= 1280  # the last rollout before 1,400 steps
+    checkpoint.verify(saved)
+
+
+def _sqrt_at_zero(x):
+    return (x - x.detach()).sqrt().sum()
+
+
+@pytest.mark.parametrize("compile", [False, True])
+@pytest.mark.parametrize("what", ["the loss", "the gradient"])
+def test_nan_in_learning_leaves_the_weights_bit_equal(what, compile, tmp_path, monkeypatch):
+    import whorl.agents.ppo as module
+    from whorl.training.build import build
+
+    parts = build("ppo", "CartPole-v1", num_envs=4, compile=compile)
+    agent, collector, buffer = parts.agent, parts.collector, parts.buffer
+    buffer.add(agent.prepare(collector.collect()))
+    agent.learn(buffer)
+    rollout = agent.prepare(collector.collect())
+    if what == "the loss":
+        rollout["advantage"][5, 1] = float("nan")
+    else:  # sqrt has an infinite slope at 0: the loss is finite, its gradient is not
+        loss = module.PPO.loss
+        spike = lambda self, b: (loss(self, b)[0] + _sqrt_at_zero(self.critic.head.bias), loss(self, b)[1])  # noqa: E731
+        monkeypatch.setattr(module.PPO, "loss", spike)
+        if compile:
+            agent._graphs.clear()
+    before = {k: v.clone() for k, v in agent.named_parameters()}
+    buffer.add(rollout)
+    with pytest.raises(NotFinite, match=f"{what} became NaN or infinite after 1,024 environment steps; the step was void"):
+        agent.learn(buffer)
+    # minibatches without the bad row may have been learned from before it came; none was after
+    after = dict(agent.named_parameters())
+    assert all(v.isfinite().all() for v in after.values())
+    if what == "the gradient":
+        assert all(torch.equal(before[k], after[k]) for k in before)
+
+
+def test_nan_stops_every_later_step_too():
+    from whorl.training.build import build
+
+    parts = build("ppo", "CartPole-v1", num_envs=4)
+    agent = parts.agent
+    batches = []
+    parts.buffer.add(agent.prepare(parts.collector.collect()))
+    batches = [b.clone() for b in parts.buffer.batches()][:4]
+    batches[1]["advantage"][0] = float("inf")
+    weights = []
+    for b in batches:
+        agent.update(b)
+        weights.append(torch.cat([p.detach().flatten().clone() for p in agent.parameters()]))
+    assert not torch.equal(weights[0], torch.zeros_like(weights[0]))
+    assert torch.equal(weights[0], weights[1]) and torch.equal(weights[1], weights[2]) and torch.equal(weights[2], weights[3])
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"agent": "pppo"}, BadInput, "unknown agent 'pppo'; did you mean 'ppo'"),
+        ({"env": "CartPole-v9"}, BadInput, "CartPole-v"),
+        ({"env": "CartPoll-v1"}, BadInput, "near matches: CartPole-v1"),
+        ({"num_envs": 0}, BadInput, "num_envs must be at least 1, got 0"),
+        ({"learning_rat": 1e-3}, BadInput, "PPOConfig has no option 'learning_rat'; did you mean 'learning_rate'"),
+        ({"std": "both"}, BadInput, "std must be one of 'independent', 'dependent', got 'both'"),
+        ({"feed": {"steps": 4, "minibatches": 99}}, BadInput, "feed.minibatches = 99 is more than the rollout's 16 rows"),
+        ({"total_steps": 0}, BadInput, "total_steps must be at least 1, got 0"),
+        ({"squash": True, "env": "MountainCarContinuous-v0", "name": "../evil"}, BadInput, "evil"),
+    ],
+)
+def test_bad_input_writes_nothing(options, error, message, tmp_path):
+    agent, env = options.pop("agent", "ppo"), options.pop("env", "CartPole-v1")
+    with pytest.raises(error, match=message):
+        train(agent if agent in SMALL else agent, env, runs=tmp_path, **options) if agent in SMALL else whorl.train(agent, env, runs=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_not_a_run(tmp_path):
+    for call in (whorl.load, whorl.resume):
+        with pytest.raises(BadInput, match="not a run"):
+            call(tmp_path)
+
+
+def test_an_environment_object_trains_without_evaluation(tmp_path):
+    env = Gymnasium("CartPole-v1", num_envs=2)
+    run = train(env=env, runs=tmp_path, total_steps=600)
+    with pytest.raises(BadInput, match="environment object"):
+        run.evaluate()
+    assert json.loads((run.path / "eval.json").read_text()) == {}
+
+
+def test_incompatible_is_bad_input():
+    assert issubclass(Incompatible, BadInput) and Incompatible.exit_code == 2
+
+
+def test_paths_are_paths(tmp_path):
+    assert isinstance(train(runs=str(tmp_path), total_steps=200).path, Path)
