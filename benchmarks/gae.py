@@ -2,8 +2,8 @@
 
     python benchmarks/gae.py [--torchrl] [--repeats 100]
 
-One JSON line for each: {name, shape, ms_median}. With --torchrl (an interpreter that has both) also `times_torchrl`, the
-time of the faster of their estimators over ours, and the largest difference of their results from ours.
+One JSON line for each: {name, shape, ms_median}. With --torchrl (an interpreter that has both) also `times_torchrl`,
+the time of the faster of their estimators over ours, and the largest difference of their results from ours.
 """
 
 from __future__ import annotations

@@ -197,17 +197,15 @@ class SerialCollector:
         arrays = {"is_first": self._is_first, "return": self._return, "length": self._length}
         env = self.env.state()
         arrays |= {f"env.{key}": value for key, value in (env or {}).items()}
-        numbers = {
-            "steps": self.steps,
-            "rollouts": self.rollouts,
-            "version": self.version,
-            "env_saved": env is not None,
-        }
-        return arrays, numbers
+        begun = self._observation is not None
+        numbers = {"steps": self.steps, "rollouts": self.rollouts, "version": self.version}
+        return arrays, numbers | {"begun": begun, "env_saved": env is not None}
 
     def load_state(self, arrays: dict[str, Any], numbers: dict[str, Any]) -> bool:
         """Restore. False: the environment's state could not be saved, so fresh episodes begin (from a stream of their own)."""
         self.steps, self.rollouts, self.version = numbers["steps"], numbers["rollouts"], numbers["version"]
+        if not numbers["begun"]:
+            return True
         if not numbers["env_saved"]:
             self._observation = self.env.reset(stream(self.seed, "resume", self.steps))
             return False

@@ -185,8 +185,10 @@ class Run:
 
     def _restore(self) -> None:
         path = checkpoint.newest(self.checkpoints)
-        if path is None:
-            raise BadInput(f"{self.path} has no checkpoint to resume from (checkpoints were switched off)")
+        if path is None and not self.settings.checkpoint_every:
+            raise BadInput(f"{self.path} has no checkpoint to resume from: it was started with checkpoint_every=0")
+        if path is None:  # killed before the first one was complete: nothing had been learned
+            return self._greet()
         checkpoint.mark(self.checkpoints, "last", path)  # a kill between saving and marking leaves it one behind
         tensors, state = checkpoint.load(path)
         agent = self.agent

@@ -60,7 +60,8 @@ def gae(
 
 def _rows(x: Tensor) -> np.ndarray:
     """[T, ...] as a C-contiguous array [T, M], of the same memory where that is possible."""
-    return x.detach().contiguous().numpy().reshape(len(x), prod(x.shape[1:]))
+    array = x.detach().contiguous().numpy()
+    return array if array.ndim == 2 else array.reshape(len(x), prod(x.shape[1:]))
 
 
 BLOCK = (

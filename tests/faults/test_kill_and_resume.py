@@ -1,0 +1,85 @@
+"""train 2N = train, SIGKILL at a random moment, `whorl resume`: equal SHA-256, for each agent, 10 random moments."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.training.fingerprint import fingerprint
+from whorl.training import checkpoint
+
+KILLS = 10
+OPTIONS = {
+    "ppo": {"feed": {"steps": 64}, "normalize_observation": True, "normalize_return": True, "total_steps": 12_000},
+    "a2c": {"anneal_steps": 8_000, "total_steps": 8_000},
+    "reinforce": {"feed": {"steps": 40}, "total_steps": 16_000},
+    "random": {"feed": {"steps": 32}, "total_steps": 60_000},
+}
+
+
+class Warm:
+    def __init__(self):
+        code = Path(__file__).with_name("warm.py")
+        env = {**os.environ, "OMP_NUM_THREADS": "1"}
+        self.process = subprocess.Popen(
+            [sys.executable, str(code)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env
+        )
+
+    def ask(self, **request) -> int:
+        self.process.stdin.write(json.dumps(request) + "\n")
+        self.process.stdin.flush()
+        return int(self.process.stdout.readline())
+
+
+@pytest.fixture(scope="module")
+def warm():
+    warm = Warm()
+    yield warm
+    warm.process.stdin.close()
+    warm.process.wait()
+
+
+def options(agent, runs):
+    common = {"env": "CartPole-v1", "num_envs": 4, "eval_every": 2000, "eval_episodes": 4, "checkpoint_every": 700, "log_every": 300}
+    return {"call": "train", "agent": agent, "runs": str(runs), "quiet": True} | common | OPTIONS[agent]
+
+
+def start(warm, agent, runs):
+    """A child that trains; returns once its run folder is complete."""
+    child = warm.ask(**options(agent, runs))
+    while not (runs / "last").exists():
+        time.sleep(0.002)
+    return child
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("agent", OPTIONS)
+def test_killed_at_a_random_moment(agent, warm, tmp_path):
+    began = time.monotonic()
+    start(warm, agent, tmp_path / "whole")
+    assert warm.ask(call="wait") == 0
+    length = time.monotonic() - began
+    whole = fingerprint(tmp_path / "whole" / "last")
+    moments = random.Random(agent)
+    killed = 0
+    while killed < KILLS:
+        runs = tmp_path / f"{killed}_{time.monotonic_ns()}"
+        child = start(warm, agent, runs)
+        time.sleep(moments.uniform(0, 0.8 * length))
+        os.kill(child, signal.SIGKILL)
+        if warm.ask(call="wait") != -signal.SIGKILL:
+            continue  # it was done before the signal came
+        killed += 1
+        path = (runs / "last").resolve()
+        if not (path / "eval.json").exists():
+            warm.ask(call="resume", path=str(path), quiet=True)
+            assert warm.ask(call="wait") == 0
+        assert fingerprint(path) == whole
+        litter = [p for p in (path / "checkpoints").iterdir() if p.name.startswith(".")]
+        assert litter == [] and (path / "checkpoints" / "last").resolve() == checkpoint.newest(path / "checkpoints").resolve()
