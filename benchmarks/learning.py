@@ -129,9 +129,8 @@ def main() -> None:
     for setting in chosen:
         result = run(setting, o.seeds, o.jobs)
         (RESULTS / f"{setting.agent}_{setting.env}.json").write_text(json.dumps(result, indent=1) + "\n")
-        print(
-            f"{setting.agent} {setting.env}: {result['reached']} reached {setting.bar:g}: {[round(r['best']['mean'], 1) for r in result['runs']]}"
-        )
+        means = [round(r["best"]["mean"], 1) for r in result["runs"]]
+        print(f"{setting.agent} {setting.env}: {result['reached']} reached {setting.bar:g}: {means}", flush=True)
         failed += [] if result["passed"] else [setting]
     write_table()
     sys.exit(1 if failed else 0)

@@ -37,7 +37,7 @@ TABLE = {
     "policies": "nets functional batch spaces",
     "agents": "policies nets functional batch spaces feeds",
     "buffers": "functional batch spaces transforms feeds",
-    "collectors": "envs transforms policies batch spaces",
+    "collectors": "envs transforms policies functional batch spaces",
     "presets": _BASE,
     "training": _BASE + " presets",
     "apps": "",  # may import everything, and nobody imports it

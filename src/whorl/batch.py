@@ -49,7 +49,7 @@ def make(entries: Mapping[str, Any], shape: tuple[int, ...], device: str | torch
 def get(batch: Any, key: str, default: Any = None) -> Any:
     """`batch["next"]["reward"]` by its written name `next.reward`; `default` when it is not there."""
     for part in key.split("."):
-        if part not in batch.keys():
+        if part not in batch.keys():  # noqa: SIM118  `in` a TensorDict means something else
             return default
         batch = batch[part]
     return batch
@@ -81,8 +81,8 @@ def check(batch: Any, *keys: str, team: int | None = None) -> None:
 
 def names(batch: Any, prefix: str = "") -> list[str]:
     """All keys of a batch as written names: `observation`, `next.reward`, ..."""
-    found = []
-    for key in batch.keys():
+    found: list[str] = []
+    for key in batch.keys():  # noqa: SIM118  iterating a TensorDict goes over its rows
         value = batch[key]
         found += names(value, f"{prefix}{key}.") if hasattr(value, "keys") else [prefix + key]
     return found

@@ -31,7 +31,7 @@ def to_tensors(tree: Any, device: str | torch.device = "cpu") -> Any:
 
 
 def numpy_dtype(space: spaces.Space) -> np.dtype:
-    """The dtype a leaf space has in a batch: uint8 images stay uint8, other Box float32, Discrete kinds int64, MultiBinary bool-like int8."""
+    """The dtype of a leaf space in a batch: uint8 images stay uint8, other Box float32, Discrete kinds int64, MultiBinary int8."""
     if isinstance(space, spaces.Box):
         return np.dtype(np.uint8) if space.dtype == np.uint8 else np.dtype(np.float32)
     if isinstance(space, spaces.Discrete | spaces.MultiDiscrete):
@@ -69,7 +69,7 @@ def flat_size(space: spaces.Space) -> int:
     if isinstance(space, spaces.MultiDiscrete):
         return int(space.nvec.sum())
     numpy_dtype(space)  # refuses what has no tensor form
-    return int(np.prod(space.shape))
+    return int(np.prod(space.shape or ()))
 
 
 def flatten(space: spaces.Space, x: Any) -> Tensor:
@@ -81,7 +81,7 @@ def flatten(space: spaces.Space, x: Any) -> Tensor:
     if isinstance(space, spaces.MultiDiscrete):
         parts = [torch.nn.functional.one_hot(x[..., i], int(n)) for i, n in enumerate(space.nvec)]
         return torch.cat(parts, -1).float()
-    axes = len(space.shape)
+    axes = len(space.shape or ())
     return (x.flatten(-axes) if axes > 1 else x.unsqueeze(-1) if axes == 0 else x).float()
 
 

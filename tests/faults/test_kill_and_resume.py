@@ -46,7 +46,14 @@ def warm():
 
 
 def options(agent, runs):
-    common = {"env": "CartPole-v1", "num_envs": 4, "eval_every": 2000, "eval_episodes": 4, "checkpoint_every": 700, "log_every": 300}
+    common = {
+        "env": "CartPole-v1",
+        "num_envs": 4,
+        "eval_every": 2000,
+        "eval_episodes": 4,
+        "checkpoint_every": 700,
+        "log_every": 300,
+    }
     return {"call": "train", "agent": agent, "runs": str(runs), "quiet": True} | common | OPTIONS[agent]
 
 
@@ -82,4 +89,7 @@ def test_killed_at_a_random_moment(agent, warm, tmp_path):
             assert warm.ask(call="wait") == 0
         assert fingerprint(path) == whole
         litter = [p for p in (path / "checkpoints").iterdir() if p.name.startswith(".")]
-        assert litter == [] and (path / "checkpoints" / "last").resolve() == checkpoint.newest(path / "checkpoints").resolve()
+        assert (
+            litter == []
+            and (path / "checkpoints" / "last").resolve() == checkpoint.newest(path / "checkpoints").resolve()
+        )

@@ -15,23 +15,51 @@ from whorl.envs.adapters.gymnasium import Gymnasium
 from whorl.errors import BadInput, Incompatible, NotFinite
 from whorl.training import checkpoint
 
-SMALL = {"ppo": {"feed": {"steps": 32}}, "a2c": {}, "reinforce": {"feed": {"steps": 20}}, "random": {"feed": {"steps": 32}}}
+SMALL = {
+    "ppo": {"feed": {"steps": 32}},
+    "a2c": {},
+    "reinforce": {"feed": {"steps": 20}},
+    "random": {"feed": {"steps": 32}},
+}
 
 
 def train(agent="ppo", env="CartPole-v1", runs=".", total_steps=3000, **options):
-    options = {"eval_every": 0, "checkpoint_every": 500, "log_every": 300, "eval_episodes": 10, "num_envs": 4, "quiet": True} | options
+    options = {
+        "eval_every": 0,
+        "checkpoint_every": 500,
+        "log_every": 300,
+        "eval_episodes": 10,
+        "num_envs": 4,
+        "quiet": True,
+    } | options
     return whorl.train(agent, env, total_steps=total_steps, runs=runs, **(SMALL[agent] | options))
 
 
 def test_the_folder_holds_everything(tmp_path):
     run = train(runs=tmp_path, eval_every=1000)
     names = {p.name for p in run.path.iterdir()}
-    assert names >= {"config.json", "meta.json", "metrics.jsonl", "episodes.csv", "curve.png", "eval.json", "checkpoints", "tb"}
+    assert names >= {
+        "config.json",
+        "meta.json",
+        "metrics.jsonl",
+        "episodes.csv",
+        "curve.png",
+        "eval.json",
+        "checkpoints",
+        "tb",
+    }
     assert (tmp_path / "last").resolve() == run.path.resolve()
     assert run.path.parent == tmp_path / "CartPole-v1" / "ppo" and run.path.name.endswith("_s0")
     rows = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
     keys = set().union(*rows)
-    assert keys >= {"rollout/ep_rew_mean", "rollout/ep_len_mean", "time/fps", "time/total_timesteps", "train/approx_kl", "eval/mean_reward"}
+    assert keys >= {
+        "rollout/ep_rew_mean",
+        "rollout/ep_len_mean",
+        "time/fps",
+        "time/total_timesteps",
+        "train/approx_kl",
+        "eval/mean_reward",
+    }
     steps = [row["time/total_timesteps"] for row in rows if "time/total_timesteps" in row]
     assert steps == sorted(steps) and steps[-1] == run.steps >= 3000
     result = json.loads((run.path / "eval.json").read_text())
@@ -90,7 +118,10 @@ def test_sigterm_saves_and_resumes_exactly(tmp_path, monkeypatch):
 
 
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path, caplog):
-    whole, broken = train(runs=tmp_path / "a", total_steps=4000, log_every=1), train(runs=tmp_path / "b", total_steps=2000, log_every=1)
+    whole, broken = (
+        train(runs=tmp_path / "a", total_steps=4000, log_every=1),
+        train(runs=tmp_path / "b", total_steps=2000, log_every=1),
+    )
     newest = checkpoint.newest(broken.path / "checkpoints")
     file = newest / "agent.safetensors"
     data = bytearray(file.read_bytes())
@@ -164,7 +195,9 @@ def test_nan_in_learning_leaves_the_weights_bit_equal(what, compile, tmp_path, m
             agent._graphs.clear()
     before = {k: v.clone() for k, v in agent.named_parameters()}
     buffer.add(rollout)
-    with pytest.raises(NotFinite, match=f"{what} became NaN or infinite after 1,024 environment steps; the step was void"):
+    with pytest.raises(
+        NotFinite, match=f"{what} became NaN or infinite after 1,024 environment steps; the step was void"
+    ):
         agent.learn(buffer)
     # minibatches without the bad row may have been learned from before it came; none was after
     after = dict(agent.named_parameters())
@@ -187,7 +220,11 @@ def test_nan_stops_every_later_step_too():
         agent.update(b)
         weights.append(torch.cat([p.detach().flatten().clone() for p in agent.parameters()]))
     assert not torch.equal(weights[0], torch.zeros_like(weights[0]))
-    assert torch.equal(weights[0], weights[1]) and torch.equal(weights[1], weights[2]) and torch.equal(weights[2], weights[3])
+    assert (
+        torch.equal(weights[0], weights[1])
+        and torch.equal(weights[1], weights[2])
+        and torch.equal(weights[2], weights[3])
+    )
 
 
 @pytest.mark.parametrize(
@@ -199,7 +236,11 @@ def test_nan_stops_every_later_step_too():
         ({"num_envs": 0}, BadInput, "num_envs must be at least 1, got 0"),
         ({"learning_rat": 1e-3}, BadInput, "PPOConfig has no option 'learning_rat'; did you mean 'learning_rate'"),
         ({"std": "both"}, BadInput, "std must be one of 'independent', 'dependent', got 'both'"),
-        ({"feed": {"steps": 4, "minibatches": 99}}, BadInput, "feed.minibatches = 99 is more than the rollout's 16 rows"),
+        (
+            {"feed": {"steps": 4, "minibatches": 99}},
+            BadInput,
+            "feed.minibatches = 99 is more than the rollout's 16 rows",
+        ),
         ({"total_steps": 0}, BadInput, "total_steps must be at least 1, got 0"),
         ({"squash": True, "env": "MountainCarContinuous-v0", "name": "../evil"}, BadInput, "evil"),
     ],
@@ -207,7 +248,9 @@ def test_nan_stops_every_later_step_too():
 def test_bad_input_writes_nothing(options, error, message, tmp_path):
     agent, env = options.pop("agent", "ppo"), options.pop("env", "CartPole-v1")
     with pytest.raises(error, match=message):
-        train(agent if agent in SMALL else agent, env, runs=tmp_path, **options) if agent in SMALL else whorl.train(agent, env, runs=tmp_path)
+        train(agent if agent in SMALL else agent, env, runs=tmp_path, **options) if agent in SMALL else whorl.train(
+            agent, env, runs=tmp_path
+        )
     assert list(tmp_path.iterdir()) == []
 
 

@@ -71,8 +71,7 @@ class A2C(Agent):
         rollout = super().prepare(rollout)
         next, c, mask = rollout["next"], self.config, get(rollout, "mask")
         value, next_value = values(self.value, rollout)
-        if c.normalize_return:
-            value, next_value = self.return_normalizer.inverse(value), self.return_normalizer.inverse(next_value)
+        value, next_value = self.return_normalizer.inverse(value), self.return_normalizer.inverse(next_value)
         discount = get(rollout, "next.discount", c.discount)
         advantage = gae(
             next["reward"], value, next_value, next["terminated"], next["truncated"], discount, c.trace_decay

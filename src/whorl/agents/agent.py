@@ -34,6 +34,8 @@ class Agent(nn.Module):
     Config: ClassVar[type]  # the frozen dataclass of its settings
     reads: ClassVar[frozenset[str]] = frozenset()  # costly batch keys it wants, such as "next.action"
     env_steps: Tensor
+    _void: Tensor
+    optimizer: torch.optim.Optimizer
 
     def __init__(self, policy: Policy, config: Any):
         super().__init__()
@@ -108,7 +110,7 @@ class Agent(nn.Module):
         norm = clip_grad_norm_(parameters, self.max_grad_norm)
         self._void.copy_(_judge(self._void, value.detach(), norm))
         if optimizer.defaults.get("fused"):
-            optimizer.found_inf = self._void.clamp(max=1)  # fused kernels skip the step by themselves: no host sync
+            optimizer.found_inf = self._void.clamp(max=1)  # type: ignore[attr-defined]  # fused kernels skip the step by themselves: no host sync
             optimizer.step()
         elif not self._void:
             optimizer.step()
@@ -171,7 +173,7 @@ def _compile(agent: Agent, loss: Loss, optimizer: torch.optim.Optimizer) -> Call
         agent._void.copy_(_judge(agent._void, value, norm))
         fine = agent._void == 0
         scale = (limit / (norm + 1e-6)).clamp(max=1.0)
-        clipped = [torch.where(fine, g * scale, 0.0) for g in gradients.values()]
+        clipped = [torch.where(fine, g * scale, torch.zeros_like(g)) for g in gradients.values()]
         adam_step(
             list(weights.values()), clipped, state[0], state[1], [], state[2],
             foreach=True, capturable=True, amsgrad=False, beta1=beta1, beta2=beta2, lr=rate * fine,

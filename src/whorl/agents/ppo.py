@@ -83,8 +83,7 @@ class PPO(Agent):
         rollout = super().prepare(rollout)
         next, c = rollout["next"], self.config
         value, next_value = values(self.value, rollout)
-        if c.normalize_return:
-            value, next_value = self.return_normalizer.inverse(value), self.return_normalizer.inverse(next_value)
+        value, next_value = self.return_normalizer.inverse(value), self.return_normalizer.inverse(next_value)
         discount = get(rollout, "next.discount", c.discount)
         advantage = gae(
             next["reward"], value, next_value, next["terminated"], next["truncated"], discount, c.trace_decay

@@ -65,6 +65,7 @@ class REINFORCE(Agent):
         return cls(policy, critic, config)
 
     def value(self, observation: Any) -> Tensor:
+        assert self.critic is not None
         return self.critic(self.policy.normalizer(observation))
 
     def prepare(self, rollout: Any) -> Any:  # [T, N], whole episodes

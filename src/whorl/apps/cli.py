@@ -115,7 +115,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _parse(arguments: list[str]) -> Any:
-    kinds = dict(COMMANDS)
+    kinds: dict[str, Any] = dict(COMMANDS)
     if arguments[:1] == ["train"]:
         kinds["train"] = _with_config(arguments[1:])
     return tyro.extras.subcommand_cli_from_dict(

@@ -92,6 +92,7 @@ def play(o: Any) -> None:
 
 def list(o: Any) -> None:
     table = Table(box=None, header_style="bold")
+    rows: Any
     if o.what == "agents":
         rows = [("agent", "what it is", "presets")]
         rows += [(name, text, ", ".join(presets(name)) or "-") for name, (_, text) in AGENTS.items()]

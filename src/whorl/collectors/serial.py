@@ -39,7 +39,7 @@ class SerialCollector:
         n = env.num_envs
         self._actor = policy.actor(n)
         self._generator = torch.Generator(env.device)
-        self._memory: dict[str, Any] | None = None
+        self._memory: dict[str, Any] = {}  # filled at the first step, which shows what the policy records
         self._observation: Any = None  # None: reset before the next rollout
         self._is_first = self._full((n,), True)
         self._carry = policy.initial(n)
@@ -64,32 +64,29 @@ class SerialCollector:
             self._observation = env.reset(self.seed if self._observation is None else None)
             self._is_first[:] = True
             self._return[:], self._length[:] = 0, 0
-        if self._memory is not None:
+        if self._memory:
             self._memory["mask"][:] = True
         observation, is_first, carry = self._observation, self._is_first, self._carry
         playing = self._full((env.num_envs,), True)
         noise, t = self._noise(0), 0
         while True:
-            mask = env.action_mask
-            decided, carry = actor(
-                observation, carry, is_first, None if noise is None else noise[t % self.target], mask
-            )
-            if self._memory is None:
+            allowed = env.action_mask
+            decided, carry = actor(observation, carry, is_first, noise[t % self.target], allowed)
+            if not self._memory:
                 self._allocate(decided)
             m = self._memory
             _write(m["observation"], t, observation)
             m["is_first"][t] = is_first
-            if mask is not None:
-                m["action_mask"][t] = mask
+            if allowed is not None:
+                m["action_mask"][t] = allowed
             for key, value in decided.items():
                 m[key][t] = value
             step = env.step(decided["action"])
-            _write(m["next"]["observation"], t, step.next_observation)
-            m["next"]["reward"][t], m["next"]["terminated"][t], m["next"]["truncated"][t] = (
-                step.reward,
-                step.terminated,
-                step.truncated,
-            )
+            result = m["next"]
+            _write(result["observation"], t, step.next_observation)
+            result["reward"][t] = step.reward
+            result["terminated"][t] = step.terminated
+            result["truncated"][t] = step.truncated
             is_first = step.terminated | step.truncated
             if step.valid is not None:
                 m["mask"][t] = step.valid
@@ -113,7 +110,7 @@ class SerialCollector:
         """The numbers of `target` steps, from their own stream (seed, rollout, chunk)."""
         self._generator.manual_seed(stream(self.seed, "acting", self.rollouts, chunk))
         noise = self.policy.noise((self.target, self.env.num_envs), self._generator)
-        return noise.numpy() if noise is not None and self.env.device == "cpu" else noise
+        return noise.numpy() if self.env.device == "cpu" else noise
 
     def _full(self, shape: tuple[int, ...], value: bool) -> Any:
         return np.full(shape, value) if self.env.device == "cpu" else torch.full(shape, value, device=self.env.device)
@@ -140,10 +137,13 @@ class SerialCollector:
         self._memory = spaces.tree_map(lambda x: x.numpy() if device == "cpu" else x.to(device), memory)
 
     def _grow(self) -> None:
-        double = lambda x: (
-            np.concatenate([x, np.zeros_like(x)]) if isinstance(x, np.ndarray) else torch.cat([x, torch.zeros_like(x)])
-        )
-        self._memory = spaces.tree_map(double, self._memory)
+        """Twice the rows; what is written stays."""
+
+        def doubled(x: Any) -> Any:
+            numpy = isinstance(x, np.ndarray)
+            return np.concatenate([x, np.zeros_like(x)]) if numpy else torch.cat([x, torch.zeros_like(x)])
+
+        self._memory = spaces.tree_map(doubled, self._memory)
         self.capacity *= 2
 
     def _finish(self, t: int) -> Any:

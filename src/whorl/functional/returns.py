@@ -22,7 +22,7 @@ def discounted_return(
 ) -> Tensor:
     """G[t] = reward[t] + discount[t] * (0 if terminated, next_value[t] if truncated or last, else G[t + 1]).
 
-    Sutton and Barto 2018, eq. 3.9; the bootstrap at a time limit: Pardo et al. 2018, eq. 6.
+    Sutton and Barto 2018, eq. 3.9; the bootstrap at a time limit: Pardo et al. 2018, https://arxiv.org/abs/1712.00378.
     """
     return lambda_return(reward, next_value, terminated, truncated, discount, 1.0)
 

@@ -55,7 +55,7 @@ def batch_moments(x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor
 def merge_moments(
     mean_a: Tensor, var_a: Tensor, count_a: Tensor, mean_b: Tensor, var_b: Tensor, count_b: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """(mean, population variance, count) of the union of two sets from theirs. Chan, Golub and LeVeque 1979, eq. 2.1.
+    """(mean, population variance, count) of the union of two sets from theirs. Chan, Golub and LeVeque 1979.
 
     A set with count 0 leaves the other as it is, to the bit.
     """

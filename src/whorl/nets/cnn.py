@@ -24,7 +24,7 @@ class NatureCNN(nn.Module):
         for inputs, outputs, kernel, stride in ((channels, 32, 8, 4), (32, 64, 4, 2), (64, 64, 3, 1)):
             convolution = nn.Conv2d(inputs, outputs, kernel, stride)
             nn.init.orthogonal_(convolution.weight, math.sqrt(2))
-            nn.init.zeros_(convolution.bias)
+            nn.init.constant_(convolution.get_parameter("bias"), 0.0)
             layers += [convolution, nn.ReLU()]
         self.convolutions = nn.Sequential(*layers, nn.Flatten())
         with torch.no_grad():

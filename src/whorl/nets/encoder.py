@@ -37,10 +37,11 @@ class Encoder(nn.Module):
     def __init__(self, space: spaces.Space, hidden: Sequence[int], activation: str = "tanh"):
         super().__init__()
         parts = list(_leaf_spaces(space))
-        self.images = [path for path, leaf in parts if is_image(leaf)]
+        images = [(path, NatureCNN(leaf.shape)) for path, leaf in parts if is_image(leaf)]  # type: ignore[arg-type]
+        self.images = [path for path, _ in images]
         self.vectors = [(path, leaf) for path, leaf in parts if not is_image(leaf)]
-        self.cnns = nn.ModuleList(NatureCNN(leaf.shape) for _, leaf in parts if is_image(leaf))
-        size = sum(flat_size(leaf) for _, leaf in self.vectors) + sum(cnn.width for cnn in self.cnns)
+        self.cnns = nn.ModuleList(cnn for _, cnn in images)
+        size = sum(flat_size(leaf) for _, leaf in self.vectors) + sum(cnn.width for _, cnn in images)
         self.mlp = MLP(size, () if not self.vectors and len(self.cnns) == 1 else hidden, activation)
         self.width = self.mlp.width
 

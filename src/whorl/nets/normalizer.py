@@ -52,6 +52,8 @@ class Normalizer(nn.Module):
 class DictNormalizer(nn.Module):
     """One normalizer for each entry of a Dict observation."""
 
+    parts: Any
+
     def __init__(self, space: spaces.Dict):
         super().__init__()
         self.keys = list(space.spaces)
@@ -71,6 +73,9 @@ class DictNormalizer(nn.Module):
 class NoNormalizer(nn.Identity):
     """Leaves its input as it is: images, discrete observations, or normalizing switched off."""
 
+    def inverse(self, x: Any) -> Any:
+        return x
+
     def moments(self, x: Any, mask: Tensor | None = None) -> list:
         return []
 
@@ -78,12 +83,15 @@ class NoNormalizer(nn.Identity):
         pass
 
 
-def observation_normalizer(space: spaces.Space, on: bool = True) -> nn.Module:
+ObservationNormalizer = Normalizer | DictNormalizer | NoNormalizer
+
+
+def observation_normalizer(space: spaces.Space, on: bool = True) -> ObservationNormalizer:
     """The normalizer for a space: every float Box is normalized, everything else is left as it is."""
     if not on:
         return NoNormalizer()
     if isinstance(space, spaces.Dict):
         return DictNormalizer(space)
     if isinstance(space, spaces.Box) and space.dtype != "uint8":
-        return Normalizer(space.shape)
+        return Normalizer(space.shape or ())
     return NoNormalizer()

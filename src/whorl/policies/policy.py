@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
+from whorl.nets.normalizer import ObservationNormalizer
 from whorl.spaces import tree_map
 
 Actor = Callable[..., tuple[dict[str, Any], Any]]
@@ -16,14 +17,14 @@ Actor = Callable[..., tuple[dict[str, Any], Any]]
 class Policy(nn.Module):
     """Observation -> action. Everything it needs to act right is saved with it, the observation normalizer included."""
 
-    normalizer: nn.Module
+    normalizer: ObservationNormalizer
     greedy: bool = True  # False: it has no greedy action, so evaluation draws noise too
 
     def initial(self, n: int) -> Any:
         """The recurrent carry of n fresh episodes; None when the policy has no memory."""
         return None
 
-    def noise(self, shape: tuple[int, ...], generator: Generator) -> Tensor | None:
+    def noise(self, shape: tuple[int, ...], generator: Generator) -> Tensor:
         """Every random number that `act` will use for a rollout of `shape` (T, N), in one draw: [T, N, ...]."""
         raise NotImplementedError
 
@@ -59,4 +60,8 @@ class Policy(nn.Module):
 
     def encode(self, batch: Any) -> Tensor:
         """Features [..., width] of a batch's observations."""
+        raise NotImplementedError
+
+    def distribution(self, features: Tensor, action_mask: Tensor | None = None) -> Any:
+        """The distribution over actions: `log_prob`, `entropy`, `kl`, `sample(noise)`, `mode`. None for a policy without one."""
         raise NotImplementedError

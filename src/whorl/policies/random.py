@@ -20,12 +20,14 @@ class Random(Policy):
     """
 
     greedy = False
+    low: Tensor
+    high: Tensor
 
     def __init__(self, action_space: spaces.Space):
         super().__init__()
         self.normalizer = NoNormalizer()
         self.sizes = action_sizes(action_space)
-        self.shape = action_space.shape
+        self.shape = action_space.shape or ()
         self.scalar = isinstance(action_space, spaces.Discrete)
         if self.sizes is None:
             if not isinstance(action_space, spaces.Box) or not np.isfinite([action_space.low, action_space.high]).all():

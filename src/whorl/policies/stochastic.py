@@ -27,6 +27,9 @@ class Stochastic(Policy):
     squash: tanh onto the bounds of the Box, which must be finite. Raises Incompatible for any other space.
     """
 
+    low: Tensor
+    high: Tensor
+
     def __init__(
         self,
         observation_space: spaces.Space,

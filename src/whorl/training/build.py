@@ -40,7 +40,7 @@ def build(
 
     Raises BadInput or Incompatible before anything is trained or written.
     """
-    cls = agent_class(agent)
+    cls: Any = agent_class(agent)
     preset = find(agent, env if isinstance(env, str) else env.id)
     config = config if config is not None else preset.config
     if not isinstance(config, cls.Config):

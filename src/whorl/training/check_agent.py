@@ -61,7 +61,9 @@ def _check_pure(name: str, parts: Parts) -> None:
 
 
 def _check_probe(name: str, parts: Parts, probe: str, tolerance: float) -> list[str]:
-    agent, world, checked = parts.agent, parts.env, []
+    agent: Any = parts.agent
+    world: Any = parts.env
+    checked: list[str] = []
     kind = probe.removesuffix("-v0").removesuffix("Continuous")
     if hasattr(agent, "value") and getattr(agent, "critic", None) is not None and agent.policy.greedy:
         for x in OBSERVATIONS.get(kind, (0.0,)):

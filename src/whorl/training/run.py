@@ -43,7 +43,7 @@ class Run:
         self.seconds = 0.0  # of the training loop in this process, learning included
         self.parts = build(s.agent, env or s.env, config, s.num_envs, s.seed, s.device, s.compile)
         self.agent = self.parts.agent
-        self._started = self._first_step = 0
+        self._started, self._first_step = 0.0, 0
         self._best = -np.inf
         self._due: dict[str, int] = {}
         self._recent: deque[tuple[float, int]] = deque(maxlen=WINDOW)
@@ -215,7 +215,7 @@ class Run:
             seed = stream(s.seed, "final evaluation")
             result["last"] = self.evaluate(s.eval_episodes, seed).summary()
             result["best"] = result["last"]
-            if s.checkpoint_every:
+            if s.checkpoint_every and self._eval_env is not None:
                 best = load(self.path, "best")
                 result["best"] = evaluate(best.policy, self._eval_env, s.eval_episodes, seed).summary()
         folder.write_json(self.path / "eval.json", result)
@@ -226,7 +226,8 @@ class _signals:
     """Ctrl-C and SIGTERM end the run after the rollout under way, with a checkpoint; a second one ends it at once."""
 
     def __init__(self, run: Run):
-        self.run, self.old = run, {}
+        self.run = run
+        self.old: dict[int, Any] = {}
 
     def __enter__(self) -> None:
         if threading.current_thread() is threading.main_thread():

@@ -83,6 +83,4 @@ def _plain(tensors: tuple[Tensor, ...]) -> bool:
 
 @cache
 def _numba() -> Any:
-    return import_module(
-        "whorl.functional.kernels.numba_"
-    )  # importing numba takes as long as half of torch: on first use
+    return import_module("whorl.functional.kernels.numba_")  # numba is slow to import: on first use

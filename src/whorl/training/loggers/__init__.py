@@ -5,7 +5,7 @@ failures away from training."""
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -28,7 +28,7 @@ class Loggers:
         """`metrics` at `step` environment steps."""
         self._each("log", step, metrics)
 
-    def add(self, episodes: list[Episode]) -> None:
+    def add(self, episodes: Sequence[Episode]) -> None:
         """Finished episodes, raw returns."""
         self._each("add", episodes)
 
