@@ -11,7 +11,7 @@ PYTEST := $(BIN)/python -m pytest
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check learn bench format clean
+.PHONY: help setup demo test check learn bench peers format clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -46,6 +46,9 @@ check: setup  ## format, lint, types, layers: seconds
 
 learn: setup  ## train to the stated returns, several seeds: hours
 	$(PYTEST) -n $(JOBS) --dist worksteal -m learning --timeout 14400 $(ARGS)
+
+peers: setup  ## the peers' own environment (Stable-Baselines3, TorchRL), for `make bench` and the parity test
+	@$(BIN)/python benchmarks/peers/run.py --install-only
 
 bench: setup  ## whorl and its peers, side by side in one run
 	$(BIN)/python benchmarks/peers/run.py $(ARGS)

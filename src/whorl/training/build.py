@@ -45,6 +45,7 @@ def build(
     config = config if config is not None else preset.config
     if not isinstance(config, cls.Config):
         raise BadInput(f"{agent} takes a {cls.Config.__name__}, got {type(config).__name__}")
+    _check_device(device)
     num_envs = preset.num_envs if num_envs is None else num_envs
     if isinstance(env, str):
         if num_envs < 1:
@@ -64,6 +65,14 @@ def new_agent(agent: str, env: Env, config: Any, seed: int) -> Agent:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream(seed, "initialisation"))
         return agent_class(agent).build(env.observation_space, env.action_space, config)
+
+
+def _check_device(device: str) -> None:
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch raises either
+        reason = str(error).splitlines()[0]
+        raise BadInput(f"device {device!r} cannot be used here ({reason}); `whorl doctor` lists those that can") from error
 
 
 def _env_device(env: str, device: str) -> str:

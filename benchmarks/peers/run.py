@@ -1,0 +1,111 @@
+"""whorl and its peers side by side, interleaved, one thread, in one run: a table of medians with ratios, and JSON.
+
+    make bench                                    installs the peers into benchmarks/peers/.venv the first time
+    python benchmarks/peers/run.py --repeats 5 --out results/speed.json
+"""
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent.parent
+OWN = HERE / ".venv" / "bin" / "python"
+PROGRAMS = [  # name, whose interpreter, command
+    ("whorl", "whorl", ["ppo_whorl.py"]),
+    ("whorl --compile", "whorl", ["ppo_whorl.py", "--compile"]),
+    ("stable-baselines3", "peers", ["ppo_sb3.py"]),
+    ("cleanrl-style", "peers", ["ppo_cleanrl.py"]),
+    ("torchrl", "peers", ["ppo_torchrl.py"]),
+]
+
+
+def install():
+    """The peers' own environment, once."""
+    if not OWN.exists():
+        print(f"installing the peers into {OWN.parents[1]} ...", flush=True)
+        subprocess.run([sys.executable, "-m", "venv", str(OWN.parents[1])], check=True)
+        subprocess.run([str(OWN), "-m", "pip", "install", "--quiet", "-r", str(HERE / "requirements.txt")], check=True)
+
+
+def call(interpreter, command):
+    """(JSON lines, None), or (None, last line of its error)."""
+    pin = ["taskset", "-c", "0"] if shutil.which("taskset") else []
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "src"), "PYTHONWARNINGS": "ignore"}
+    done = subprocess.run([*pin, interpreter, *command], capture_output=True, text=True, env=environment, cwd=HERE)
+    if done.returncode:
+        return None, (done.stderr.strip().splitlines() or ["no message"])[-1]
+    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")], None
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=100_000)
+    parser.add_argument("--out", type=Path, default=ROOT / "results" / "speed.json")
+    parser.add_argument("--peers-python", type=Path, help="an interpreter that has the peers; default: an environment of our own")
+    parser.add_argument("--install-only", action="store_true")
+    o = parser.parse_args()
+    if o.peers_python is None:
+        install()
+    if o.install_only:
+        return
+    interpreters = {"whorl": sys.executable, "peers": str(o.peers_python or OWN)}
+
+    rows, failed = {name: [] for name, _, _ in PROGRAMS}, {}
+    for repeat in range(o.repeats):
+        for name, whose, command in PROGRAMS:
+            lines, error = call(interpreters[whose], [*command, "--steps", str(o.steps), "--seed", str(repeat + 1)])
+            if error:
+                failed[name] = error
+            else:
+                rows[name].append(lines[-1])
+            print(f"  {name}: {error or format(lines[-1]['steps_per_second'], ',.0f') + ' steps/s'}", flush=True)
+
+    speed = {name: statistics.median(r["steps_per_second"] for r in found) for name, found in rows.items() if found}
+    print("\nPPO, CartPole-v1, 8 x 128, 4 epochs x 4 minibatches, 64x64 tanh, learning included, one thread")
+    print(f"{'':20}{'steps/s':>10}{'min':>10}{'max':>10}{'whorl is':>11}{'compiled is':>13}{'return':>9}")
+    for name, found in rows.items():
+        if not found:
+            print(f"{name:20} FAILED: {failed[name]}")
+            continue
+        all_speeds = [r["steps_per_second"] for r in found]
+        ratios = [f"{speed[ours] / speed[name]:.2f}x" if ours in speed else "-" for ours in ("whorl", "whorl --compile")]
+        final = statistics.median(r["final_return"] for r in found)
+        print(
+            f"{name:20}{speed[name]:10,.0f}{min(all_speeds):10,.0f}{max(all_speeds):10,.0f}"
+            f"{ratios[0]:>11}{ratios[1]:>13}{final:9.0f}"
+        )
+
+    others = {}
+    for title, whose, command in (
+        ("collection, 64x64 policy", "whorl", ["collect.py"]),
+        ("GAE", "peers", [str(ROOT / "benchmarks" / "gae.py"), "--torchrl"]),
+    ):
+        lines, error = call(interpreters[whose], command)
+        others[title] = lines if lines else error
+        print(f"\n{title}")
+        for line in lines or [{"FAILED": error}]:
+            print("  " + "  ".join(f"{v:,.3f}" if isinstance(v, float) else str(v) for v in line.values()))
+        if error:
+            failed[title] = error
+
+    machine = {"python": platform.python_version(), "platform": platform.platform(), "cores": os.cpu_count()}
+    command = "python benchmarks/peers/run.py " + " ".join(sys.argv[1:])
+    o.out.parent.mkdir(exist_ok=True)
+    o.out.write_text(
+        json.dumps({"command": command.strip(), "machine": machine, "ppo": rows, "median": speed, "others": others, "failed": failed}, indent=1)
+        + "\n"
+    )
+    print(f"\nwritten to {o.out}")
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    main()

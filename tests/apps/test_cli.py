@@ -1,0 +1,189 @@
+"""The command line as a user types it: results, exit codes, messages, nothing written on bad input."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import whorl
+from whorl.apps.cli import main
+from whorl.training import folder
+
+TRAIN = ["train", "ppo", "CartPole-v1", "--total-steps", "2048", "--eval-episodes", "10", "--num-envs", "4"]
+
+
+def call(capfd, *arguments):
+    """(exit code, standard output, standard error)."""
+    code = 0
+    try:
+        main([str(a) for a in arguments])
+    except SystemExit as stop:
+        code = stop.code or 0
+    out, err = capfd.readouterr()
+    return code, out, err
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    runs = tmp_path_factory.mktemp("runs")
+    main([*TRAIN, "--runs", str(runs), "--quiet"])
+    return runs / "last"
+
+
+def test_train_ends_with_one_json_line(capfd, tmp_path):
+    code, out, err = call(capfd, *TRAIN, "--runs", tmp_path, "--json", "--agent.learning-rate", "1e-2", "--agent.feed.steps", 64)
+    assert code == 0 and "environment: CartPole-v1 (native, 4 at once, on cpu)" in err
+    line = json.loads(out.splitlines()[-1])
+    assert set(line) == {"run", "steps", "seconds", "steps_per_second", "evaluation"}
+    assert set(line["evaluation"]) == {"mean", "std", "episodes"} and line["evaluation"]["episodes"] == 10
+    assert line["steps"] == 2048 and line["steps_per_second"] == pytest.approx(2048 / line["seconds"])
+    config = json.loads((Path(line["run"]) / "config.json").read_text())
+    assert config["config"]["learning_rate"] == 1e-2 and config["config"]["feed"]["steps"] == 64
+    assert config["config"]["entropy_weight"] == 0.01  # the preset's
+
+
+def test_quiet_and_switched_off(capfd, tmp_path):
+    code, out, err = call(capfd, *TRAIN, "--runs", tmp_path, "--quiet", "--json", "--eval-every", 0, "--checkpoint-every", 0, "--name", "x")
+    line = json.loads(out)
+    assert code == 0 and err == "" and line["evaluation"] is None
+    assert Path(line["run"]).name == "x" and not (tmp_path / "last" / "checkpoints").exists()
+
+
+def test_eval(capfd, run):
+    for which in ("best", "last", "2048"):
+        code, out, _ = call(capfd, "eval", run, "--episodes", 20, "--json", "--which", which)
+        line = json.loads(out.splitlines()[-1])
+        assert code == 0 and set(line) == {"mean", "std", "min", "max", "episodes"} and line["episodes"] == 20
+    again = json.loads(call(capfd, "eval", run, "--episodes", 20, "--json", "--which", "2048")[1].splitlines()[-1])
+    other = json.loads(call(capfd, "eval", run, "--episodes", 20, "--json", "--which", "2048", "--seed", 5)[1].splitlines()[-1])
+    assert again == line != other
+
+
+def test_play_writes_a_gif(capfd, run, tmp_path):
+    import imageio.v3 as imageio
+
+    code, out, _ = call(capfd, "play", run, "--gif", tmp_path / "a.gif")
+    assert code == 0 and "one episode, return" in out
+    frames = imageio.imread(tmp_path / "a.gif", index=None)
+    assert frames.ndim == 4 and len(frames) > 5 and frames.std() > 0
+    code, _, err = call(capfd, "play", run, "--gif", tmp_path / "a.txt")
+    assert code == 2 and "a video ends in .gif or .mp4" in err
+
+
+def test_resume(capfd, tmp_path):
+    call(capfd, *TRAIN, "--runs", tmp_path, "--quiet")
+    code, _, err = call(capfd, "resume", tmp_path / "last")
+    assert code == 2 and "is finished at 2,048 steps; give more" in err
+    code, out, err = call(capfd, "resume", tmp_path / "last", "--total-steps", 4096, "--json")
+    assert code == 0 and json.loads(out.splitlines()[-1])["steps"] == 4096 and "resumed" in err
+
+
+@pytest.mark.parametrize(("what", "expected"), [("agents", "reinforce"), ("envs", "CartPole-v1"), ("presets", "Pendulum-v1"), ("runs", "ppo")])
+def test_list(capfd, run, what, expected):
+    code, out, _ = call(capfd, "list", what, "--runs", run.parent)
+    assert code == 0 and expected in out
+
+
+def test_check(capfd):
+    code, out, _ = call(capfd, "check", "ppo", "Pendulum-v1")
+    assert code == 0 and "Box(3)" in out and "discount = 0.9" in out and "parameters" in out
+    code, _, err = call(capfd, "check", "random", "MountainCarContinuous-v0")
+    assert code == 0
+    code, _, err = call(capfd, "check", "pppo", "Pendulum-v1")
+    assert code == 2 and "did you mean 'ppo'" in err
+
+
+def test_check_says_why_it_cannot_work(capfd, monkeypatch):
+    """A continuous-only agent on discrete actions, and the reverse."""
+    from gymnasium import spaces
+
+    from whorl.agents.ppo import PPO
+    from whorl.errors import Incompatible
+
+    build = PPO.build.__func__
+
+    def only(kind):
+        def restricted(cls, observation_space, action_space, config):
+            if not isinstance(action_space, kind):
+                raise Incompatible(f"{cls.__name__} needs {kind.__name__} actions, got {action_space}")
+            return build(cls, observation_space, action_space, config)
+
+        return classmethod(restricted)
+
+    for kind, env in ((spaces.Box, "CartPole-v1"), (spaces.Discrete, "Pendulum-v1")):
+        monkeypatch.setattr(PPO, "build", only(kind))
+        code, _, err = call(capfd, "check", "ppo", env)
+        assert code == 1 and f"ppo cannot train in {env}: PPO needs {kind.__name__} actions" in err
+        code, _, err = call(capfd, "train", "ppo", env)
+        assert code == 2 and "needs" in err
+
+
+def test_doctor(capfd):
+    code, out, _ = call(capfd, "doctor")
+    assert code == 0 and whorl.__version__ in out and "rendering" in out and "torch" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "pppo", "CartPole-v1"], "unknown agent 'pppo'; did you mean 'ppo'"),
+        (["train", "ppo", "CartPoll-v1"], "near matches: CartPole-v1"),
+        (["train", "ppo", "os:system"], "an id cannot import a module"),
+        (["train", "ppo", "CartPole-v1", "--learning-rate", "1"], "Unrecognized"),
+        (["train", "ppo", "CartPole-v1", "--agent.gamma", ".9"], "Unrecognized"),
+        (["train", "ppo", "CartPole-v1", "--num-envs", "0"], "num_envs must be at least 1, got 0"),
+        (["train", "ppo", "CartPole-v1", "--num-envs", "two"], "invalid"),
+        (["train", "ppo", "CartPole-v1", "--agent.feed.minibatches", "5000"], "is more than the rollout's 1024 rows"),
+        (["train", "ppo", "CartPole-v1", "--agent.std", "both"], "invalid choice"),
+        (["train", "ppo", "CartPole-v1", "--name", "../x"], "../x"),
+        (["train", "ppo", "CartPole-v1", "--device", "gpu"], "device"),
+        (["train", "ppo"], "ENV"),
+        (["train"], "AGENT"),
+        (["eval", "."], "not a run"),
+        (["resume", "nowhere"], "nowhere"),
+        (["list", "everything"], "invalid choice"),
+        (["walk"], "walk"),
+    ],
+)
+def test_bad_input_is_exit_code_2_and_writes_nothing(capfd, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = call(capfd, *arguments)
+    assert code == 2
+    assert message in " ".join((out + err).replace("│", " ").split())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_locked_run_is_refused(capfd, run):
+    with folder.lock(run.resolve()):
+        script = "from whorl.apps.cli import main; main()"
+        other = subprocess.run(
+            [sys.executable, "-c", script, "resume", str(run), "--total-steps", "9000"], capture_output=True, text=True
+        )
+    assert other.returncode == 2 and str(os.getpid()) in other.stderr
+
+
+def test_a_missing_checkpoint_names_those_that_exist(capfd, run):
+    code, _, err = call(capfd, "eval", run, "--which", "777")
+    assert code == 2 and "2048" in err
+    code, _, err = call(capfd, "eval", run, "--which", "first")
+    assert code == 2 and "takes best, last or the step" in err
+
+
+def test_not_finite_is_exit_code_1(capfd, tmp_path):
+    code, _, err = call(capfd, *TRAIN, "--runs", tmp_path, "--agent.learning-rate", "1e38", "--agent.max-grad-norm", "1e38")
+    assert code == 1 and "became NaN or infinite" in err and "Traceback" not in err
+
+
+def test_help_imports_no_torch():
+    code = (
+        "import sys; from whorl.apps.cli import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "assert 'torch' not in sys.modules and 'numpy' not in sys.modules, 'too much'"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "train" in done.stdout and "doctor" in done.stdout
