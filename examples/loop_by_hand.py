@@ -1,6 +1,6 @@
 """Training as a loop of your own: env -> collector -> rollout -> buffer -> agent, with nothing hidden.
 
-    python examples/loop_by_hand.py
+python examples/loop_by_hand.py
 """
 
 import whorl

@@ -1,6 +1,6 @@
 """Any Gymnasium environment of yours: wrap it, check it, train in it.
 
-    python examples/own_environment.py
+python examples/own_environment.py
 """
 
 import gymnasium

@@ -18,7 +18,10 @@ from whorl.training.build import build
 def bare(num_envs, steps):
     """Steps per second: actor and critic forward, sample and log-probability, step."""
     env = gym.make_vec("CartPole-v1", num_envs, vectorization_mode="vector_entry_point")
-    net = lambda outputs: nn.Sequential(nn.Linear(4, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, outputs))  # noqa: E731
+
+    def net(outputs):
+        return nn.Sequential(nn.Linear(4, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, outputs))
+
     actor, critic = net(2), net(1)
     observation, _ = env.reset(seed=0)
     start = time.perf_counter()
@@ -47,7 +50,9 @@ def main():
         steps = o.steps * (1 if num_envs == 8 else 4)
         pairs = [(bare(num_envs, steps), whorl(num_envs, steps)) for _ in range(5)]
         for name, speeds in zip(("bare gymnasium loop", "whorl"), zip(*pairs, strict=True), strict=True):
-            print(json.dumps({"name": f"collect, {num_envs} envs: {name}", "steps_per_second": statistics.median(speeds)}))
+            print(
+                json.dumps({"name": f"collect, {num_envs} envs: {name}", "steps_per_second": statistics.median(speeds)})
+            )
         ratio = statistics.median(ours / theirs for theirs, ours in pairs)
         print(json.dumps({"name": f"collect, {num_envs} envs: ratio", "ratio": ratio}))
 

@@ -16,7 +16,7 @@ NUM_ENVS, NUM_STEPS, EPOCHS, MINIBATCHES = 8, 128, 4, 4
 GAMMA, LAMBDA, CLIP, ENTROPY, VALUE, MAX_NORM, LR = 0.99, 0.95, 0.2, 0.01, 0.5, 0.5, 1e-3
 
 
-def layer_init(layer, std=np.sqrt(2)):
+def layer_init(layer, std=2**0.5):
     torch.nn.init.orthogonal_(layer.weight, std)
     torch.nn.init.constant_(layer.bias, 0.0)
     return layer
@@ -97,7 +97,9 @@ def main():
                     clipfracs += [((ratio - 1.0).abs() > CLIP).float().mean().item()]
                 mb_advantages = b_advantages[mb]
                 mb_advantages = (mb_advantages - mb_advantages.mean()) / (mb_advantages.std() + 1e-8)
-                pg_loss = torch.max(-mb_advantages * ratio, -mb_advantages * torch.clamp(ratio, 1 - CLIP, 1 + CLIP)).mean()
+                pg_loss = torch.max(
+                    -mb_advantages * ratio, -mb_advantages * torch.clamp(ratio, 1 - CLIP, 1 + CLIP)
+                ).mean()
                 v_loss = 0.5 * ((newvalue.view(-1) - b_returns[mb]) ** 2).mean()
                 loss = pg_loss - ENTROPY * entropy.mean() + v_loss * VALUE
                 optimizer.zero_grad()

@@ -38,7 +38,13 @@ def main():
     collector = Collector(env, actor, frames_per_batch=frames, total_frames=o.steps + 3 * frames)
     gae = GAE(gamma=0.99, lmbda=0.95, value_network=critic, average_gae=False)
     loss_module = ClipPPOLoss(
-        actor, critic, clip_epsilon=0.2, loss_critic_type="l2", entropy_coeff=0.01, critic_coeff=0.25, normalize_advantage=True
+        actor,
+        critic,
+        clip_epsilon=0.2,
+        loss_critic_type="l2",
+        entropy_coeff=0.01,
+        critic_coeff=0.25,
+        normalize_advantage=True,
     )  # l2 without the 1/2: 0.25 is the peers' 0.5
     optimizer = torch.optim.Adam(loss_module.parameters(), lr=1e-3, eps=1e-5)
     buffer = TensorDictReplayBuffer(

@@ -1,7 +1,7 @@
 """whorl and its peers side by side, interleaved, one thread, in one run: a table of medians with ratios, and JSON.
 
-    make bench                                    installs the peers into benchmarks/peers/.venv the first time
-    python benchmarks/peers/run.py --repeats 5 --out results/speed.json
+make bench                                    installs the peers into benchmarks/peers/.venv the first time
+python benchmarks/peers/run.py --repeats 5 --out results/speed.json
 """
 
 import argparse
@@ -49,7 +49,9 @@ def main():
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--steps", type=int, default=100_000)
     parser.add_argument("--out", type=Path, default=ROOT / "results" / "speed.json")
-    parser.add_argument("--peers-python", type=Path, help="an interpreter that has the peers; default: an environment of our own")
+    parser.add_argument(
+        "--peers-python", type=Path, help="an interpreter that has the peers; default: an environment of our own"
+    )
     parser.add_argument("--install-only", action="store_true")
     o = parser.parse_args()
     if o.peers_python is None:
@@ -76,7 +78,9 @@ def main():
             print(f"{name:20} FAILED: {failed[name]}")
             continue
         all_speeds = [r["steps_per_second"] for r in found]
-        ratios = [f"{speed[ours] / speed[name]:.2f}x" if ours in speed else "-" for ours in ("whorl", "whorl --compile")]
+        ratios = [
+            f"{speed[ours] / speed[name]:.2f}x" if ours in speed else "-" for ours in ("whorl", "whorl --compile")
+        ]
         final = statistics.median(r["final_return"] for r in found)
         print(
             f"{name:20}{speed[name]:10,.0f}{min(all_speeds):10,.0f}{max(all_speeds):10,.0f}"
@@ -100,7 +104,17 @@ def main():
     command = "python benchmarks/peers/run.py " + " ".join(sys.argv[1:])
     o.out.parent.mkdir(exist_ok=True)
     o.out.write_text(
-        json.dumps({"command": command.strip(), "machine": machine, "ppo": rows, "median": speed, "others": others, "failed": failed}, indent=1)
+        json.dumps(
+            {
+                "command": command.strip(),
+                "machine": machine,
+                "ppo": rows,
+                "median": speed,
+                "others": others,
+                "failed": failed,
+            },
+            indent=1,
+        )
         + "\n"
     )
     print(f"\nwritten to {o.out}")

@@ -39,7 +39,8 @@ def numpy_dtype(space: spaces.Space) -> np.dtype:
     if isinstance(space, spaces.MultiBinary):
         return np.dtype(np.int8)
     raise Incompatible(
-        f"a space of kind {type(space).__name__} has no tensor form; wrap the environment so that it gives Box, Discrete, MultiDiscrete, MultiBinary or Dict"
+        f"a space of kind {type(space).__name__} has no tensor form; wrap the environment so that it gives Box, Discrete, "
+        "MultiDiscrete, MultiBinary or Dict"
     )
 
 

@@ -34,7 +34,9 @@ def run(tmp_path_factory):
 
 
 def test_train_ends_with_one_json_line(capfd, tmp_path):
-    code, out, err = call(capfd, *TRAIN, "--runs", tmp_path, "--json", "--agent.learning-rate", "1e-2", "--agent.feed.steps", 64)
+    code, out, err = call(
+        capfd, *TRAIN, "--runs", tmp_path, "--json", "--agent.learning-rate", "1e-2", "--agent.feed.steps", 64
+    )
     assert code == 0 and "environment: CartPole-v1 (native, 4 at once, on cpu)" in err
     line = json.loads(out.splitlines()[-1])
     assert set(line) == {"run", "steps", "seconds", "steps_per_second", "evaluation"}
@@ -46,7 +48,20 @@ def test_train_ends_with_one_json_line(capfd, tmp_path):
 
 
 def test_quiet_and_switched_off(capfd, tmp_path):
-    code, out, err = call(capfd, *TRAIN, "--runs", tmp_path, "--quiet", "--json", "--eval-every", 0, "--checkpoint-every", 0, "--name", "x")
+    code, out, err = call(
+        capfd,
+        *TRAIN,
+        "--runs",
+        tmp_path,
+        "--quiet",
+        "--json",
+        "--eval-every",
+        0,
+        "--checkpoint-every",
+        0,
+        "--name",
+        "x",
+    )
     line = json.loads(out)
     assert code == 0 and err == "" and line["evaluation"] is None
     assert Path(line["run"]).name == "x" and not (tmp_path / "last" / "checkpoints").exists()
@@ -58,7 +73,9 @@ def test_eval(capfd, run):
         line = json.loads(out.splitlines()[-1])
         assert code == 0 and set(line) == {"mean", "std", "min", "max", "episodes"} and line["episodes"] == 20
     again = json.loads(call(capfd, "eval", run, "--episodes", 20, "--json", "--which", "2048")[1].splitlines()[-1])
-    other = json.loads(call(capfd, "eval", run, "--episodes", 20, "--json", "--which", "2048", "--seed", 5)[1].splitlines()[-1])
+    other = json.loads(
+        call(capfd, "eval", run, "--episodes", 20, "--json", "--which", "2048", "--seed", 5)[1].splitlines()[-1]
+    )
     assert again == line != other
 
 
@@ -81,7 +98,10 @@ def test_resume(capfd, tmp_path):
     assert code == 0 and json.loads(out.splitlines()[-1])["steps"] == 4096 and "resumed" in err
 
 
-@pytest.mark.parametrize(("what", "expected"), [("agents", "reinforce"), ("envs", "CartPole-v1"), ("presets", "Pendulum-v1"), ("runs", "ppo")])
+@pytest.mark.parametrize(
+    ("what", "expected"),
+    [("agents", "reinforce"), ("envs", "CartPole-v1"), ("presets", "Pendulum-v1"), ("runs", "ppo")],
+)
 def test_list(capfd, run, what, expected):
     code, out, _ = call(capfd, "list", what, "--runs", run.parent)
     assert code == 0 and expected in out
@@ -173,7 +193,9 @@ def test_a_missing_checkpoint_names_those_that_exist(capfd, run):
 
 
 def test_not_finite_is_exit_code_1(capfd, tmp_path):
-    code, _, err = call(capfd, *TRAIN, "--runs", tmp_path, "--agent.learning-rate", "1e38", "--agent.max-grad-norm", "1e38")
+    code, _, err = call(
+        capfd, *TRAIN, "--runs", tmp_path, "--agent.learning-rate", "1e38", "--agent.max-grad-norm", "1e38"
+    )
     assert code == 1 and "became NaN or infinite" in err and "Traceback" not in err
 
 

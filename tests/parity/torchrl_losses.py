@@ -1,6 +1,6 @@
 """Run by the peers' interpreter: TorchRL's GAE and PPO loss on a whorl batch give what whorl's own give.
 
-    benchmarks/peers/.venv/bin/python tests/parity/torchrl_losses.py
+benchmarks/peers/.venv/bin/python tests/parity/torchrl_losses.py
 """
 
 import torch
@@ -27,7 +27,10 @@ def losses(agent):
     """TorchRL's clipped PPO loss and GAE around our networks."""
     logits = TensorDictModule(Logits(agent.policy), in_keys=["observation"], out_keys=["logits"])
     sample = ProbabilisticTensorDictModule(
-        in_keys=["logits"], out_keys=["action"], distribution_class=torch.distributions.Categorical, return_log_prob=True
+        in_keys=["logits"],
+        out_keys=["action"],
+        distribution_class=torch.distributions.Categorical,
+        return_log_prob=True,
     )
     actor = ProbabilisticTensorDictSequential(logits, sample)
     column = torch.nn.Sequential(agent.critic, Column())
@@ -69,7 +72,9 @@ def main():
     _, metrics = agent.loss(batch.reshape(-1))
     assert 0.05 < metrics["clip_fraction"] < 0.95
     torch.testing.assert_close(result["loss_objective"], metrics["policy_gradient_loss"], atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(result["loss_critic"], 0.5 * 2 * metrics["value_loss"], atol=1e-3, rtol=1e-5)  # theirs lacks the 1/2
+    torch.testing.assert_close(
+        result["loss_critic"], 0.5 * 2 * metrics["value_loss"], atol=1e-3, rtol=1e-5
+    )  # theirs lacks the 1/2
     torch.testing.assert_close(result["loss_entropy"], 0.01 * metrics["entropy_loss"], atol=1e-6, rtol=1e-5)
     (result["loss_objective"] + result["loss_critic"] + result["loss_entropy"]).backward()
     assert agent.policy.head.weight.grad.abs().sum() > 0

@@ -72,7 +72,9 @@ def _check_device(device: str) -> None:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:  # torch raises either
         reason = str(error).splitlines()[0]
-        raise BadInput(f"device {device!r} cannot be used here ({reason}); `whorl doctor` lists those that can") from error
+        raise BadInput(
+            f"device {device!r} cannot be used here ({reason}); `whorl doctor` lists those that can"
+        ) from error
 
 
 def _env_device(env: str, device: str) -> str:
