@@ -5,6 +5,7 @@ from report import arguments, report, timed
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.logger import Logger
 
 
 class Clock(BaseCallback):
@@ -28,6 +29,7 @@ def main():
         "MlpPolicy", env, seed=o.seed, device="cpu", n_steps=128, batch_size=256, n_epochs=4, learning_rate=1e-3, gamma=0.99,
         gae_lambda=0.95, clip_range=0.2, ent_coef=0.01, vf_coef=0.5, max_grad_norm=0.5,
     )  # fmt: skip
+    model.set_logger(Logger(folder=None, output_formats=[]))  # else it leaves a folder in the temporary directory
     timer = timed(warmup=2048)
     model.learn(o.steps + 2048, callback=Clock(timer))
     timer(model.num_timesteps)

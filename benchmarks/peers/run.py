@@ -27,21 +27,24 @@ PROGRAMS = [  # name, whose interpreter, command
 
 
 def install():
-    """The peers' own environment, once."""
-    if not OWN.exists():
+    """The peers' own environment, once; again when the list changed or an earlier installation did not finish."""
+    wanted, installed = HERE / "requirements.txt", OWN.parents[1] / "installed.txt"
+    if not installed.exists() or installed.read_text() != wanted.read_text():
         print(f"installing the peers into {OWN.parents[1]} ...", flush=True)
         subprocess.run([sys.executable, "-m", "venv", str(OWN.parents[1])], check=True)
-        subprocess.run([str(OWN), "-m", "pip", "install", "--quiet", "-r", str(HERE / "requirements.txt")], check=True)
+        subprocess.run([str(OWN), "-m", "pip", "install", "--quiet", "-r", str(wanted)], check=True)
+        installed.write_text(wanted.read_text())
 
 
 def call(interpreter, command):
     """(JSON lines, None), or (None, last line of its error)."""
-    pin = ["taskset", "-c", "0"] if shutil.which("taskset") else []
+    pin = ["taskset", "-c", str(min(os.sched_getaffinity(0)))] if shutil.which("taskset") else []
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "src"), "PYTHONWARNINGS": "ignore"}
     done = subprocess.run([*pin, interpreter, *command], capture_output=True, text=True, env=environment, cwd=HERE)
     if done.returncode:
         return None, (done.stderr.strip().splitlines() or ["no message"])[-1]
-    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")], None
+    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    return (lines, None) if lines else (None, "it printed no result")
 
 
 def main():
@@ -58,7 +61,7 @@ def main():
         install()
     if o.install_only:
         return
-    interpreters = {"whorl": sys.executable, "peers": str(o.peers_python or OWN)}
+    interpreters = {"whorl": sys.executable, "peers": str((o.peers_python or OWN).absolute())}
 
     rows, failed = {name: [] for name, _, _ in PROGRAMS}, {}
     for repeat in range(o.repeats):
@@ -86,6 +89,8 @@ def main():
             f"{name:20}{speed[name]:10,.0f}{min(all_speeds):10,.0f}{max(all_speeds):10,.0f}"
             f"{ratios[0]:>11}{ratios[1]:>13}{final:9.0f}"
         )
+        if name in failed:
+            print(f"{'':20} FAILED in {o.repeats - len(found)} of {o.repeats} runs: {failed[name]}")
 
     others = {}
     for title, whose, command in (
@@ -96,7 +101,9 @@ def main():
         others[title] = lines if lines else error
         print(f"\n{title}")
         for line in lines or [{"FAILED": error}]:
-            print("  " + "  ".join(f"{v:,.3f}" if isinstance(v, float) else str(v) for v in line.values()))
+            name, *rest = line.items()
+            cells = (f"{k} {v:,.3f}" if isinstance(v, float) else str(v) for k, v in rest)
+            print(f"  {name[1]}  " + "  ".join(cells))
         if error:
             failed[title] = error
 

@@ -83,7 +83,8 @@ def flatten(space: spaces.Space, x: Any) -> Tensor:
         parts = [torch.nn.functional.one_hot(x[..., i], int(n)) for i, n in enumerate(space.nvec)]
         return torch.cat(parts, -1).float()
     axes = len(space.shape or ())
-    return (x.flatten(-axes) if axes > 1 else x.unsqueeze(-1) if axes == 0 else x).float()
+    x = x.flatten(-axes) if axes > 1 else x.unsqueeze(-1) if axes == 0 else x
+    return x if x.is_floating_point() else x.float()
 
 
 def action_sizes(space: spaces.Space) -> tuple[int, ...] | None:

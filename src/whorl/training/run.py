@@ -28,7 +28,7 @@ from whorl.training.loggers.console import Console
 from whorl.training.loggers.episodes import EpisodesCsv
 from whorl.training.loggers.jsonl import JsonLines
 from whorl.training.loggers.tensorboard import TensorBoard
-from whorl.training.trained import Settings, load, read_settings
+from whorl.training.trained import Settings, load, needs_no_object, read_settings
 
 WINDOW = 100  # episodes that `rollout/ep_rew_mean` averages over
 KEEP = 5  # newest checkpoints that stay, beside `best`
@@ -92,6 +92,7 @@ class Run:
                 self._restore() if resume else self._greet()
                 self._train()
             self._finish()
+            self.parts.env.close()
         return self
 
     @property
@@ -272,8 +273,8 @@ def train(
     preset = find(agent, env if isinstance(env, str) else env.id)
     config = override(config if config is not None else preset.config, agent_fields)
     total = preset.total_steps if total_steps is None else total_steps
-    if isinstance(env, Env) and env.origin == "gymnasium" and eval_every:
-        raise BadInput("an environment object cannot be copied for evaluation: pass an id, or eval_every=0")
+    if isinstance(env, Env) and eval_every:
+        raise BadInput("an environment object cannot be copied for evaluation: pass an id, or leave eval_every out")
     for option, value, least in (
         ("total_steps", total, 1), ("eval_every", eval_every, 0), ("checkpoint_every", checkpoint_every, 0),
         ("eval_episodes", eval_episodes, 1), ("log_every", log_every, 1), ("seed", seed, 0),
@@ -282,11 +283,19 @@ def train(
             raise BadInput(f"{option} must be at least {least}, got {value}")
     often = max(1, total // 20)
     settings = Settings(
-        agent, env if isinstance(env, str) else env.id or type(env).__name__, seed,
-        env.num_envs if isinstance(env, Env) else preset.num_envs if num_envs is None else num_envs,
-        total, device, compile, often if eval_every is None else eval_every, eval_episodes,
-        often if checkpoint_every is None else checkpoint_every, log_every,
-    )  # fmt: skip
+        agent=agent,
+        env=env if isinstance(env, str) else env.id or type(env).__name__,
+        own_env=isinstance(env, Env),
+        seed=seed,
+        num_envs=env.num_envs if isinstance(env, Env) else preset.num_envs if num_envs is None else num_envs,
+        total_steps=total,
+        device=device,
+        compile=compile,
+        eval_every=often if eval_every is None else eval_every,
+        eval_episodes=eval_episodes,
+        checkpoint_every=often if checkpoint_every is None else checkpoint_every,
+        log_every=log_every,
+    )
     run = Run(Path(), settings, config, quiet, env if isinstance(env, Env) else None)
     run.path = folder.create(Path(runs), settings.env, agent, seed, name)
     folder.write_json(run.path / "config.json", dataclasses.asdict(settings) | {"config": to_json(config)})
@@ -295,7 +304,7 @@ def train(
     return run.start()
 
 
-def resume(path: str | Path, total_steps: int | None = None, quiet: bool = False) -> Run:
+def resume(path: str | Path, total_steps: int | None = None, quiet: bool = False, env: Env | None = None) -> Run:
     """Go on with a run that was killed or stopped, or train a finished one further with more `total_steps`.
 
     Raises BadInput for a folder that is not a run, one that another process holds, or a finished run without more steps.
@@ -310,6 +319,8 @@ def resume(path: str | Path, total_steps: int | None = None, quiet: bool = False
                 f"{path} is finished at {settings.total_steps:,} steps; give more: whorl resume {path} --total-steps {2 * total}"
             )
         settings = dataclasses.replace(settings, total_steps=total)
-        run = Run(path, settings, config, quiet)
+        if env is None:
+            needs_no_object(path, settings)
+        run = Run(path, settings, config, quiet, env)
         folder.write_json(path / "config.json", dataclasses.asdict(settings) | {"config": to_json(config)})
     return run.start(resume=True)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from gymnasium.spaces import Box
 
+from whorl.envs.env import Env
 from whorl.envs.make import make_env
 from whorl.errors import BadInput
 from whorl.spaces import leaves, zeros
@@ -26,6 +27,7 @@ class Settings:
 
     agent: str
     env: str
+    own_env: bool  # trained on an environment object, which only its owner can make again
     seed: int
     num_envs: int
     total_steps: int
@@ -40,9 +42,9 @@ class Settings:
 class Trained:
     """A trained policy from a run folder, ready to act."""
 
-    def __init__(self, path: Path, settings: Settings, config: Any, which: str | int):
+    def __init__(self, path: Path, settings: Settings, config: Any, which: str | int, env: Env | None = None):
         self.path, self.settings = path, settings
-        self.env = make_env(settings.env, 1, seed=settings.seed)
+        self.env = env if env is not None else make_env(needs_no_object(path, settings), 1, seed=settings.seed)
         self.policy = new_agent(settings.agent, self.env, config, settings.seed).policy.eval()
         tensors, self.state = checkpoint.load(checkpoint.find(path / "checkpoints", which))
         self.policy.load_state_dict(tensors["policy"])
@@ -66,7 +68,8 @@ class Trained:
         return action[0] if single else action
 
     def evaluate(self, episodes: int = 100, seed: int = 0) -> Evaluation:
-        """Greedily, over whole episodes."""
+        """Greedily, over whole episodes of the environment it was trained in."""
+        needs_no_object(self.path, self.settings)
         env = make_env(self.settings.env, eval_envs(episodes, self.env.origin), seed=seed)
         return evaluate(self.policy, env, episodes, seed)
 
@@ -79,12 +82,25 @@ def _like(example: Any, observation: Any, single: bool) -> Any:
     return x[None] if single else x
 
 
-def load(path: str | Path, which: str | int = "best") -> Trained:
-    """The policy of a run: `best` (by evaluation during training; the last where there was none), `last`, or a step."""
+def load(path: str | Path, which: str | int = "best", env: Env | None = None) -> Trained:
+    """The policy of a run: `best` (by evaluation during training; the last where there was none), `last`, or a step.
+
+    env: only for a run that was trained on an environment object; gives the spaces.
+    Raises BadInput when `path` is not a run or has no such checkpoint, Damaged when the checkpoint is not what was written.
+    """
     path = folder.open_run(path)
     if which == "best" and not (path / "checkpoints" / "best").exists():
         which = "last"
-    return Trained(path, *read_settings(path), which)
+    return Trained(path, *read_settings(path), which, env)
+
+
+def needs_no_object(path: Path, settings: Settings) -> str:
+    """The environment's id. Raises BadInput when the run was trained on an object."""
+    if settings.own_env:
+        raise BadInput(
+            f"{path} was trained on an environment object ({settings.env}): pass one, whorl.load(path, env=...) or resume"
+        )
+    return settings.env
 
 
 def read_settings(path: Path) -> tuple[Settings, Any]:
