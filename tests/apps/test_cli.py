@@ -209,3 +209,16 @@ def test_help_imports_no_torch():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "train" in done.stdout and "doctor" in done.stdout
+
+
+def test_play_writes_an_mp4(capfd, run, tmp_path):
+    pytest.importorskip("imageio_ffmpeg", reason="needs the extra video: pip install 'whorl[video]'")
+    code, out, _ = call(capfd, "play", run, "--mp4", tmp_path / "a.mp4")
+    assert code == 0 and (tmp_path / "a.mp4").read_bytes()[4:8] == b"ftyp"
+
+
+def test_an_environment_without_a_picture_says_so(capfd, tmp_path):
+    call(capfd, "train", "random", "RandomWalk-v0", "--total-steps", 512, "--runs", tmp_path, "--quiet", "--eval-episodes", 5)
+    code, _, err = call(capfd, "play", tmp_path / "last")
+    assert code == 2 and "RandomWalk-v0 has no picture to record" in err
+    assert not (tmp_path / "last" / "video").exists()

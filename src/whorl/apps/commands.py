@@ -146,6 +146,7 @@ def doctor(o: Any) -> None:
     }  # fmt: skip
     for extra, module in {"box2d": "Box2D", "video": "imageio_ffmpeg"}.items():
         found[f"extra {extra}"] = "yes" if importlib.util.find_spec(module) else f'no: pip install "whorl[{extra}]"'
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     env = make_env("CartPole-v1", 1, prefer="gymnasium", render_mode="rgb_array")
     env.reset(0)
     picture = env.render()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from whorl.envs.env import Env
 from whorl.envs.make import make_env
 from whorl.errors import BadInput
 from whorl.functional.streams import stream
@@ -43,19 +45,15 @@ def record(trained: Trained, file: Path, seed: int = 0, max_steps: int = 10_000)
     return total, steps
 
 
-def _drawable(env_id: str, seed: int):
-    """The environment with pictures: Gymnasium's own where it has one, else the native world's `render`."""
-    from whorl.envs.make import known_envs
-
-    native = make_env(env_id, 1, seed=seed)
-    native.reset(seed)
-    if native.origin == "native" and native.render() is not None:
-        return native
-    try:
-        return make_env(env_id, 1, seed=seed, prefer="gymnasium", render_mode="rgb_array")
-    except BadInput as error:
-        assert env_id in known_envs()
-        raise BadInput(f"{env_id} has no picture to record: {error}") from error
+def _drawable(env_id: str, seed: int) -> Env:
+    """The environment with pictures: the native world's own, or Gymnasium's."""
+    if not os.environ.get("DISPLAY"):
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame draws into memory, and need not look for a screen
+    env = make_env(env_id, 1, seed=seed, render_mode="rgb_array")
+    env.reset(seed)
+    if env.render() is None:
+        raise BadInput(f"{env_id} has no picture to record")
+    return env
 
 
 def _write(file: Path, frames: list) -> None:
@@ -63,10 +61,7 @@ def _write(file: Path, frames: list) -> None:
 
     file.parent.mkdir(parents=True, exist_ok=True)
     every = -(-len(frames) // MAX_FRAMES) if file.suffix == ".gif" else 1
-    chosen = [
-        np.asarray(f)[:: 2 if file.suffix == ".gif" else 1, :: 2 if file.suffix == ".gif" else 1]
-        for f in frames[::every]
-    ]
+    chosen = frames[::every]
     temporary = file.with_name(f".{file.name}.tmp{file.suffix}")
     try:
         if file.suffix == ".gif":

@@ -65,7 +65,7 @@ def _rows(x: Tensor) -> np.ndarray:
 
 
 # Columns at a time: their carries stay in L1, and LLVM makes SIMD of loops over such slices (2 to 3 times faster).
-BLOCK = 512
+BLOCK = 2048
 
 
 @compiled
