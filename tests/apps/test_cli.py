@@ -218,7 +218,19 @@ def test_play_writes_an_mp4(capfd, run, tmp_path):
 
 
 def test_an_environment_without_a_picture_says_so(capfd, tmp_path):
-    call(capfd, "train", "random", "RandomWalk-v0", "--total-steps", 512, "--runs", tmp_path, "--quiet", "--eval-episodes", 5)
+    call(
+        capfd,
+        "train",
+        "random",
+        "RandomWalk-v0",
+        "--total-steps",
+        512,
+        "--runs",
+        tmp_path,
+        "--quiet",
+        "--eval-episodes",
+        5,
+    )
     code, _, err = call(capfd, "play", tmp_path / "last")
     assert code == 2 and "RandomWalk-v0 has no picture to record" in err
     assert not (tmp_path / "last" / "video").exists()

@@ -86,6 +86,21 @@ def test_same_seed_same_bits_and_evaluation_changes_nothing(agent, tmp_path):
     assert fingerprint(a.path) == fingerprint(b.path) != fingerprint(c.path)
 
 
+def test_threads_belong_to_the_run(tmp_path):
+    """One thread unless asked for more, whatever the process has, and the process gets its own back."""
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        a = train(runs=tmp_path / "a")
+        torch.set_num_threads(2)
+        b = train(runs=tmp_path / "b")
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert fingerprint(a.path) == fingerprint(b.path)
+    assert json.loads((a.path / "config.json").read_text())["threads"] == 1
+
+
 def test_more_steps_after_the_end(tmp_path):
     whole = train(runs=tmp_path / "a", total_steps=4000, log_every=1)
     half = train(runs=tmp_path / "b", total_steps=2000, log_every=1)

@@ -27,6 +27,7 @@ class Train:
     name: str | None = None  # of the run's folder, instead of <time>_s<seed>
     device: str = "cpu"  # where the agent learns
     compile: bool = False  # every optimizer step as one compiled graph
+    threads: int = 1  # of torch; one is fastest for small networks, more help convolutions
     eval_every: int | None = None  # environment steps between evaluations; 0 = never
     eval_episodes: int = 100  # whole episodes of each evaluation
     checkpoint_every: int | None = None  # environment steps between checkpoints; 0 = never

@@ -14,10 +14,14 @@ from whorl.functional.streams import stream
 from whorl.policies.policy import Policy
 
 
+LONGEST = 10_000  # steps after which an episode is counted as it stands, where the environment has no time limit
+
+
 @dataclass(frozen=True)
 class Evaluation:
     returns: np.ndarray  # [episodes] raw
     lengths: np.ndarray  # [episodes] steps
+    cut: int = 0  # episodes that had not ended after LONGEST steps: a greedy policy can walk in a circle for ever
 
     def summary(self) -> dict[str, float]:
         r = self.returns
@@ -41,6 +45,7 @@ def eval_envs(episodes: int, origin: str) -> int:
 def evaluate(policy: Policy, env: Env, episodes: int, seed: int) -> Evaluation:
     """`episodes` whole episodes: episodes / num_envs in each environment, so that short episodes are not favoured.
 
+    Where the environment has no time limit, an episode of LONGEST steps is counted as it stands, and `cut` says how many were.
     Changes neither the policy nor its normalizers, and no stream of training. Raises BadInput unless num_envs divides episodes.
     """
     n = env.num_envs
@@ -50,6 +55,7 @@ def evaluate(policy: Policy, env: Env, episodes: int, seed: int) -> Evaluation:
     generator = torch.Generator().manual_seed(stream(seed, "evaluation"))
     observation, is_first = env.reset(stream(seed, "evaluation episodes")), _flags(env, True)
     total, length, left = np.zeros(n), np.zeros(n, np.int64), np.full(n, quota)
+    longest, cut = env.max_episode_steps or LONGEST, 0
     returns: list[list[float]] = [[] for _ in range(n)]
     lengths: list[list[int]] = [[] for _ in range(n)]
     while left.any():
@@ -61,13 +67,15 @@ def evaluate(policy: Policy, env: Env, episodes: int, seed: int) -> Evaluation:
         valid = np.ones(n, bool) if step.valid is None else _numpy(step.valid)
         total += _numpy(step.reward) * valid
         length += valid
-        for i in np.flatnonzero(_numpy(ended) & (left > 0)):
+        over = _numpy(ended) | (length >= longest)
+        for i in np.flatnonzero(over & (left > 0)):
             returns[i].append(float(total[i]))
             lengths[i].append(int(length[i]))
+            cut += int(not _numpy(ended)[i])
             left[i] -= 1
-        total[_numpy(ended)], length[_numpy(ended)] = 0, 0
+        total[over], length[over] = 0, 0
         observation = step.observation
-    return Evaluation(np.array(returns).ravel(), np.array(lengths).ravel())
+    return Evaluation(np.array(returns).ravel(), np.array(lengths).ravel(), cut)
 
 
 def _numpy(x: Any) -> np.ndarray:

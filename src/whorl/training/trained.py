@@ -33,6 +33,7 @@ class Settings:
     total_steps: int
     device: str
     compile: bool
+    threads: int  # of torch: part of the run, because sums in another order give other bits
     eval_every: int  # 0 = never
     eval_episodes: int
     checkpoint_every: int  # 0 = never
