@@ -33,7 +33,8 @@ from whorl.training.video import record
 def train(o: Any) -> None:
     run = train_run(
         o.algorithm, o.environment, config=getattr(o, "agent", None), total_steps=o.total_steps, seed=o.seed, num_envs=o.num_envs,
-        runs=o.runs, name=o.name, device=o.device, compile=o.compile, threads=o.threads, eval_every=o.eval_every, eval_episodes=o.eval_episodes,
+        runs=o.runs, name=o.name, device=o.device, compile=o.compile, threads=o.threads,
+        eval_every=o.eval_every, eval_episodes=o.eval_episodes,
         checkpoint_every=o.checkpoint_every, quiet=o.quiet,
     )  # fmt: skip
     _report(run, o)

@@ -13,7 +13,6 @@ from whorl.errors import BadInput
 from whorl.functional.streams import stream
 from whorl.policies.policy import Policy
 
-
 LONGEST = 10_000  # steps after which an episode is counted as it stands, where the environment has no time limit
 
 
