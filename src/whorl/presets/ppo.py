@@ -11,6 +11,12 @@ PRESETS = {
         total_steps=150_000,
         source="the setting in which benchmarks/peers compares libraries",
     ),
+    "CartPole-v0": Preset(
+        PPOConfig(learning_rate=1e-3, entropy_weight=0.01, feed=Rollouts(steps=128, epochs=4, minibatches=4)),
+        num_envs=8,
+        total_steps=100_000,
+        source="that of CartPole-v1",
+    ),
     "Acrobot-v1": Preset(
         PPOConfig(
             learning_rate=1e-3,
@@ -34,6 +40,31 @@ PRESETS = {
         num_envs=16,
         total_steps=500_000,
         source="Zoo, without state-dependent exploration; more steps at once, returns normalized",
+    ),
+    "MountainCar-v0": Preset(
+        PPOConfig(
+            learning_rate=1e-3,
+            trace_decay=0.98,
+            normalize_observation=True,
+            normalize_return=True,
+            feed=Rollouts(steps=128, epochs=4, minibatches=8),
+        ),
+        num_envs=16,
+        total_steps=1_000_000,
+        source="Zoo, with longer rollouts, a larger step size and returns normalized",
+    ),
+    "MountainCarContinuous-v0": Preset(
+        PPOConfig(
+            learning_rate=1e-3,
+            anneal_steps=200_000,
+            entropy_weight=0.01,
+            kl_limit=0.05,
+            normalize_observation=True,
+            feed=Rollouts(steps=512, epochs=10, minibatches=16),
+        ),
+        num_envs=8,
+        total_steps=200_000,
+        source="found here",
     ),
     "LunarLander-v3": Preset(
         PPOConfig(

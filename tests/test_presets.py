@@ -1,0 +1,32 @@
+"""Every preset builds, fits its environment and takes a learning step; each has a source."""
+
+import pytest
+
+from whorl.envs.make import known_envs
+from whorl.feeds import Rollouts
+from whorl.training.build import build
+from whorl.training.catalog import AGENTS, agent_class, find, presets
+from whorl.training.config import from_json, to_json
+
+PAIRS = [(agent, env) for agent in AGENTS for env in presets(agent)]
+
+
+def test_every_learning_agent_has_one_for_every_classic_world():
+    classic = ["CartPole-v0", "CartPole-v1", "MountainCar-v0", "MountainCarContinuous-v0", "Acrobot-v1", "Pendulum-v1"]
+    for agent in AGENTS:
+        if agent != "random":
+            assert set(presets(agent)) >= {*classic, "LunarLander-v3"}
+
+
+@pytest.mark.parametrize(("agent", "env"), PAIRS)
+def test_preset(agent, env, request):
+    if env.startswith("LunarLander"):
+        pytest.importorskip("Box2D", reason="needs the extra box2d: pip install 'whorl[box2d]'")
+    preset = find(agent, env)
+    assert env in known_envs() and preset.source and preset.total_steps > 0
+    assert isinstance(preset.config.feed, Rollouts)
+    assert from_json(agent_class(agent).Config, to_json(preset.config)) == preset.config
+    parts = build(agent, env)
+    assert parts.env.num_envs == preset.num_envs
+    parts.buffer.add(parts.agent.prepare(parts.collector.collect()))
+    assert all(value.isfinite() for value in parts.agent.learn(parts.buffer).values())
