@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from whorl.functional import kernels
-from whorl.functional.shapes import episode_rows, same_shape
+from whorl.functional.shapes import check_rows, same_shape
 
 
 def gae(
@@ -28,7 +28,7 @@ def gae(
     A + value is the lambda-return. The result is detached.
     Raises BatchError for unequal shapes and flags that are not bool.
     """
-    episode_rows(terminated, truncated, discount, reward=reward, value=value, next_value=next_value)
+    check_rows(terminated, truncated, discount, reward=reward, value=value, next_value=next_value)
     return kernels.gae(reward, value, next_value, terminated, truncated, discount, trace_decay)
 
 
@@ -56,9 +56,8 @@ def vtrace(
     truncated or last, else target[t + 1].
     Raises BatchError for unequal shapes and flags that are not bool.
     """
-    ended = episode_rows(
-        terminated, truncated, discount, log_ratio=log_ratio, reward=reward, value=value, next_value=next_value
-    )
+    check_rows(terminated, truncated, discount, log_ratio=log_ratio, reward=reward, value=value, next_value=next_value)
+    ended = terminated | truncated
     ratio = log_ratio.exp()
     rho, c = ratio.clamp(max=rho_clip), trace_decay * ratio.clamp(max=c_clip)
     bootstrap = next_value.masked_fill(terminated, 0)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from whorl.errors import BadInput
 from whorl.functional.kernels import recurrence
-from whorl.functional.shapes import episode_rows
+from whorl.functional.shapes import check_rows
 
 
 def discounted_return(
@@ -40,7 +40,8 @@ def lambda_return(
 
     trace_decay (lambda) 0 is the one-step target, 1 is `discounted_return`. Sutton and Barto 2018, eq. 12.18.
     """
-    ended = episode_rows(terminated, truncated, discount, reward=reward, next_value=next_value)
+    check_rows(terminated, truncated, discount, reward=reward, next_value=next_value)
+    ended = terminated | truncated
     bootstrap = next_value.masked_fill(terminated, 0)
     through = (trace_decay * torch.ones_like(reward)).masked_fill(ended, 0)  # the share of G[t + 1]
     return recurrence(discount * through, reward + discount * (1 - through) * bootstrap, bootstrap[-1])
@@ -48,7 +49,8 @@ def lambda_return(
 
 def reward_to_go(reward: Tensor, terminated: Tensor, truncated: Tensor, discount: float | Tensor) -> Tensor:
     """G[t] = reward[t] + (0 if terminated, truncated or last, else discount[t] * G[t + 1]): no bootstrap at all."""
-    ended = episode_rows(terminated, truncated, discount, reward=reward)
+    check_rows(terminated, truncated, discount, reward=reward)
+    ended = terminated | truncated
     return recurrence((discount * torch.ones_like(reward)).masked_fill(ended, 0), reward)
 
 
@@ -63,7 +65,8 @@ def n_step_return(
     """
     if n < 1:
         raise BadInput(f"n_step_return needs n >= 1, got n = {n}")
-    ended = episode_rows(terminated, truncated, discount, reward=reward, next_value=next_value)
+    check_rows(terminated, truncated, discount, reward=reward, next_value=next_value)
+    ended = terminated | truncated
     bootstrap = next_value.masked_fill(terminated, 0)
     target = reward + discount * bootstrap
     for _ in range(min(n, len(reward)) - 1):

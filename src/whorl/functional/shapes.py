@@ -23,8 +23,8 @@ def same_shape(**tensors: Tensor) -> None:
             )
 
 
-def episode_rows(terminated: Tensor, truncated: Tensor, discount: float | Tensor, **tensors: Tensor) -> Tensor:
-    """`terminated | truncated`, after checking that flags, tensors and a discount per row have one shape [T, ...].
+def check_rows(terminated: Tensor, truncated: Tensor, discount: float | Tensor, **tensors: Tensor) -> None:
+    """Checks that flags, tensors and a discount per row have one shape [T, ...].
 
     Raises BatchError for unequal shapes and for flags that are not bool.
     """
@@ -34,4 +34,3 @@ def episode_rows(terminated: Tensor, truncated: Tensor, discount: float | Tensor
     for name, flag in (("terminated", terminated), ("truncated", truncated)):
         if flag.dtype != torch.bool:
             raise BatchError(f"{name} has dtype {flag.dtype}, expected torch.bool: convert it where it is made")
-    return terminated | truncated
