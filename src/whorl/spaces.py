@@ -25,6 +25,13 @@ def leaves(tree: Any) -> list:
     return [leaf for value in tree.values() for leaf in leaves(value)] if isinstance(tree, dict) else [tree]
 
 
+def like(x: Any, example: Any) -> Any:
+    """The array x (numpy or torch, on any device) as an array of the kind of `example`, on its device."""
+    if isinstance(example, np.ndarray):
+        return x.cpu().numpy() if isinstance(x, Tensor) else x
+    return torch.as_tensor(x, device=example.device)
+
+
 def to_tensors(tree: Any, device: str | torch.device = "cpu") -> Any:
     """Arrays (numpy or torch) as tensors on `device`; on the CPU they share memory with the arrays."""
     return tree_map(lambda leaf: torch.as_tensor(leaf, device=device), tree)

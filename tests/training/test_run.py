@@ -147,6 +147,16 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path, caplog):
     assert fingerprint(broken.path) == fingerprint(whole.path)
 
 
+def test_a_best_mark_that_a_kill_prevented_is_set_again(tmp_path):
+    whole = train(runs=tmp_path / "a", total_steps=4000, eval_every=500, learning_rate=0.0)  # all evaluations equal: the first is best
+    half = train(runs=tmp_path / "b", total_steps=2000, eval_every=500, learning_rate=0.0)
+    best = (whole.path / "checkpoints" / "best").resolve().name
+    assert (half.path / "checkpoints" / "best").resolve().name == best
+    (half.path / "checkpoints" / "best").unlink()
+    whorl.resume(half.path, 4000, quiet=True)
+    assert (half.path / "checkpoints" / "best").resolve().name == best
+
+
 def test_an_environment_that_cannot_be_saved_resumes_with_fresh_episodes(tmp_path, capfd):
     run = train(env="FrozenLake-v1", runs=tmp_path, total_steps=1000, num_envs=2)
     whorl.resume(run.path, 1500)

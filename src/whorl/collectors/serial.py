@@ -211,7 +211,7 @@ class SerialCollector:
             return False
         env = {key.removeprefix("env."): value for key, value in arrays.items() if key.startswith("env.")}
         self._observation = self.env.load_state(env)
-        self._is_first[:] = arrays["is_first"]
+        self._is_first[:] = spaces.like(arrays["is_first"], self._is_first)
         self._return[:], self._length[:] = arrays["return"], arrays["length"]
         return True
 

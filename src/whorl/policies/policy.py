@@ -9,7 +9,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from whorl.nets.normalizer import ObservationNormalizer
-from whorl.spaces import tree_map
+from whorl.spaces import like, tree_map
 
 Actor = Callable[..., tuple[dict[str, Any], Any]]
 
@@ -38,23 +38,21 @@ class Policy(nn.Module):
         raise NotImplementedError
 
     def actor(self, num_envs: int) -> Actor:
-        """`act` for the arrays of an environment on this policy's device, as fast as it gets here.
+        """`act` for the arrays of an environment (numpy in, numpy out; tensors in, tensors out), as fast as it gets here.
 
         What it returns lives until its next call. It sees every later change of the weights, which are only written in place.
         """
         device = next(self.parameters(), torch.empty(0)).device
 
-        def act(observation, carry, is_first, noise, action_mask=None):
+        def put(x: Any) -> Tensor:
+            return torch.as_tensor(x, device=device)
+
+        def act(observation: Any, carry: Any, is_first: Any, noise: Any, action_mask: Any = None) -> tuple[dict, Any]:
+            noise = None if noise is None else put(noise)
+            action_mask = None if action_mask is None else put(action_mask)
             with torch.inference_mode():
-                put = lambda x: torch.as_tensor(x, device=device)  # noqa: E731
-                decided, carry = self.act(
-                    tree_map(put, observation),
-                    carry,
-                    put(is_first),
-                    None if noise is None else put(noise),
-                    None if action_mask is None else put(action_mask),
-                )
-            return decided, carry
+                decided, carry = self.act(tree_map(put, observation), carry, put(is_first), noise, action_mask)
+            return {key: like(value, is_first) for key, value in decided.items()}, carry
 
         return act
 

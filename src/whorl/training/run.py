@@ -47,7 +47,7 @@ class Run:
             self.parts = build(s.agent, env or s.env, config, s.num_envs, s.seed, s.device, s.compile)
         self.agent = self.parts.agent
         self._started, self._first_step = 0.0, 0
-        self._best = -np.inf
+        self._best, self._best_step = -np.inf, 0
         self._due: dict[str, int] = {}
         self._recent: deque[tuple[float, int]] = deque(maxlen=WINDOW)
         self._stop_signal = 0
@@ -150,7 +150,7 @@ class Run:
             self.logs.message(f"{evaluation.cut} of {result['episodes']} evaluation episodes had no end and were cut")
         self.logs.log(self.steps, {"eval/mean_reward": result["mean"], "eval/std_reward": result["std"]})
         if result["mean"] > self._best:
-            self._best = result["mean"]
+            self._best, self._best_step = result["mean"], self.steps
             if self.settings.checkpoint_every:
                 checkpoint.mark(self.checkpoints, "best", self._save())
 
@@ -181,7 +181,7 @@ class Run:
             "collector": numbers,
             "buffer": self.parts.buffer.state(),
             "optimizers": groups,
-            "best": None if self._best == -np.inf else self._best,
+            "best": None if self._best == -np.inf else [self._best, self._best_step],
             "recent": [list(pair) for pair in self._recent],
             "logs": self.logs.position(),
         }
@@ -206,7 +206,11 @@ class Run:
         arrays = {key: value.numpy() for key, value in tensors["collector"].items()}
         exact = self.parts.collector.load_state(arrays, state["collector"])
         self.parts.buffer.load_state(state["buffer"])
-        self._best = -np.inf if state["best"] is None else state["best"]
+        if (
+            state["best"] is not None
+        ):  # marked again: a kill may have come before the mark, or the marked one is damaged
+            self._best, self._best_step = state["best"]
+            checkpoint.mark(self.checkpoints, "best", checkpoint.find(self.checkpoints, self._best_step))
         self._recent.extend((ret, length) for ret, length in state["recent"])
         self.logs.rewind(state["logs"])
         self.logs.message(f"resumed {self.path} at {self.steps:,} steps from {path.name}")
