@@ -89,6 +89,8 @@ def test_rename_moves_keys_and_refuses_what_it_cannot():
     assert sorted(batch.names(ours)) == ["kept", "next.reward", "observation"]
     assert ours["observation"] is foreign["obs"] or torch.equal(ours["observation"], foreign["obs"])
     assert sorted(batch.names(foreign)) == ["kept", "obs", "r"]
+    swapped = batch.rename(foreign, {"obs": "kept", "kept": "obs"})
+    assert torch.equal(swapped["kept"], foreign["obs"]) and torch.equal(swapped["obs"], foreign["kept"])
     with pytest.raises(BatchError, match="cannot rename 'missing': the batch has obs, r, kept"):
         batch.rename(foreign, {"missing": "observation"})
     with pytest.raises(BatchError, match="cannot rename 'obs' to 'kept': that name is taken"):

@@ -117,15 +117,16 @@ def rename(batch: TensorDict, mapping: Mapping[str, str]) -> TensorDict:
 
     Raises BatchError when a key to rename is missing or a new name is taken.
     """
+    values = {old: get(batch, old) for old in mapping}
     result = batch.copy()
-    for old, new in mapping.items():
-        value = get(result, old)
+    for old, value in values.items():
         if value is None:
             raise BatchError(f"cannot rename {old!r}: the batch has {', '.join(names(batch))}")
-        if get(result, new) is not None and new not in mapping:
-            raise BatchError(f"cannot rename {old!r} to {new!r}: that name is taken")
         result = result.exclude(tuple(old.split(".")))
-        result[tuple(new.split("."))] = value
+    for old, new in mapping.items():
+        if get(result, new) is not None:
+            raise BatchError(f"cannot rename {old!r} to {new!r}: that name is taken")
+        result[tuple(new.split("."))] = values[old]
     return result
 
 

@@ -21,6 +21,8 @@ class Rollouts:
 
     def check(self, num_envs: int) -> None:
         """Raises BadInput for sizes that cannot work with `num_envs` environments."""
+        if self.unit not in ("step", "episode"):
+            raise BadInput(f"feed.unit must be 'step' or 'episode', got {self.unit!r}")
         for name in ("steps", "epochs", "minibatches"):
             if getattr(self, name) < 1:
                 raise BadInput(f"feed.{name} must be at least 1, got {getattr(self, name)}")

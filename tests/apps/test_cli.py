@@ -47,6 +47,27 @@ def test_train_ends_with_one_json_line(capfd, tmp_path):
     assert config["config"]["entropy_weight"] == 0.01  # the preset's
 
 
+def test_options_may_stand_before_the_names(capfd, tmp_path):
+    options = [
+        "--seed",
+        "1",
+        "--quiet",
+        "--agent.discount",
+        "0.9",
+        "--num-envs",
+        "2",
+        "--eval-every",
+        "0",
+        "--runs",
+        tmp_path,
+    ]
+    code, _, err = call(
+        capfd, "train", *options, "ppo", "CartPole-v1", "--total-steps", "256", "--agent.feed.steps", 64
+    )
+    assert code == 0, err
+    assert json.loads((tmp_path / "last" / "config.json").read_text())["config"]["discount"] == 0.9
+
+
 def test_quiet_and_switched_off(capfd, tmp_path):
     code, out, err = call(
         capfd,

@@ -202,3 +202,16 @@ def test_action_masks_are_recorded_and_obeyed():
     check(r, "action_mask")
     assert r["action_mask"].gather(-1, r["action"].unsqueeze(-1)).all()
     assert not r["action_mask"].all()
+
+
+def test_whole_episodes_without_an_end_are_an_error(monkeypatch):
+    import whorl.collectors.serial as module
+    from whorl.errors import EnvError
+
+    monkeypatch.setattr(module, "LONGEST", 100)
+    env = Counter()
+    env.limit = np.full(3, 10**9)
+    with pytest.raises(
+        EnvError, match="an episode of Counter .* did not end within 100 steps, .* give the environment a time limit"
+    ):
+        collector(env, whole_episodes=True).collect()

@@ -24,15 +24,9 @@ SMALL = {
 
 
 def train(agent="ppo", env="CartPole-v1", runs=".", total_steps=3000, **options):
-    options = {
-        "eval_every": 0,
-        "checkpoint_every": 500,
-        "log_every": 300,
-        "eval_episodes": 10,
-        "num_envs": 4,
-        "quiet": True,
-    } | options
-    return whorl.train(agent, env, total_steps=total_steps, runs=runs, **(SMALL[agent] | options))
+    common = {"eval_every": 0, "checkpoint_every": 500, "log_every": 300, "eval_episodes": 10, "quiet": True}
+    common |= {"num_envs": 4} if isinstance(env, str) else {}  # an object brings its own number
+    return whorl.train(agent, env, total_steps=total_steps, runs=runs, **(SMALL[agent] | common | options))
 
 
 def test_the_folder_holds_everything(tmp_path):
@@ -110,6 +104,47 @@ def test_more_steps_after_the_end(tmp_path):
     assert fingerprint(half.path) == fingerprint(whole.path)
 
 
+def test_an_extension_that_was_killed_goes_on(tmp_path, monkeypatch):
+    """Also after the first finish left its eval.json and curve."""
+    import whorl.training.run as module
+
+    run = train(runs=tmp_path, total_steps=1000)
+    log = module.Run._log
+
+    def kill(self, rollout, metrics):
+        log(self, rollout, metrics)
+        if self.steps >= 2000:
+            raise MemoryError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(module.Run, "_log", kill)
+        with pytest.raises(MemoryError):
+            whorl.resume(run.path, 3000, quiet=True)
+    assert whorl.resume(run.path, quiet=True).steps >= 3000
+    with pytest.raises(BadInput, match="cannot be shortened to -5"):
+        whorl.resume(run.path, -5)
+    assert json.loads((run.path / "config.json").read_text())["total_steps"] == 3000
+
+
+def test_gymnasium_objects_are_taken_as_they_are(tmp_path):
+    make = lambda: gymnasium.make("CartPole-v1")  # noqa: E731
+    for env in (make(), gymnasium.make_vec("CartPole-v1", 3), make):
+        assert train(env=env, runs=tmp_path, total_steps=400).steps >= 400
+    with pytest.raises(BadInput, match="num_envs = 16, but the environment object holds 3"):
+        train(env=gymnasium.make_vec("CartPole-v1", 3), runs=tmp_path, num_envs=16)
+    with pytest.raises(BadInput, match="an environment is an id, an Env, .* got int"):
+        train(env=3, runs=tmp_path)
+
+
+def test_annealing_is_as_long_as_the_run(tmp_path):
+    run = train("a2c", runs=tmp_path, total_steps=2000)  # the preset anneals over its own 500,000 steps
+    assert run.config.anneal_steps == 2000
+    with pytest.raises(BadInput, match="anneal_steps = 1,000 ends before total_steps = 2,000"):
+        train(runs=tmp_path, total_steps=2000, anneal_steps=1000)
+    with pytest.raises(BadInput, match="anneal_steps = 2,000 ends before total_steps = 4,000"):
+        whorl.resume(run.path, 4000)
+
+
 def test_sigterm_saves_and_resumes_exactly(tmp_path, monkeypatch):
     whole = train(runs=tmp_path / "a", checkpoint_every=1000)
 
@@ -148,7 +183,9 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path, caplog):
 
 
 def test_a_best_mark_that_a_kill_prevented_is_set_again(tmp_path):
-    whole = train(runs=tmp_path / "a", total_steps=4000, eval_every=500, learning_rate=0.0)  # all evaluations equal: the first is best
+    whole = train(
+        runs=tmp_path / "a", total_steps=4000, eval_every=500, learning_rate=0.0
+    )  # all evaluations equal: the first is best
     half = train(runs=tmp_path / "b", total_steps=2000, eval_every=500, learning_rate=0.0)
     best = (whole.path / "checkpoints" / "best").resolve().name
     assert (half.path / "checkpoints" / "best").resolve().name == best
@@ -266,6 +303,15 @@ def test_nan_stops_every_later_step_too():
             BadInput,
             "feed.minibatches = 99 is more than the rollout's 16 rows",
         ),
+        ({"learning_rate": -1.0}, BadInput, "learning_rate must be from 0 to inf, got -1.0"),
+        ({"discount": 2}, BadInput, "discount must be from 0 to 1, got 2"),
+        ({"max_grad_norm": 0}, BadInput, "max_grad_norm must be from 1e-06 to inf, got 0"),
+        ({"hidden": (64, -3)}, BadInput, r"hidden must be from 1 to inf, got \(64, -3\)"),
+        ({"hidden": 64}, BadInput, "hidden must be a tuple of whole numbers, got 64"),
+        ({"normalize_observation": "no"}, BadInput, "normalize_observation must be True or False, got 'no'"),
+        ({"device": "meta"}, BadInput, "device 'meta' holds no numbers"),
+        ({"agent": "reinforce", "feed": {"unit": "step"}}, Incompatible, "REINFORCE needs whole episodes"),
+        ({"feed": {"unit": "episodes"}}, BadInput, "must be .*'step'.* 'episode', got 'episodes'"),
         ({"total_steps": 0}, BadInput, "total_steps must be at least 1, got 0"),
         ({"squash": True, "env": "MountainCarContinuous-v0", "name": "../evil"}, BadInput, "evil"),
     ],
@@ -295,7 +341,8 @@ def test_an_environment_object_trains_without_evaluation(tmp_path):
             call(run.path)
     assert whorl.load(run.path, env=Gymnasium("CartPole-v1")).predict([0.0, 0.0, 0.0, 0.0]) in (0, 1)
     assert whorl.resume(run.path, 900, quiet=True, env=Gymnasium("CartPole-v1", num_envs=2)).steps >= 900
-    assert json.loads((run.path / "eval.json").read_text()) == {}
+    assert json.loads((run.path / "eval.json").read_text()) == {"steps": 900}
+    assert env.reset() is not None  # an object of the user's is not closed
 
 
 def test_incompatible_is_bad_input():

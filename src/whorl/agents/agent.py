@@ -90,7 +90,9 @@ class Agent(nn.Module):
                 f"{what} became NaN or infinite after {int(self.env_steps):,} environment steps; the step was void and the "
                 f"weights are those before it. Lower the learning rate, clip gradients, or look at the rewards' scale"
             )
-        self.policy.normalizer.merge(self._moments)
+        moments, self._moments = self._moments, []  # each rollout moves the statistics once
+        if moments:
+            self.policy.normalizer.merge(moments)
         return {**_mean(history), **self.report}
 
     def optimize(self, loss: Loss, optimizer: torch.optim.Optimizer, batch: Any) -> Metrics:

@@ -60,6 +60,7 @@ class PPO(Agent):
         super().__init__(policy, config)
         self.critic = critic
         self.return_normalizer = Normalizer() if config.normalize_return else NoNormalizer()
+        self._return_moments: list = []
         self.optimizer = adam(self.parameters(), config.learning_rate)
 
     @classmethod
@@ -126,5 +127,6 @@ class PPO(Agent):
     def learn(self, buffer: Any) -> Metrics:
         self.anneal(self.optimizer)
         metrics = super().learn(buffer)
-        self.return_normalizer.merge(self._return_moments)
+        if self._return_moments:
+            self.return_normalizer.merge(self._return_moments)
         return metrics

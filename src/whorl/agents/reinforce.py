@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from whorl.agents.agent import Agent, Metrics, adam
 from whorl.batch import get, values
+from whorl.errors import Incompatible
 from whorl.feeds import Rollouts
 from whorl.functional import discounted_return, masked_mean, reward_to_go, score_function, standardise, value_loss
 from whorl.nets.heads import Critic
@@ -52,6 +53,8 @@ class REINFORCE(Agent):
 
     @classmethod
     def build(cls, observation_space, action_space, config: REINFORCEConfig) -> REINFORCE:
+        if config.feed.unit != "episode":
+            raise Incompatible(f"REINFORCE needs whole episodes: feed.unit must be 'episode', got {config.feed.unit!r}")
         policy = Stochastic(
             observation_space,
             action_space,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import dataclass, field, make_dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Annotated, Any, Literal
 import tyro
 from tyro.conf import Positional, arg
 
-from whorl.errors import BadInput, WhorlError
+from whorl.errors import WhorlError
 
 
 @dataclass
@@ -129,8 +128,8 @@ def _parse(arguments: list[str]) -> Any:
 
 def _with_config(arguments: list[str]) -> type:
     """`Train` plus the fields of the agent's config as `--agent.FIELD`, with the preset of the pair as defaults."""
-    names = [a for a in arguments if not a.startswith("-")][:2]
-    if len(names) < 2 or arguments[:2] != names:
+    names = _positionals(arguments)[:2]
+    if len(names) < 2:
         return Train  # tyro says what is missing
 
     from whorl.training.catalog import find
@@ -141,9 +140,19 @@ def _with_config(arguments: list[str]) -> type:
     return extended
 
 
-def last_line(data: dict[str, Any]) -> None:
-    """The one JSON line that `--json` promises."""
-    print(json.dumps(data), flush=True)
-
-
-__all__ = ["BadInput", "main"]
+def _positionals(arguments: list[str]) -> list[str]:
+    """The words that are neither options nor their values."""
+    found, value_follows = [], False
+    for word in arguments:
+        if word.startswith("-"):
+            value_follows = "=" not in word and word.lstrip("-").removeprefix("no-") not in (
+                "compile",
+                "quiet",
+                "json",
+                "help",
+            )
+        elif value_follows:
+            value_follows = False
+        else:
+            found.append(word)
+    return found

@@ -10,9 +10,11 @@ import torch
 
 from whorl import batch, spaces
 from whorl.envs.env import Env
-from whorl.errors import NotFinite
+from whorl.errors import EnvError, NotFinite
 from whorl.functional.streams import stream
 from whorl.policies.policy import Policy
+
+LONGEST = 100_000  # steps that whole episodes may take beyond what was asked for
 
 
 class Episode(NamedTuple):
@@ -27,7 +29,8 @@ class SerialCollector:
 
     steps: rows of a rollout. whole_episodes: every environment starts a rollout with a reset and plays whole episodes until it has
     at least `steps` rows; rows it spends waiting for the others have `mask` False.
-    Raises NotFinite naming the environment when an observation or a reward is NaN or infinite.
+    Raises NotFinite naming the environment when an observation or a reward is NaN or infinite, EnvError when whole episodes have no
+    end.
     """
 
     def __init__(self, env: Env, policy: Policy, steps: int, seed: int = 0, whole_episodes: bool = False):
@@ -99,6 +102,11 @@ class SerialCollector:
             t += 1
             if t >= self.target and (not self.whole_episodes or not playing.any()):
                 break
+            if t >= self.target + LONGEST:
+                raise EnvError(
+                    f"an episode of {self.env!r} did not end within {LONGEST:,} steps, and whole episodes were asked for; "
+                    "give the environment a time limit (max_episode_steps)"
+                )
             if t % self.target == 0:
                 noise = self._noise(t // self.target)
             if t == self.capacity:

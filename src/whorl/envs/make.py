@@ -69,6 +69,22 @@ def make_env(
     return env
 
 
+def as_env(env: Any, num_envs: int | None = None, seed: int = 0) -> Env:
+    """An environment object as an `Env`: wrapped by the Gymnasium adapter unless it is one already.
+
+    num_envs counts only for a callable that makes environments (8 of them if it is None). Raises BadInput for anything else.
+    """
+    if isinstance(env, Env):
+        return env
+    if isinstance(env, gymnasium.Env | gymnasium.vector.VectorEnv):
+        return Gymnasium(env, seed=seed)
+    if callable(env):
+        return Gymnasium(env, num_envs=8 if num_envs is None else num_envs, seed=seed)
+    raise BadInput(
+        f"an environment is an id, an Env, a gymnasium.Env or VectorEnv, or a callable that makes one; got {type(env).__name__}"
+    )
+
+
 def known_envs() -> dict[str, str]:
     """Every id that `make_env` takes -> "native" or "gymnasium". Some of Gymnasium's need an extra."""
     return {**dict.fromkeys(gymnasium.registry, "gymnasium"), **dict.fromkeys(native.WORLDS, "native")}

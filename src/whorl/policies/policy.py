@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import chain
 from typing import Any
 
 import torch
@@ -42,7 +43,7 @@ class Policy(nn.Module):
 
         What it returns lives until its next call. It sees every later change of the weights, which are only written in place.
         """
-        device = next(self.parameters(), torch.empty(0)).device
+        device = next(chain(self.parameters(), self.buffers()), torch.empty(0)).device
 
         def put(x: Any) -> Tensor:
             return torch.as_tensor(x, device=device)

@@ -44,7 +44,7 @@ class Random(Policy):
     def act(self, observation, carry, is_first, noise, action_mask=None):
         n = is_first.shape
         if self.sizes is None:
-            u = torch.full((*n, *self.shape), 0.5) if noise is None else noise
+            u = torch.full((*n, *self.shape), 0.5, device=is_first.device) if noise is None else noise
             return {"action": self.low + (self.high - self.low) * u}, carry
         scores = torch.zeros(*n, sum(self.sizes), device=is_first.device) if noise is None else noise
         if action_mask is not None:

@@ -15,6 +15,7 @@ from whorl.envs.make import make_env
 from whorl.errors import BadInput
 from whorl.functional.streams import stream
 from whorl.training.catalog import agent_class, find
+from whorl.training.config import check
 
 
 @dataclass
@@ -45,7 +46,10 @@ def build(
     config = config if config is not None else preset.config
     if not isinstance(config, cls.Config):
         raise BadInput(f"{agent} takes a {cls.Config.__name__}, got {type(config).__name__}")
+    check(config)
     _check_device(device)
+    if isinstance(env, Env) and num_envs not in (None, env.num_envs):
+        raise BadInput(f"num_envs = {num_envs}, but the environment object holds {env.num_envs}; leave num_envs out")
     num_envs = preset.num_envs if num_envs is None else num_envs
     if isinstance(env, str):
         if num_envs < 1:
@@ -62,12 +66,14 @@ def build(
 
 def new_agent(agent: str, env: Env, config: Any, seed: int) -> Agent:
     """Fresh weights from the initialisation stream; the global torch stream is left as it was."""
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng():
         torch.manual_seed(stream(seed, "initialisation"))
         return agent_class(agent).build(env.observation_space, env.action_space, config)
 
 
 def _check_device(device: str) -> None:
+    if device == "meta":
+        raise BadInput("device 'meta' holds no numbers, so nothing can be learned on it")
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:  # torch raises either

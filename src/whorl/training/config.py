@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import typing
+from math import inf
 from typing import Any
 
 from whorl.errors import BadInput
@@ -39,3 +40,47 @@ def override(config: Any, fields: dict[str, Any]) -> Any:
             raise BadInput(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
         values[name] = tuple(value) if isinstance(value, list) else value
     return dataclasses.replace(config, **values)
+
+
+BOUNDS = {  # lowest and highest value that makes sense; `check` also holds every field to its type
+    "learning_rate": (0, inf),
+    "anneal_steps": (0, inf),
+    "discount": (0, 1),
+    "trace_decay": (0, 1),
+    "clip_range": (1e-6, inf),
+    "value_clip_range": (0, inf),
+    "value_weight": (0, inf),
+    "kl_limit": (0, inf),
+    "max_grad_norm": (1e-6, inf),
+    "hidden": (1, inf),
+}
+
+
+def check(config: Any) -> None:
+    """Raises BadInput for a field of the wrong type or outside BOUNDS, naming the field, what was expected and what came."""
+    hints = typing.get_type_hints(type(config))
+    for f in dataclasses.fields(config):
+        value, hint = getattr(config, f.name), hints[f.name]
+        if dataclasses.is_dataclass(value):
+            continue
+        choices = typing.get_args(hint) if typing.get_origin(hint) is typing.Literal else ()
+        numbers = value if isinstance(value, tuple) else (value,)
+        kind = int if hint == tuple[int, ...] else hint
+        if choices and value not in choices:
+            raise BadInput(f"{f.name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
+        if hint == tuple[int, ...] and not isinstance(value, tuple):
+            raise BadInput(f"{f.name} must be a tuple of whole numbers, got {value!r}")
+        if kind in (bool, int, float) and not all(_is(number, kind) for number in numbers):
+            raise BadInput(f"{f.name} must be {_WORDS[kind]}, got {value!r}")
+        low, high = BOUNDS.get(f.name, (-inf, inf))
+        if kind in (int, float) and not all(low <= number <= high for number in numbers):
+            raise BadInput(f"{f.name} must be from {low:g} to {high:g}, got {value!r}")
+
+
+_WORDS = {bool: "True or False", int: "a whole number", float: "a number"}
+
+
+def _is(value: Any, kind: type) -> bool:
+    if kind is bool or isinstance(value, bool):
+        return kind is bool and isinstance(value, bool)
+    return isinstance(value, int) or (kind is float and isinstance(value, float))

@@ -44,7 +44,8 @@ def eval_envs(episodes: int, origin: str) -> int:
 def evaluate(policy: Policy, env: Env, episodes: int, seed: int) -> Evaluation:
     """`episodes` whole episodes: episodes / num_envs in each environment, so that short episodes are not favoured.
 
-    Where the environment has no time limit, an episode of LONGEST steps is counted as it stands, and `cut` says how many were.
+    Where the environment has no time limit, an episode of LONGEST steps is counted as it stands, `cut` says how many were, and that
+    environment plays no more (so there can be fewer episodes than asked for).
     Changes neither the policy nor its normalizers, and no stream of training. Raises BadInput unless num_envs divides episodes.
     """
     n = env.num_envs
@@ -70,11 +71,12 @@ def evaluate(policy: Policy, env: Env, episodes: int, seed: int) -> Evaluation:
         for i in np.flatnonzero(over & (left > 0)):
             returns[i].append(float(total[i]))
             lengths[i].append(int(length[i]))
-            cut += int(not _numpy(ended)[i])
             left[i] -= 1
+            if not _numpy(ended)[i]:  # what follows is the rest of the same episode: this environment plays no more
+                cut, left[i] = cut + 1, 0
         total[over], length[over] = 0, 0
         observation = step.observation
-    return Evaluation(np.array(returns).ravel(), np.array(lengths).ravel(), cut)
+    return Evaluation(np.concatenate(returns), np.concatenate(lengths), cut)
 
 
 def _numpy(x: Any) -> np.ndarray:

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import signal
-import threading
 import time
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +13,7 @@ import numpy as np
 import torch
 
 from whorl.envs.env import Env
-from whorl.envs.make import make_env
+from whorl.envs.make import as_env, make_env
 from whorl.errors import BadInput
 from whorl.functional.streams import stream
 from whorl.training import checkpoint, folder, loop
@@ -30,6 +27,7 @@ from whorl.training.loggers.console import Console
 from whorl.training.loggers.episodes import EpisodesCsv
 from whorl.training.loggers.jsonl import JsonLines
 from whorl.training.loggers.tensorboard import TensorBoard
+from whorl.training.process import StopSignals, threads_of_torch
 from whorl.training.trained import Settings, load, needs_no_object, read_settings
 
 WINDOW = 100  # episodes that `rollout/ep_rew_mean` averages over
@@ -43,14 +41,14 @@ class Run:
         s = settings
         self.path, self.settings, self.config = path, settings, config
         self.seconds = 0.0  # of the training loop in this process, learning included
-        with _threads(s.threads):  # initial weights come from a QR decomposition, whose bits depend on them too
+        with threads_of_torch(s.threads):  # initial weights come from a QR decomposition, whose bits depend on them too
             self.parts = build(s.agent, env or s.env, config, s.num_envs, s.seed, s.device, s.compile)
         self.agent = self.parts.agent
         self._started, self._first_step = 0.0, 0
         self._best, self._best_step = -np.inf, 0
         self._due: dict[str, int] = {}
         self._recent: deque[tuple[float, int]] = deque(maxlen=WINDOW)
-        self._stop_signal = 0
+        self._stop = StopSignals()
         self._quiet = quiet
         self._eval_env: Env | None = None
         self._user_env = env
@@ -67,21 +65,22 @@ class Run:
         return (self.steps - self._first_step) / self.seconds if self.seconds else 0.0
 
     def evaluate(self, episodes: int = 100, seed: int | None = None) -> Evaluation:
-        """The agent as it is now, greedily, over whole fresh episodes. Leaves training as it was."""
+        """The agent as it is now, greedily, over whole episodes: by default others than those that chose the best checkpoint."""
         if self._user_env is not None:
             raise BadInput(
                 "this run trains on an environment object, which cannot be copied; evaluate with an environment of its own"
             )
-        seed = self.settings.seed if seed is None else seed
-        if self._eval_env is None or episodes % self._eval_env.num_envs:
-            self._eval_env = make_env(self.settings.env, eval_envs(episodes, self.parts.env.origin), seed=seed)
+        seed = stream(self.settings.seed, "final evaluation") if seed is None else seed
+        n = eval_envs(episodes, self.parts.env.origin)
+        if self._eval_env is None or self._eval_env.num_envs != n:
+            self._eval_env = make_env(self.settings.env, n, seed=seed)
         return evaluate(self.agent.policy, self._eval_env, episodes, seed)
 
     # -- the run -----------------------------------------------------------------------------------------------------
 
     def start(self, resume: bool = False) -> Run:
         """Train to `total_steps` inside the folder, then evaluate the best checkpoint and draw the curve."""
-        with folder.lock(self.path), _threads(self.settings.threads):
+        with folder.lock(self.path), threads_of_torch(self.settings.threads):
             checkpoint.clean(self.checkpoints)
             self.logs = Loggers(
                 [
@@ -93,14 +92,20 @@ class Run:
             )
             with self.logs:
                 self._restore() if resume else self._greet()
+                self._write_config()
                 self._train()
             self._finish()
+        if self._user_env is None:
             self.parts.env.close()
         return self
 
     @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
+
+    def _write_config(self) -> None:
+        settings = dataclasses.asdict(self.settings) | {"config": to_json(self.config)}
+        folder.write_json(self.path / "config.json", settings)
 
     def _greet(self) -> None:
         self.logs.message(f"environment: {self.parts.env!r}")
@@ -114,7 +119,7 @@ class Run:
         for name in ("log", "eval", "checkpoint"):
             every = getattr(s, f"{name}_every")
             self._due[name] = (c.steps // every + 1) * every if every else 2**62
-        with _signals(self):
+        with StopSignals() as self._stop:
             loop.train(self.agent, c, self.parts.buffer, s.total_steps, [self._log, self._evaluate, self._checkpoint])
         self.seconds = time.monotonic() - self._started
 
@@ -144,7 +149,7 @@ class Run:
     def _evaluate(self, rollout: Any, metrics: dict) -> None:
         if self._user_env is not None or not self._is_due("eval"):
             return
-        evaluation = self.evaluate(self.settings.eval_episodes)
+        evaluation = self.evaluate(self.settings.eval_episodes, self.settings.seed)
         result = evaluation.summary()
         if evaluation.cut:
             self.logs.message(f"{evaluation.cut} of {result['episodes']} evaluation episodes had no end and were cut")
@@ -155,13 +160,12 @@ class Run:
                 checkpoint.mark(self.checkpoints, "best", self._save())
 
     def _checkpoint(self, rollout: Any, metrics: dict) -> None:
-        stop = self._stop_signal
+        stop = self._stop.number
         if self.settings.checkpoint_every and (self._is_due("checkpoint") or stop):
             self._save()
         if stop:
-            self.logs.message(
-                f"stopped by {signal.Signals(stop).name} at {self.steps:,} steps; go on with: whorl resume {self.path}"
-            )
+            how = f"go on with: whorl resume {self.path}" if self.settings.checkpoint_every else "nothing was saved"
+            self.logs.message(f"stopped by {signal.Signals(stop).name} at {self.steps:,} steps; {how}")
             raise SystemExit(128 + stop)
 
     # -- saving and restoring ----------------------------------------------------------------------------------------
@@ -210,7 +214,12 @@ class Run:
             state["best"] is not None
         ):  # marked again: a kill may have come before the mark, or the marked one is damaged
             self._best, self._best_step = state["best"]
-            checkpoint.mark(self.checkpoints, "best", checkpoint.find(self.checkpoints, self._best_step))
+            best = self.checkpoints / f"step_{self._best_step}"
+            if best.exists():
+                checkpoint.mark(self.checkpoints, "best", best)
+            else:
+                self.logs.message(f"the best checkpoint, {best.name}, is gone: the best from here on is kept")
+                self._best = -np.inf
         self._recent.extend((ret, length) for ret, length in state["recent"])
         self.logs.rewind(state["logs"])
         self.logs.message(f"resumed {self.path} at {self.steps:,} steps from {path.name}")
@@ -221,10 +230,11 @@ class Run:
 
     def _finish(self) -> None:
         """eval.json of the best and of the last policy on fresh episodes, and the curve."""
-        s, result = self.settings, {}
+        s = self.settings
+        result: dict[str, Any] = {"steps": s.total_steps}
         if s.eval_every and self._user_env is None:
             seed = stream(s.seed, "final evaluation")
-            result["last"] = self.evaluate(s.eval_episodes, seed).summary()
+            result["last"] = self.evaluate(s.eval_episodes).summary()
             result["best"] = result["last"]
             if s.checkpoint_every and self._eval_env is not None:
                 best = load(self.path, "best")
@@ -233,42 +243,9 @@ class Run:
         draw_curve(self.path)
 
 
-@contextmanager
-def _threads(number: int) -> Iterator[None]:
-    """torch on this many threads, for the length of the run."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-class _signals:
-    """Ctrl-C and SIGTERM end the run after the rollout under way, with a checkpoint; a second one ends it at once."""
-
-    def __init__(self, run: Run):
-        self.run = run
-        self.old: dict[int, Any] = {}
-
-    def __enter__(self) -> None:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self.old[number] = signal.signal(number, self.note)
-
-    def note(self, number: int, frame: Any) -> None:
-        if self.run._stop_signal:
-            raise KeyboardInterrupt
-        self.run._stop_signal = number
-
-    def __exit__(self, *error: Any) -> None:
-        for number, handler in self.old.items():
-            signal.signal(number, handler)
-
-
 def train(
     agent: str,
-    env: str | Env,
+    env: Any,
     *,
     config: Any = None,
     total_steps: int | None = None,
@@ -288,15 +265,22 @@ def train(
 ) -> Run:
     """Train `agent` in `env` and return the finished run. What is not given comes from the preset of the pair.
 
-    env: an id, or an `Env` of yours (then there is no evaluation). agent_fields: fields of the agent's config, `learning_rate=1e-3`.
+    env: an id, or an object of yours: `Env`, `gymnasium.Env`, `VectorEnv`, or a callable that makes a `gymnasium.Env`. With an
+    object there is no evaluation, and it is yours to close.
+    agent_fields: fields of the agent's config, `learning_rate=1e-3`. A preset that anneals over its own run anneals over yours.
     threads: of torch; one is fastest for small networks, more help convolutions.
     eval_every, checkpoint_every [environment steps]: a twentieth of the run by default; 0 switches off.
     Raises BadInput or Incompatible before anything is written.
     """
-    preset = find(agent, env if isinstance(env, str) else env.id)
-    config = override(config if config is not None else preset.config, agent_fields)
+    own = None if isinstance(env, str) else as_env(env, num_envs, seed)
+    preset = find(agent, env if own is None else own.id)
     total = preset.total_steps if total_steps is None else total_steps
-    if isinstance(env, Env) and eval_every:
+    config = preset.config if config is None else config
+    whole = getattr(preset.config, "anneal_steps", 0) == preset.total_steps
+    if whole and getattr(config, "anneal_steps", 0) == preset.total_steps:
+        config = override(config, {"anneal_steps": total})
+    config = override(config, agent_fields)
+    if own is not None and eval_every:
         raise BadInput("an environment object cannot be copied for evaluation: pass an id, or leave eval_every out")
     for option, value, least in (
         ("total_steps", total, 1), ("eval_every", eval_every, 0), ("checkpoint_every", checkpoint_every, 0),
@@ -304,13 +288,14 @@ def train(
     ):  # fmt: skip
         if value is not None and value < least:
             raise BadInput(f"{option} must be at least {least}, got {value}")
+    _check_annealing(config, total)
     often = max(1, total // 20)
     settings = Settings(
         agent=agent,
-        env=env if isinstance(env, str) else env.id or type(env).__name__,
-        own_env=isinstance(env, Env),
+        env=env if own is None else own.id or type(env).__name__,
+        own_env=own is not None,
         seed=seed,
-        num_envs=env.num_envs if isinstance(env, Env) else preset.num_envs if num_envs is None else num_envs,
+        num_envs=preset.num_envs if num_envs is None else num_envs,
         total_steps=total,
         device=device,
         compile=compile,
@@ -320,31 +305,48 @@ def train(
         checkpoint_every=often if checkpoint_every is None else checkpoint_every,
         log_every=log_every,
     )
-    run = Run(Path(), settings, config, quiet, env if isinstance(env, Env) else None)
+    if own is not None:
+        settings = dataclasses.replace(settings, num_envs=own.num_envs if num_envs is None else num_envs)
+    run = Run(Path(), settings, config, quiet, own)
     run.path = folder.create(Path(runs), settings.env, agent, seed, name)
-    folder.write_json(run.path / "config.json", dataclasses.asdict(settings) | {"config": to_json(config)})
+    run._write_config()
     folder.write_json(run.path / "meta.json", folder.meta())
     folder.link_last(Path(runs), run.path)
     return run.start()
 
 
-def resume(path: str | Path, total_steps: int | None = None, quiet: bool = False, env: Env | None = None) -> Run:
+def resume(path: str | Path, total_steps: int | None = None, quiet: bool = False, env: Any = None) -> Run:
     """Go on with a run that was killed or stopped, or train a finished one further with more `total_steps`.
 
-    Raises BadInput for a folder that is not a run, one that another process holds, or a finished run without more steps.
+    env: only for a run that was trained on an environment object: such an object.
+    Raises BadInput for a folder that is not a run, one that another process holds, a finished run without more steps, or fewer steps
+    than the run was started for.
     """
     path = folder.open_run(path)
     with folder.lock(path):
         settings, config = read_settings(path)
+        done = folder.read_json(path / "eval.json")["steps"] if (path / "eval.json").exists() else 0
         total = settings.total_steps if total_steps is None else total_steps
-        finished = (path / "eval.json").exists() and (path / "curve.png").exists()
-        if finished and total <= settings.total_steps:
+        if total < settings.total_steps:
             raise BadInput(
-                f"{path} is finished at {settings.total_steps:,} steps; give more: whorl resume {path} --total-steps {2 * total}"
+                f"{path} was started for {settings.total_steps:,} steps and cannot be shortened to {total:,}"
             )
-        settings = dataclasses.replace(settings, total_steps=total)
+        if total <= done:
+            more = f"whorl resume {path} --total-steps {2 * total}"
+            raise BadInput(f"{path} is finished at {done:,} steps; give more: {more}")
+        _check_annealing(config, total)
         if env is None:
             needs_no_object(path, settings)
-        run = Run(path, settings, config, quiet, env)
-        folder.write_json(path / "config.json", dataclasses.asdict(settings) | {"config": to_json(config)})
+        own = None if env is None else as_env(env, settings.num_envs, settings.seed)
+        run = Run(path, dataclasses.replace(settings, total_steps=total), config, quiet, own)
     return run.start(resume=True)
+
+
+def _check_annealing(config: Any, total: int) -> None:
+    """Raises BadInput when the learning rate would reach 0 before the run ends."""
+    anneal = getattr(config, "anneal_steps", 0)
+    if 0 < anneal < total:
+        raise BadInput(
+            f"anneal_steps = {anneal:,} ends before total_steps = {total:,}: the rest would be learned at rate 0. "
+            "Make anneal_steps as long as the run, or 0 for a constant rate"
+        )

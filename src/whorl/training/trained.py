@@ -11,7 +11,7 @@ import torch
 from gymnasium.spaces import Box
 
 from whorl.envs.env import Env
-from whorl.envs.make import make_env
+from whorl.envs.make import as_env, make_env
 from whorl.errors import BadInput
 from whorl.spaces import leaves, zeros
 from whorl.training import checkpoint, folder
@@ -50,9 +50,11 @@ class Trained:
         tensors, self.state = checkpoint.load(checkpoint.find(path / "checkpoints", which))
         self.policy.load_state_dict(tensors["policy"])
 
-    def predict(self, observation: Any) -> np.ndarray:
+    def predict(self, observation: Any, action_mask: Any = None) -> np.ndarray:
         """The greedy action for one observation, or one action each for a batch of them [N, ...]; inside the bounds of a Box.
 
+        Observation and action are those of `self.env.observation_space` and `action_space`: discrete ones count from 0, a Tuple is a
+        Dict with keys "0", "1", ... action_mask: allowed actions, [A] or [N, A].
         Raises BadInput for a policy without a greedy action (random).
         """
         if not self.policy.greedy:
@@ -62,13 +64,14 @@ class Trained:
         batch = _like(example, observation, single)
         n = len(leaves(batch)[0])
         with torch.inference_mode():
-            decided, _ = self.policy.act(batch, self.policy.initial(n), torch.ones(n, dtype=torch.bool), None)
+            mask = None if action_mask is None else torch.as_tensor(np.asarray(action_mask, bool)).reshape(n, -1)
+            decided, _ = self.policy.act(batch, self.policy.initial(n), torch.ones(n, dtype=torch.bool), None, mask)
         action = decided["action"].numpy()
         if isinstance(self.env.action_space, Box):
             action = action.clip(self.env.action_space.low, self.env.action_space.high)
         return action[0] if single else action
 
-    def evaluate(self, episodes: int = 100, seed: int = 0) -> Evaluation:
+    def evaluate(self, episodes: int = 100, seed: int = 1_000_000) -> Evaluation:
         """Greedily, over whole episodes of the environment it was trained in."""
         needs_no_object(self.path, self.settings)
         env = make_env(self.settings.env, eval_envs(episodes, self.env.origin), seed=seed)
@@ -83,7 +86,7 @@ def _like(example: Any, observation: Any, single: bool) -> Any:
     return x[None] if single else x
 
 
-def load(path: str | Path, which: str | int = "best", env: Env | None = None) -> Trained:
+def load(path: str | Path, which: str | int = "best", env: Any = None) -> Trained:
     """The policy of a run: `best` (by evaluation during training; the last where there was none), `last`, or a step.
 
     env: only for a run that was trained on an environment object; gives the spaces.
@@ -92,7 +95,7 @@ def load(path: str | Path, which: str | int = "best", env: Env | None = None) ->
     path = folder.open_run(path)
     if which == "best" and not (path / "checkpoints" / "best").exists():
         which = "last"
-    return Trained(path, *read_settings(path), which, env)
+    return Trained(path, *read_settings(path), which, None if env is None else as_env(env, 1))
 
 
 def needs_no_object(path: Path, settings: Settings) -> str:
