@@ -1,4 +1,4 @@
-"""Any Gymnasium environment of yours: wrap it, check it, train in it.
+"""Any Gymnasium environment of yours: check it, train in it.
 
 python examples/own_environment.py
 """
@@ -27,6 +27,6 @@ class Target(gymnasium.Env):
 
 
 whorl.check_env(Gymnasium(Target, num_envs=2))  # says in one sentence what to change, if anything
-run = whorl.train("ppo", Gymnasium(Target, num_envs=4), total_steps=4_000, learning_rate=3e-3, quiet=True)
+run = whorl.train("ppo", Target, num_envs=4, total_steps=4_000, learning_rate=3e-3, quiet=True)
 action = run.agent.policy.actor(1)(np.array([[2.0]], np.float32), None, np.array([True]), None)[0]["action"]
 print(f"at +2.0 the agent takes action {action[0]} (0 moves left), run folder {run.path}")
