@@ -80,7 +80,9 @@ def train(setting: Setting, seed: int) -> dict:
 def run(setting: Setting, seeds: int = 5, jobs: int = 2) -> dict:
     with ThreadPoolExecutor(jobs) as pool:
         runs = list(pool.map(lambda seed: train(setting, seed), range(seeds)))
-    meta = {key: value for key, value in runs[0]["meta"].items() if key != "command"}  # that one names a temporary folder
+    meta = {
+        key: value for key, value in runs[0]["meta"].items() if key != "command"
+    }  # that one names a temporary folder
     for r in runs:
         del r["meta"]
     reached = sum(r["best"]["mean"] >= setting.bar for r in runs)
