@@ -37,6 +37,8 @@ VOCABULARY: dict[str, Entry] = {
     "next.reward": Entry("the environment", torch.float32, True),
     "next.terminated": Entry("the environment", torch.bool, True),
     "next.truncated": Entry("the environment", torch.bool, True),
+    "next.action": Entry("the collector, for agents that read it", None, False),
+    "next.action_mask": Entry("the collector, for agents that read next.action", torch.bool, False),
     "next.discount": Entry("n-step returns or a macro action", torch.float32, True),
 }
 

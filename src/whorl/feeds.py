@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from whorl.errors import BadInput
 
@@ -32,3 +32,14 @@ class Rollouts:
                 f"feed.minibatches = {self.minibatches} is more than the rollout's {rows} rows "
                 f"({self.steps} steps x {num_envs} environments): a minibatch would be empty. Use fewer minibatches or more steps"
             )
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Online: every step is learned from once, in order, as soon as it is taken (rollouts of T = 1)."""
+
+    unit: ClassVar[str] = "step"
+    steps: ClassVar[int] = 1
+
+    def check(self, num_envs: int) -> None:
+        """Any number of environments will do: their steps are learned from one after the other."""

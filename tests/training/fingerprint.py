@@ -16,7 +16,7 @@ def fingerprint(path: Path) -> str:
         for name in sorted(tensors[group]):
             digest.update(f"{group}.{name}".encode())
             digest.update(tensors[group][name].numpy().tobytes())
-    numbers = {key: state[key] for key in ("collector", "buffer", "optimizers", "recent")}
+    numbers = {key: state[key] for key in ("collector", "buffer", "optimizers", "window")}
     digest.update(json.dumps(numbers, sort_keys=True).encode())
     for line in (path / "metrics.jsonl").read_text().splitlines():
         row = {k: v for k, v in json.loads(line).items() if k not in CLOCK and not k.startswith("eval/")}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -38,6 +39,7 @@ class SerialCollector:
         self.capacity = steps  # rows allocated; grows only while whole episodes need it
         self.target = steps
         self.steps = self.rollouts = self.version = 0
+        self.finished, self.most_episodes = 0, math.inf  # episodes so far, and after which `done` says so
         self.episodes: list[Episode] = []  # those finished in the last rollout
         n = env.num_envs
         self._actor = policy.actor(n)
@@ -52,6 +54,10 @@ class SerialCollector:
     def __iter__(self) -> Iterator[Any]:
         while True:
             yield self.collect()
+
+    def done(self, total_steps: int) -> bool:
+        """Whether that many environment steps, or `most_episodes` episodes, are over."""
+        return self.steps >= total_steps or self.finished >= self.most_episodes
 
     def sync(self, policy: Policy) -> int:
         """Act with these weights from now on; returns the new version. In place, so that the actor's views stay valid."""
@@ -196,6 +202,7 @@ class SerialCollector:
             length = self._length[i] + counts[start[i] : t + 1, i].sum()
             self.episodes.append(Episode(self.steps, int(i), float(ret), int(length)))
             self._return[i], self._length[i], start[i] = 0.0, 0, t + 1
+        self.finished += len(self.episodes)
         for i in range(self.env.num_envs):
             self._return[i] += reward[start[i] :, i].sum()
             self._length[i] += counts[start[i] :, i].sum()
@@ -206,12 +213,13 @@ class SerialCollector:
         env = self.env.state()
         arrays |= {f"env.{key}": value for key, value in (env or {}).items()}
         begun = self._observation is not None
-        numbers = {"steps": self.steps, "rollouts": self.rollouts, "version": self.version}
+        numbers = {key: getattr(self, key) for key in ("steps", "rollouts", "version", "finished")}
         return arrays, numbers | {"begun": begun, "env_saved": env is not None}
 
     def load_state(self, arrays: dict[str, Any], numbers: dict[str, Any]) -> bool:
         """Restore. False: the environment's state could not be saved, so fresh episodes begin (from a stream of their own)."""
         self.steps, self.rollouts, self.version = numbers["steps"], numbers["rollouts"], numbers["version"]
+        self.finished = numbers["finished"]
         if not numbers["begun"]:
             return True
         if not numbers["env_saved"]:

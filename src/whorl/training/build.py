@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,10 +10,13 @@ import torch
 
 from whorl.agents.agent import Agent
 from whorl.buffers.rollout import RolloutBuffer
+from whorl.buffers.stream import StreamBuffer
 from whorl.collectors.serial import SerialCollector
+from whorl.collectors.stream import StreamCollector
 from whorl.envs.env import Env
 from whorl.envs.make import make_env
 from whorl.errors import BadInput
+from whorl.feeds import Stream
 from whorl.functional.streams import stream
 from whorl.training.catalog import agent_class, find
 from whorl.training.config import check
@@ -24,7 +28,7 @@ class Parts:
 
     env: Env
     agent: Agent
-    buffer: RolloutBuffer
+    buffer: RolloutBuffer | StreamBuffer
     collector: SerialCollector
 
 
@@ -36,6 +40,7 @@ def build(
     seed: int = 0,
     device: str = "cpu",
     compile: bool = False,
+    max_episode_steps: int | None = None,
 ) -> Parts:
     """Agent and environment by name (or an `Env`), with the preset of the pair where `config` and `num_envs` are not given.
 
@@ -55,13 +60,32 @@ def build(
         if num_envs < 1:
             raise BadInput(f"num_envs must be at least 1, got {num_envs}")
         config.feed.check(num_envs)
-        env = make_env(env, num_envs, seed=seed, device=_env_device(env, device))
+        env = environment(env, num_envs, seed, _env_device(env, device), max_episode_steps)
     config.feed.check(env.num_envs)
     learner = new_agent(agent, env, config, seed).to(device)
     learner.compiled = compile
-    whole = config.feed.unit == "episode"
-    collector = SerialCollector(env, learner.policy, config.feed.steps, seed=seed, whole_episodes=whole)
-    return Parts(env, learner, RolloutBuffer(config.feed, seed=seed), collector)
+    return assemble(learner, env, seed)
+
+
+def environment(id: str, num_envs: int, seed: int, device: str = "cpu", max_episode_steps: int | None = None) -> Env:
+    """`make_env`, with episodes of at most `max_episode_steps`: a longer limit is replaced, a shorter one stays."""
+    env = make_env(id, num_envs, seed=seed, device=device)
+    if max_episode_steps is None or (env.max_episode_steps or math.inf) <= max_episode_steps:
+        return env
+    env.close()
+    return make_env(id, num_envs, seed=seed, device=device, max_episode_steps=max_episode_steps)
+
+
+def assemble(agent: Agent, env: Env, seed: int = 0) -> Parts:
+    """An agent put together by hand, with the buffer and the collector that its feed asks for."""
+    feed = agent.config.feed
+    feed.check(env.num_envs)
+    if isinstance(feed, Stream):
+        collector: SerialCollector = StreamCollector(env, agent.policy, seed, "next.action" in agent.reads)
+        return Parts(env, agent, StreamBuffer(), collector)
+    whole = feed.unit == "episode"
+    collector = SerialCollector(env, agent.policy, feed.steps, seed=seed, whole_episodes=whole)
+    return Parts(env, agent, RolloutBuffer(feed, seed=seed), collector)
 
 
 def new_agent(agent: str, env: Env, config: Any, seed: int) -> Agent:

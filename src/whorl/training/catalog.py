@@ -17,7 +17,11 @@ AGENTS = {  # name -> (class, what it is). The file has the name of the agent
     "random": ("Random", "uniform actions, learns nothing"),
     "reinforce": ("REINFORCE", "whole-episode policy gradient with a baseline (Williams 1992)"),
     "a2c": ("A2C", "advantage actor-critic, synchronous (Mnih et al. 2016)"),
+    "a3c": ("A3C", "advantage actor-critic, asynchronous workers on shared weights (Mnih et al. 2016)"),
+    "td": ("TD", "TD(lambda): sarsa, Q-learning, true online, prediction; tables and tile coding (Sutton 1988)"),
     "ppo": ("PPO", "clipped surrogate, epochs of minibatches (Schulman et al. 2017)"),
+    "trpo": ("TRPO", "natural gradient inside a KL limit, with line search (Schulman et al. 2015)"),
+    "cem": ("CEM", "cross-entropy method: fit a normal over parameters to the best of a population (Szita and Lorincz 2006)"),
 }
 
 

@@ -51,7 +51,15 @@ BOUNDS = {  # lowest and highest value that makes sense; `check` also holds ever
     "value_clip_range": (0, inf),
     "value_weight": (0, inf),
     "kl_limit": (0, inf),
-    "max_grad_norm": (1e-6, inf),
+    "max_grad_norm": (0, inf),
+    "clip_value": (0, inf),
+    "epsilon": (0, 1),
+    "epsilon_decay": (0, 1),
+    "epsilon_min": (0, 1),
+    "temperature": (1e-6, inf),
+    "tilings": (1, inf),
+    "tiles": (1, inf),
+    "memory": (0, inf),
     "hidden": (1, inf),
 }
 
@@ -65,11 +73,11 @@ def check(config: Any) -> None:
             continue
         choices = typing.get_args(hint) if typing.get_origin(hint) is typing.Literal else ()
         numbers = value if isinstance(value, tuple) else (value,)
-        kind = int if hint == tuple[int, ...] else hint
+        kind = {tuple[int, ...]: int, tuple[float, ...]: float}.get(hint, hint)
         if choices and value not in choices:
             raise BadInput(f"{f.name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
-        if hint == tuple[int, ...] and not isinstance(value, tuple):
-            raise BadInput(f"{f.name} must be a tuple of whole numbers, got {value!r}")
+        if kind is not hint and not isinstance(value, tuple):
+            raise BadInput(f"{f.name} must be a tuple of {_WORDS[kind].split()[-1]}s, got {value!r}")
         if kind in (bool, int, float) and not all(_is(number, kind) for number in numbers):
             raise BadInput(f"{f.name} must be {_WORDS[kind]}, got {value!r}")
         low, high = BOUNDS.get(f.name, (-inf, inf))

@@ -11,8 +11,8 @@ Hook = Callable[[Any, Metrics], None]
 
 
 def train(agent: Agent, collector: Any, buffer: Any, total_steps: int, hooks: Iterable[Hook] = ()) -> None:
-    """Collect, learn and report until `total_steps` environment steps have been taken. Hooks run once a rollout, in order."""
-    if collector.steps >= total_steps:
+    """Collect, learn and report until `collector.done(total_steps)`. Hooks run once a rollout, in order."""
+    if collector.done(total_steps):
         return
     for rollout in collector:  # env -> collector -> rollout [T, N]
         buffer.add(agent.prepare(rollout))  # returns, advantages ... -> buffer
@@ -20,5 +20,5 @@ def train(agent: Agent, collector: Any, buffer: Any, total_steps: int, hooks: It
         collector.sync(agent.policy)  # -> policy
         for hook in hooks:
             hook(rollout, metrics)  # log, evaluate, checkpoint
-        if collector.steps >= total_steps:
+        if collector.done(total_steps):
             return

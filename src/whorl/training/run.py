@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import signal
 import time
-from collections import deque
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,12 @@ import numpy as np
 import torch
 
 from whorl.envs.env import Env
-from whorl.envs.make import as_env, make_env
+from whorl.envs.make import as_env
 from whorl.errors import BadInput
+from whorl.feeds import Stream
 from whorl.functional.streams import stream
-from whorl.training import checkpoint, folder, loop
-from whorl.training.build import build
+from whorl.training import checkpoint, folder, hogwild, loop
+from whorl.training.build import build, environment
 from whorl.training.catalog import find
 from whorl.training.config import override, to_json
 from whorl.training.curve import draw_curve
@@ -29,27 +31,40 @@ from whorl.training.loggers.jsonl import JsonLines
 from whorl.training.loggers.tensorboard import TensorBoard
 from whorl.training.process import StopSignals, threads_of_torch
 from whorl.training.trained import Settings, load, needs_no_object, read_settings
+from whorl.training.video import film
+from whorl.training.window import Window
 
-WINDOW = 100  # episodes that `rollout/ep_rew_mean` averages over
 KEEP = 5  # newest checkpoints that stay, beside `best`
 
 
 class Run:
     """One training run and its folder. `train`, `resume` and the command line make it; users read `agent`, `path` and evaluate."""
 
-    def __init__(self, path: Path, settings: Settings, config: Any, quiet: bool = False, env: Env | None = None):
+    def __init__(
+        self,
+        path: Path,
+        settings: Settings,
+        config: Any,
+        quiet: bool = False,
+        env: Env | None = None,
+        loggers: Sequence = (),
+    ):
         s = settings
         self.path, self.settings, self.config = path, settings, config
         self.seconds = 0.0  # of the training loop in this process, learning included
         with threads_of_torch(s.threads):  # initial weights come from a QR decomposition, whose bits depend on them too
-            self.parts = build(s.agent, env or s.env, config, s.num_envs, s.seed, s.device, s.compile)
+            self.parts = build(
+                s.agent, env or s.env, config, s.num_envs, s.seed, s.device, s.compile, s.max_episode_steps
+            )
         self.agent = self.parts.agent
+        self.parts.collector.most_episodes = s.total_episodes or math.inf
+        self._loop = _loop_of(self.agent, self.parts.collector)
         self._started, self._first_step = 0.0, 0
         self._best, self._best_step = -np.inf, 0
         self._due: dict[str, int] = {}
-        self._recent: deque[tuple[float, int]] = deque(maxlen=WINDOW)
+        self.window = Window(s.window)  # sliding statistics of the training episodes
         self._stop = StopSignals()
-        self._quiet = quiet
+        self._quiet, self._loggers = quiet, loggers
         self._eval_env: Env | None = None
         self._user_env = env
 
@@ -73,7 +88,8 @@ class Run:
         seed = stream(self.settings.seed, "final evaluation") if seed is None else seed
         n = eval_envs(episodes, self.parts.env.origin)
         if self._eval_env is None or self._eval_env.num_envs != n:
-            self._eval_env = make_env(self.settings.env, n, seed=seed)
+            limit = self.settings.max_episode_steps
+            self._eval_env = environment(self.settings.env, n, seed, max_episode_steps=limit)
         return evaluate(self.agent.policy, self._eval_env, episodes, seed)
 
     # -- the run -----------------------------------------------------------------------------------------------------
@@ -88,6 +104,7 @@ class Run:
                     EpisodesCsv(self.path / "episodes.csv"),
                     TensorBoard(self.path / "tb"),
                     Console(self.settings.total_steps, quiet=self._quiet),
+                    *self._loggers,
                 ]
             )
             with self.logs:
@@ -120,30 +137,33 @@ class Run:
             every = getattr(s, f"{name}_every")
             self._due[name] = (c.steps // every + 1) * every if every else 2**62
         with StopSignals() as self._stop:
-            loop.train(self.agent, c, self.parts.buffer, s.total_steps, [self._log, self._evaluate, self._checkpoint])
+            hooks = [self._log, self._evaluate, self._film, self._checkpoint]
+            self._loop(self.agent, c, self.parts.buffer, s.total_steps, hooks)
         self.seconds = time.monotonic() - self._started
 
     def _is_due(self, name: str) -> bool:
         """Every K steps, and at the end."""
         every = getattr(self.settings, f"{name}_every")
-        if not every or (self.steps < self._due[name] and self.steps < self.settings.total_steps):
+        if not every or (self.steps < self._due[name] and not self.parts.collector.done(self.settings.total_steps)):
             return False
         self._due[name] = (self.steps // every + 1) * every
         return True
 
     def _log(self, rollout: Any, metrics: dict) -> None:
         episodes = self.parts.collector.episodes
-        self._recent.extend((e.ret, e.length) for e in episodes)
-        self.logs.add(episodes)
+        if episodes:
+            for episode in episodes:
+                self.window.add(episode.ret, episode.length)
+            self.logs.add(episodes)
         if not self._is_due("log"):
             return
         rows = {
             "time/total_timesteps": self.steps,
             "time/fps": (self.steps - self._first_step) / (time.monotonic() - self._started),
         }
-        if self._recent:
-            rows["rollout/ep_rew_mean"] = float(np.mean([r for r, _ in self._recent]))
-            rows["rollout/ep_len_mean"] = float(np.mean([n for _, n in self._recent]))
+        if len(self.window):
+            rows["rollout/ep_rew_mean"], rows["rollout/ep_rew_std"] = self.window.mean, self.window.std
+            rows["rollout/ep_len_mean"] = self.window.mean_length
         self.logs.log(self.steps, rows | {f"train/{key}": float(value) for key, value in metrics.items()})
 
     def _evaluate(self, rollout: Any, metrics: dict) -> None:
@@ -158,6 +178,14 @@ class Run:
             self._best, self._best_step = result["mean"], self.steps
             if self.settings.checkpoint_every:
                 checkpoint.mark(self.checkpoints, "best", self._save())
+
+    def _film(self, rollout: Any, metrics: dict) -> None:
+        """The policy as it is now, whenever another `video_every` episodes are over."""
+        every, finished = self.settings.video_every, self.parts.collector.finished
+        if every and finished // every > (finished - len(self.parts.collector.episodes)) // every:
+            file = self.path / "video" / f"episode_{finished // every * every:06d}.gif"
+            limit = self.settings.max_episode_steps or 10_000
+            film(self.agent.policy, self.settings.env, file, stream(self.settings.seed, "video", finished), limit)
 
     def _checkpoint(self, rollout: Any, metrics: dict) -> None:
         stop = self._stop.number
@@ -186,7 +214,7 @@ class Run:
             "buffer": self.parts.buffer.state(),
             "optimizers": groups,
             "best": None if self._best == -np.inf else [self._best, self._best_step],
-            "recent": [list(pair) for pair in self._recent],
+            "window": self.window.state(),
             "logs": self.logs.position(),
         }
         path = checkpoint.save(self.checkpoints, self.steps, tensors, state)
@@ -220,7 +248,7 @@ class Run:
             else:
                 self.logs.message(f"the best checkpoint, {best.name}, is gone: the best from here on is kept")
                 self._best = -np.inf
-        self._recent.extend((ret, length) for ret, length in state["recent"])
+        self.window.load_state(state["window"])
         self.logs.rewind(state["logs"])
         self.logs.message(f"resumed {self.path} at {self.steps:,} steps from {path.name}")
         if not exact:
@@ -231,7 +259,9 @@ class Run:
     def _finish(self) -> None:
         """eval.json of the best and of the last policy on fresh episodes, and the curve."""
         s = self.settings
-        result: dict[str, Any] = {"steps": s.total_steps}
+        c = self.parts.collector
+        result: dict[str, Any] = {"steps": min(c.steps, s.total_steps)}
+        result["episodes"] = c.finished
         if s.eval_every and self._user_env is None:
             seed = stream(s.seed, "final evaluation")
             result["last"] = self.evaluate(s.eval_episodes).summary()
@@ -260,15 +290,24 @@ def train(
     eval_episodes: int = 100,
     checkpoint_every: int | None = None,
     log_every: int = 2000,
+    total_episodes: int | None = None,
+    max_episode_steps: int | None = None,
+    window: int = 100,
+    video_every: int = 0,
     quiet: bool = False,
+    loggers: Sequence = (),
     **agent_fields: Any,
 ) -> Run:
     """Train `agent` in `env` and return the finished run. What is not given comes from the preset of the pair.
 
     env: an id, or an object of yours: `Env`, `gymnasium.Env`, `VectorEnv`, or a callable that makes a `gymnasium.Env`. With an
     object there is no evaluation, and it is yours to close.
+    loggers: of your own, beside the run's (see training/loggers).
     agent_fields: fields of the agent's config, `learning_rate=1e-3`. A preset that anneals over its own run anneals over yours.
     threads: of torch; one is fastest for small networks, more help convolutions.
+    total_episodes: stop when so many have finished, if total_steps are not over before.
+    max_episode_steps: a time limit, where the environment has none or a longer one.
+    window: episodes that the sliding statistics are over. video_every [episodes]: record the policy into the run's video folder.
     eval_every, checkpoint_every [environment steps]: a twentieth of the run by default; 0 switches off.
     Raises BadInput or Incompatible before anything is written.
     """
@@ -280,11 +319,17 @@ def train(
     if whole and getattr(config, "anneal_steps", 0) == preset.total_steps:
         config = override(config, {"anneal_steps": total})
     config = override(config, agent_fields)
+    if own is not None and (video_every or max_episode_steps):
+        raise BadInput(
+            "an environment object cannot be copied or changed: pass an id for video_every and max_episode_steps"
+        )
     if own is not None and eval_every:
         raise BadInput("an environment object cannot be copied for evaluation: pass an id, or leave eval_every out")
     for option, value, least in (
         ("total_steps", total, 1), ("eval_every", eval_every, 0), ("checkpoint_every", checkpoint_every, 0),
         ("eval_episodes", eval_episodes, 1), ("log_every", log_every, 1), ("seed", seed, 0), ("threads", threads, 1),
+        ("total_episodes", total_episodes, 1), ("max_episode_steps", max_episode_steps, 1), ("window", window, 1),
+        ("video_every", video_every, 0),
     ):  # fmt: skip
         if value is not None and value < least:
             raise BadInput(f"{option} must be at least {least}, got {value}")
@@ -304,10 +349,14 @@ def train(
         eval_episodes=eval_episodes,
         checkpoint_every=often if checkpoint_every is None else checkpoint_every,
         log_every=log_every,
+        total_episodes=total_episodes,
+        max_episode_steps=max_episode_steps,
+        window=window,
+        video_every=video_every,
     )
     if own is not None:
         settings = dataclasses.replace(settings, num_envs=own.num_envs if num_envs is None else num_envs)
-    run = Run(Path(), settings, config, quiet, own)
+    run = Run(Path(), settings, config, quiet, own, loggers)
     run.path = folder.create(Path(runs), settings.env, agent, seed, name)
     run._write_config()
     folder.write_json(run.path / "meta.json", folder.meta())
@@ -315,7 +364,9 @@ def train(
     return run.start()
 
 
-def resume(path: str | Path, total_steps: int | None = None, quiet: bool = False, env: Any = None) -> Run:
+def resume(
+    path: str | Path, total_steps: int | None = None, quiet: bool = False, env: Any = None, loggers: Sequence = ()
+) -> Run:
     """Go on with a run that was killed or stopped, or train a finished one further with more `total_steps`.
 
     env: only for a run that was trained on an environment object: such an object.
@@ -325,12 +376,15 @@ def resume(path: str | Path, total_steps: int | None = None, quiet: bool = False
     path = folder.open_run(path)
     with folder.lock(path):
         settings, config = read_settings(path)
-        done = folder.read_json(path / "eval.json")["steps"] if (path / "eval.json").exists() else 0
+        result = folder.read_json(path / "eval.json") if (path / "eval.json").exists() else {"steps": 0, "episodes": 0}
+        done, over = result["steps"], result["episodes"] >= (settings.total_episodes or math.inf)
         total = settings.total_steps if total_steps is None else total_steps
         if total < settings.total_steps:
             raise BadInput(
                 f"{path} was started for {settings.total_steps:,} steps and cannot be shortened to {total:,}"
             )
+        if over:
+            raise BadInput(f"{path} is finished: it was started for {settings.total_episodes:,} episodes")
         if total <= done:
             more = f"whorl resume {path} --total-steps {2 * total}"
             raise BadInput(f"{path} is finished at {done:,} steps; give more: {more}")
@@ -338,8 +392,21 @@ def resume(path: str | Path, total_steps: int | None = None, quiet: bool = False
         if env is None:
             needs_no_object(path, settings)
         own = None if env is None else as_env(env, settings.num_envs, settings.seed)
-        run = Run(path, dataclasses.replace(settings, total_steps=total), config, quiet, own)
+        run = Run(path, dataclasses.replace(settings, total_steps=total), config, quiet, own, loggers)
     return run.start(resume=True)
+
+
+def _loop_of(agent: Any, collector: Any) -> Callable:
+    """What runs the loop: the ordinary one, worker processes, or one compiled loop. They have the same arguments."""
+    if hasattr(agent.config, "workers"):
+        hogwild.check(agent, collector)
+        return hogwild.train
+    if isinstance(agent.config.feed, Stream) and agent.compiled:
+        from whorl.training import compiled_td
+
+        compiled_td.check(agent, collector)
+        return compiled_td.train
+    return loop.train
 
 
 def _check_annealing(config: Any, total: int) -> None:

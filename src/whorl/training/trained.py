@@ -11,11 +11,11 @@ import torch
 from gymnasium.spaces import Box
 
 from whorl.envs.env import Env
-from whorl.envs.make import as_env, make_env
+from whorl.envs.make import as_env
 from whorl.errors import BadInput
 from whorl.spaces import leaves, zeros
 from whorl.training import checkpoint, folder
-from whorl.training.build import new_agent
+from whorl.training.build import environment, new_agent
 from whorl.training.catalog import agent_class
 from whorl.training.config import from_json
 from whorl.training.evaluate import Evaluation, eval_envs, evaluate
@@ -38,6 +38,10 @@ class Settings:
     eval_episodes: int
     checkpoint_every: int  # 0 = never
     log_every: int
+    total_episodes: int | None = None  # stop after so many, too
+    max_episode_steps: int | None = None  # a time limit shorter than the environment's own
+    window: int = 100  # episodes that the sliding statistics are over
+    video_every: int = 0  # episodes between two videos of the policy; 0 = none
 
 
 class Trained:
@@ -45,7 +49,7 @@ class Trained:
 
     def __init__(self, path: Path, settings: Settings, config: Any, which: str | int, env: Env | None = None):
         self.path, self.settings = path, settings
-        self.env = env if env is not None else make_env(needs_no_object(path, settings), 1, seed=settings.seed)
+        self.env = env if env is not None else environment(needs_no_object(path, settings), 1, settings.seed)
         self.policy = new_agent(settings.agent, self.env, config, settings.seed).policy.eval()
         tensors, self.state = checkpoint.load(checkpoint.find(path / "checkpoints", which))
         self.policy.load_state_dict(tensors["policy"])
@@ -74,7 +78,8 @@ class Trained:
     def evaluate(self, episodes: int = 100, seed: int = 1_000_000) -> Evaluation:
         """Greedily, over whole episodes of the environment it was trained in."""
         needs_no_object(self.path, self.settings)
-        env = make_env(self.settings.env, eval_envs(episodes, self.env.origin), seed=seed)
+        n, limit = eval_envs(episodes, self.env.origin), self.settings.max_episode_steps
+        env = environment(self.settings.env, n, seed, max_episode_steps=limit)
         return evaluate(self.policy, env, episodes, seed)
 
 

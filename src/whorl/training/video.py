@@ -12,20 +12,25 @@ from whorl.envs.env import Env
 from whorl.envs.make import make_env
 from whorl.errors import BadInput
 from whorl.functional.streams import stream
+from whorl.policies.policy import Policy
 from whorl.training.trained import Trained
 
 MAX_FRAMES = 250  # of a GIF: longer episodes skip frames
 
 
 def record(trained: Trained, file: Path, seed: int = 0, max_steps: int = 10_000) -> tuple[float, int]:
-    """Play one episode and write it to `file` (.gif or .mp4); returns its return and length.
+    """`film` of a trained policy in its environment."""
+    return film(trained.policy, trained.settings.env, file, seed, trained.settings.max_episode_steps or max_steps)
 
-    Raises BadInput when the environment has no picture or the ending is neither.
+
+def film(policy: Policy, env_id: str, file: Path, seed: int = 0, max_steps: int = 10_000) -> tuple[float, int]:
+    """Play one greedy episode (at most `max_steps` of it) and write it to `file` (.gif or .mp4); returns its return and length.
+
+    It has an environment and random streams of its own. Raises BadInput when the environment has no picture or the ending is neither.
     """
     if file.suffix not in (".gif", ".mp4"):
         raise BadInput(f"a video ends in .gif or .mp4, got {file}")
-    env = _drawable(trained.settings.env, seed)
-    policy, frames, total, steps = trained.policy, [], 0.0, 0
+    env, frames, total, steps = _drawable(env_id, seed), [], 0.0, 0
     actor, carry, is_first = policy.actor(1), policy.initial(1), np.ones(1, bool)
     generator = torch.Generator().manual_seed(stream(seed, "video"))
     observation = env.reset(seed)

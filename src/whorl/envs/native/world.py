@@ -64,6 +64,25 @@ def clip(x, low, high):
     return low if x < low else high if x > high else x
 
 
+@register_jitable
+def advance(dynamics, state, action, i, clock, settings):
+    """One step of environment i, whose state is the row `state`: (reward float32, terminated, truncated)."""
+    chance = uniform(stream(settings[SEED], i, clock[i, EPISODE]), len(state) + clock[i, ELAPSED])
+    clock[i, ELAPSED] += 1
+    reward, terminated = dynamics(state, action, chance)
+    return np.float32(reward), terminated, clock[i, ELAPSED] >= settings[LIMIT]
+
+
+@register_jitable
+def begin(state, i, clock, settings, start):
+    """The next episode of environment i, whose state is the row `state`."""
+    clock[i, EPISODE] += 1
+    clock[i, ELAPSED] = 0
+    key = stream(settings[SEED], i, clock[i, EPISODE])
+    for k in range(len(state)):
+        state[k] = start[0, k] + (start[1, k] - start[0, k]) * uniform(key, k)
+
+
 @cache
 def compiled(dynamics: Callable, observe: Callable) -> Callable:
     """The loop over N environments, compiled around one world's functions (see `World`)."""
@@ -79,20 +98,12 @@ def compiled(dynamics: Callable, observe: Callable) -> Callable:
         for i in range(len(state)):
             ended = task == RESET
             if task == STEP:
-                key = stream(settings[SEED], i, clock[i, EPISODE])
-                chance = uniform(key, state.shape[1] + clock[i, ELAPSED])
-                clock[i, ELAPSED] += 1
-                reward[i], flags[0, i] = dynamics(state[i], action[i], chance)
-                flags[1, i] = clock[i, ELAPSED] >= settings[LIMIT]
+                reward[i], flags[0, i], flags[1, i] = advance(dynamics, state[i], action[i], i, clock, settings)
                 ended = flags[0, i] or flags[1, i]
                 observe(state[i], successor[i])
             if ended:
                 any_ended = 1
-                clock[i, EPISODE] += 1
-                clock[i, ELAPSED] = 0
-                key = stream(settings[SEED], i, clock[i, EPISODE])
-                for k in range(state.shape[1]):
-                    state[i, k] = start[0, k] + (start[1, k] - start[0, k]) * uniform(key, k)
+                begin(state[i], i, clock, settings, start)
             observe(state[i], observation[i])
         return any_ended
 

@@ -1,0 +1,186 @@
+"""Acting on action values: the best action, but for exploration."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from numba.extending import register_jitable
+from torch import Generator, Tensor, nn
+
+from whorl.errors import Incompatible
+from whorl.functional.kernels.cached import cached
+from whorl.nets import tile_coding
+from whorl.nets.linear_q import LinearQ
+from whorl.nets.normalizer import NoNormalizer
+from whorl.nets.tile_coding import code
+from whorl.policies.policy import Actor, Policy
+from whorl.spaces import describe
+
+EPSILON_GREEDY, SOFTMAX = 0, 1
+KIND, EPSILON, TEMPERATURE = 0, 1, 2  # entries of `exploration`
+
+
+class Greedy(Policy):
+    """The first action with the largest q(observation) [..., A]; `q` is any module, or LinearQ, which acts compiled.
+
+    epsilon_greedy: with probability epsilon a uniform action instead (which may be the best one). softmax: probabilities
+    exp(q / temperature) / sum. Masked actions are never taken. Raises Incompatible for actions that are not Discrete.
+    """
+
+    exploration: Tensor
+
+    def __init__(
+        self,
+        q: nn.Module,
+        action_space: spaces.Space,
+        exploration: Literal["epsilon_greedy", "softmax"] = "epsilon_greedy",
+        epsilon: float = 0.1,
+        temperature: float = 1.0,
+    ):
+        super().__init__()
+        self.normalizer = NoNormalizer()
+        self.q, self.actions = q, discrete(action_space)
+        kind = SOFTMAX if exploration == "softmax" else EPSILON_GREEDY
+        # agents anneal epsilon in place; an array, because compiled code reads it
+        self.register_buffer("exploration", torch.tensor([kind, epsilon, temperature], dtype=torch.float64))
+
+    def noise(self, shape: tuple[int, ...], generator: Generator) -> Tensor:
+        """Uniform [*shape, 2]: whether to explore, and which action. Zeros where nothing is ever drawn."""
+        kind, epsilon, _ = self.exploration.tolist()
+        if kind == EPSILON_GREEDY and epsilon == 0:
+            return torch.zeros(2, dtype=torch.float64, device=generator.device).expand(*shape, 2)
+        return torch.rand(*shape, 2, dtype=torch.float64, device=generator.device, generator=generator)
+
+    def encode(self, batch: Any) -> Tensor:
+        return self.q(batch["observation"])
+
+    def probabilities(self, q: Tensor, action_mask: Tensor | None = None) -> Tensor:
+        """pi(a|s) [..., A] for values q [..., A]."""
+        kind, epsilon, temperature = self.exploration.to(q.dtype)
+        allowed = torch.ones_like(q, dtype=torch.bool) if action_mask is None else action_mask
+        q = torch.where(allowed, q, -torch.inf)
+        if int(kind) == SOFTMAX:
+            return (q / temperature).softmax(-1)
+        best = nn.functional.one_hot(q.argmax(-1), q.shape[-1])
+        return (1 - epsilon) * best + epsilon * allowed / allowed.sum(-1, keepdim=True)
+
+    def act(self, observation, carry, is_first, noise, action_mask=None):
+        q = self.encode({"observation": observation})
+        allowed = torch.ones_like(q, dtype=torch.bool) if action_mask is None else action_mask
+        best = torch.where(allowed, q, -torch.inf).argmax(-1)
+        if noise is None:
+            return {"action": best}, carry
+        explore, which = noise.unbind(-1)
+        if int(self.exploration[KIND]) == SOFTMAX:
+            share = self.probabilities(q, action_mask)
+        else:
+            share = allowed / allowed.sum(-1, keepdim=True)
+        below = (share.cumsum(-1) <= which.unsqueeze(-1)).sum(-1)  # actions whose share of [0, 1) lies under `which`
+        last = allowed.shape[-1] - 1 - allowed.flip(-1).int().argmax(-1)
+        drawn = torch.minimum(below, last)
+        if int(self.exploration[KIND]) == SOFTMAX:
+            return {"action": drawn}, carry
+        return {"action": torch.where(explore < self.exploration[EPSILON], drawn, best)}, carry
+
+    def actor(self, num_envs: int) -> Actor:
+        """Linear values on the CPU act compiled, equal to `act` but for rounding."""
+        linear = isinstance(self.q, LinearQ) and self.q.weight.device.type == "cpu"
+        return _compiled_actor(self, num_envs) if linear else super().actor(num_envs)
+
+
+def discrete(action_space: spaces.Space) -> int:
+    """The number of actions. Raises Incompatible unless the space is Discrete."""
+    if not isinstance(action_space, spaces.Discrete):
+        raise Incompatible(
+            f"action values need Discrete actions, got {describe(action_space)}; use an agent with a continuous policy"
+        )
+    return int(action_space.n)
+
+
+@register_jitable(forceinline=True)
+def probabilities(q, allowed, exploration, out):
+    """`Greedy.probabilities` of one row, compiled: writes `out` [A] and returns the best action, the first of equals."""
+    best, count = -1, 0
+    for a in range(len(q)):
+        if allowed[a]:
+            count += 1
+            if best < 0 or q[a] > q[best]:
+                best = a
+    if exploration[KIND] == SOFTMAX:
+        total = 0.0
+        for a in range(len(q)):
+            out[a] = np.exp((q[a] - q[best]) / exploration[TEMPERATURE]) if allowed[a] else 0.0
+            total += out[a]
+        for a in range(len(q)):
+            out[a] /= total
+    else:
+        for a in range(len(q)):
+            out[a] = exploration[EPSILON] / count if allowed[a] else 0.0
+        out[best] += 1.0 - exploration[EPSILON]
+    return best
+
+
+@register_jitable(forceinline=True)
+def choose(q, allowed, exploration, explore, which, scratch):
+    """The action for values q [A] of one row and two uniform numbers; `scratch` [A]."""
+    best, count = -1, 0
+    for a in range(len(q)):
+        if allowed[a]:
+            count += 1
+            if best < 0 or q[a] > q[best]:
+                best = a
+    softmax = exploration[KIND] == SOFTMAX
+    if not softmax and explore >= exploration[EPSILON]:
+        return best
+    if softmax:
+        probabilities(q, allowed, exploration, scratch)
+    below, last = 0.0, best
+    for a in range(len(q)):
+        if allowed[a]:
+            last = a
+            below += scratch[a] if softmax else 1.0 / count
+            if which < below:
+                return a
+    return last
+
+
+@cached(tile_coding)
+def _act(observation, kind, table, slots, weight, exploration, noise, allowed, index, value, key, q, scratch, action):
+    for i in range(len(observation)):
+        code(kind, observation[i], table, slots, index, value, key)
+        for a in range(len(q)):
+            total = 0.0
+            for k in range(len(index)):
+                total += value[k] * weight[a, index[k]]
+            q[a] = total
+        action[i] = choose(q, allowed[i], exploration, noise[i, 0], noise[i, 1], scratch)
+
+
+def _compiled_actor(policy: Greedy, num_envs: int) -> Actor:
+    q: Any = policy.q
+    coder = (q.features.kind, q.features.table.numpy(), q.features.slots)
+    weight, exploration = q.weight.numpy(), policy.exploration.numpy()
+    greedy, nothing = np.array([EPSILON_GREEDY, 0.0, 1.0]), np.zeros((num_envs, 2))
+    every = np.ones((num_envs, policy.actions), bool)
+    scratch = (*row_of(q.features), np.zeros(policy.actions), np.zeros(policy.actions))
+    action = np.zeros(num_envs, np.int64)
+    decided = {"action": action}
+
+    def act(observation, carry, is_first, noise, action_mask=None):
+        allowed = every if action_mask is None else action_mask
+        rates, numbers = (greedy, nothing) if noise is None else (exploration, noise)
+        _act(observation.reshape(num_envs, -1), *coder, weight, rates, numbers, allowed, *scratch, action)
+        return decided, carry
+
+    return act
+
+
+def row_of(features: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(index [active], value [active], key [tilings]) for `code` to write into; what it leaves alone stands there already."""
+    index, value = np.arange(features.active), np.ones(features.active)
+    if features.bias:
+        index[-1] = features.size - 1
+    return index, value, np.zeros(features.active - features.bias, np.int64)

@@ -1,0 +1,293 @@
+"""A sweep: every setting of a grid with every seed, each run a process of its own. The run folders are its memory."""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from whorl.errors import BadInput, WhorlError
+from whorl.training import folder, grid, sweep_table
+from whorl.training.build import build
+from whorl.training.catalog import find
+from whorl.training.config import override
+from whorl.training.process import StopSignals
+from whorl.training.run import _check_annealing, resume, train
+
+POLL = 0.05  # seconds between two looks at the processes
+
+
+@dataclass(eq=False)
+class Job:
+    """One run: a setting and a seed. Its state is its folder: none, begun (`config.json`), finished (`eval.json`)."""
+
+    sweep: Path
+    name: str  # of the run folder
+    setting: grid.Setting
+    seed: int
+    process: subprocess.Popen | None = None
+
+    @property
+    def path(self) -> Path | None:
+        return next(self.sweep.glob(f"*/*/{self.name}"), None)
+
+    @property
+    def finished(self) -> bool:
+        return self.path is not None and (self.path / "eval.json").exists()
+
+    def __str__(self) -> str:
+        return f"{grid.describe(self.setting)}, seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep that is through. `failed`: the runs without a result, and their last words."""
+
+    path: Path
+    rows: list[sweep_table.Row]  # best setting first
+    runs: int
+    failed: dict[str, str] = field(default_factory=dict)
+
+
+def sweep(
+    agent: str,
+    env: str,
+    values: dict[str, list],
+    *,
+    seeds: int = 5,
+    jobs: int | None = None,
+    total_steps: int | None = None,
+    num_envs: int | None = None,
+    eval_episodes: int = 100,
+    runs: str | Path = "runs",
+    name: str | None = None,
+) -> Sweep:
+    """Train `agent` in `env` with every combination of `values` and the seeds 0 .. seeds - 1, `jobs` at a time.
+
+    values: field -> its values; fields of the agent's config (`feed.steps` for a nested one), num_envs and total_steps.
+    jobs: processes at a time, each on one thread; by default as many as this process has cores.
+    total_steps, num_envs: of every run that the grid does not say otherwise; by default those of the pair's preset.
+    name: of the folder `runs/sweeps/<name>`; by default agent, environment and a digest of everything that makes the sweep.
+
+    The same call goes on where an earlier one was stopped or killed: finished runs stay, begun ones are resumed from their
+    last checkpoint. Progress goes to stderr. Raises BadInput or Incompatible before anything runs or is written; SystemExit
+    when a signal stopped it.
+    """
+    for option, value in (("seeds", seeds), ("jobs", jobs), ("eval_episodes", eval_episodes)):
+        if value is not None and value < 1:
+            raise BadInput(f"{option} must be at least 1, got {value}")
+    preset = find(agent, env)
+    grid.check(values, preset.config)
+    fixed: dict[str, Any] = {
+        "total_steps": preset.total_steps if total_steps is None else total_steps,
+        "num_envs": preset.num_envs if num_envs is None else num_envs,
+    }
+    for option, given in (("total_steps", total_steps), ("num_envs", num_envs)):
+        if option in values:
+            if given is not None:
+                raise BadInput(f"{option} is given twice: once for all runs and once in the grid")
+            del fixed[option]
+    combinations = grid.settings(values)
+    for setting in combinations:
+        _check_setting(agent, env, fixed | setting)
+    plan = {"agent": agent, "env": env, "grid": values, "seeds": seeds, "eval_episodes": eval_episodes, **fixed}
+    plan = json.loads(json.dumps(plan))
+    digest = sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()[:8]
+    name = folder.check_name(f"{agent}_{env.replace('/', '_')}_{digest}" if name is None else name, "the sweep name")
+    path = Path(runs) / "sweeps" / name
+    _refuse_another_plan(path, plan)
+    folder.make(path)
+    with _lock(path) as lock:
+        _refuse_another_plan(path, plan)
+        if not (path / "sweep.json").exists():
+            folder.write_json(path / "sweep.json", plan | {"meta": folder.meta()})
+        work = [
+            Job(path, f"{number:03d}_s{seed}", setting, seed)
+            for seed in range(seeds)  # outside: the first seed of every setting comes before the second of any
+            for number, setting in enumerate(combinations)
+        ]
+        failed = _Queue(path, plan, fixed, lock).run(work, jobs or _cores())
+        done = {job: job.path for job in work if job.finished}
+        runs_of = [[path for job, path in done.items() if job.setting is setting and path] for setting in combinations]
+        rows = sweep_table.table([*zip(combinations, runs_of)])
+        sweep_table.write_csv(path / "table.csv", rows)
+        sweep_table.draw(path / "table.png", rows, f"{agent} on {env}, {seeds} seeds")
+    return Sweep(path, rows, len(work), failed)
+
+
+def _cores() -> int:
+    """That this process may use; of the machine where the system does not tell."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _check_setting(agent: str, env: str, setting: grid.Setting) -> None:
+    """Raises what `train` would raise before it writes anything."""
+    fields = grid.nested(setting)
+    total, num_envs = fields.pop("total_steps"), fields.pop("num_envs")
+    if total < 1:
+        raise BadInput(f"total_steps must be at least 1, got {total}")
+    preset = find(agent, env)
+    config = preset.config
+    if getattr(config, "anneal_steps", 0) == preset.total_steps:  # it anneals over the whole run
+        config = override(config, {"anneal_steps": total})
+    config = override(config, fields)
+    _check_annealing(config, total)
+    build(agent, env, config, num_envs).env.close()
+
+
+def _refuse_another_plan(path: Path, plan: dict[str, Any]) -> None:
+    if not (path / "sweep.json").exists():
+        return
+    begun = folder.read_json(path / "sweep.json")
+    for key in sorted((plan.keys() | begun.keys()) - {"meta"}):
+        if plan.get(key) != begun.get(key):
+            raise BadInput(
+                f"{path} was begun with {key} = {begun.get(key)}, now it is {plan.get(key)}: "
+                "repeat the command as it was to go on, or give the new sweep another --name"
+            )
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[int]:
+    """Holds the sweep's folder; the runs inherit the descriptor, so it stays held until the last of them is gone.
+
+    Raises BadInput while another sweep, or a run that one left behind, is at work in it.
+    """
+    with open(path / ".lock", "a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BadInput(
+                f"{path} is in use: another sweep is at work in it. Wait until it ends, or stop it"
+            ) from None
+        yield file.fileno()
+
+
+class _Queue:
+    """The processes of a sweep: at most so many at a time, none of them twice."""
+
+    def __init__(self, path: Path, plan: dict[str, Any], fixed: dict[str, Any], lock: int):
+        self.path, self.plan, self.fixed, self.lock = path, plan, fixed, lock
+        self.running: list[Job] = []
+        self.failed: dict[str, str] = {}
+
+    def run(self, work: list[Job], slots: int) -> dict[str, str]:
+        """All that is not finished yet; returns the failures. Raises SystemExit after a signal, when every run has saved."""
+        waiting = [job for job in work if not job.finished]
+        total, done = len(work), len(work) - len(waiting)
+        _say(f"sweep: {self.path}: {total} runs, {done} finished before, {min(slots, total)} at a time")
+        (self.path / "logs").mkdir(exist_ok=True)
+        stopping = False
+        try:
+            with StopSignals() as stop:
+                while self.running or (waiting and not stop.number):
+                    while waiting and len(self.running) < slots and not stop.number:
+                        self._start(waiting.pop(0))
+                    if stop.number and not stopping:
+                        stopping = True
+                        for job in self.running:
+                            job.process.terminate()  # type: ignore[union-attr]
+                    for job in [job for job in self.running if job.process.poll() is not None]:  # type: ignore[union-attr]
+                        self.running.remove(job)
+                        if job.finished or not stopping:
+                            done += 1
+                            _say(f"[{done}/{total}] {job}: {self._outcome(job)}")
+                    _count(f"{len(self.running)} running, {len(waiting)} waiting, {done} of {total} done")
+                    time.sleep(POLL)
+        finally:  # a second signal, or an error of ours: nothing is left behind
+            for job in self.running:
+                job.process.kill()  # type: ignore[union-attr]
+                job.process.wait()  # type: ignore[union-attr]
+        if stop.number:
+            left = sum(not job.finished for job in work)
+            name = signal.Signals(stop.number).name
+            _say(f"stopped by {name} with {left} of {total} runs to go; the same command goes on")
+            raise SystemExit(128 + stop.number)
+        return self.failed
+
+    def _start(self, job: Job) -> None:
+        path, plan = job.path, self.plan
+        if path is not None and not (path / "config.json").exists():  # killed before the first file was complete
+            for litter in path.glob(f"{folder.TEMPORARY}*"):
+                litter.unlink()
+            path.rmdir()
+            path = None
+        request: dict[str, Any] = {"parent": os.getpid()}
+        if path is not None:
+            request["resume"] = str(path)
+        else:
+            fields = grid.nested(self.fixed | job.setting)
+            request["train"] = fields | {"agent": plan["agent"], "env": plan["env"], "seed": job.seed, "name": job.name}
+            request["train"] |= {"runs": str(self.path), "eval_episodes": plan["eval_episodes"]}
+        with open(self._log(job), "ab") as log:
+            job.process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "whorl.training.sweep", json.dumps(request)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=os.environ | {"OMP_NUM_THREADS": "1"},
+                pass_fds=(self.lock,),
+                start_new_session=True,  # Ctrl-C comes to the sweep alone, which tells its runs
+            )
+        self.running.append(job)
+
+    def _outcome(self, job: Job) -> str:
+        code = job.process.returncode  # type: ignore[union-attr]
+        if job.finished and code == 0:
+            return f"best mean {folder.read_json(job.path / 'eval.json')['best']['mean']:.1f}"  # type: ignore[operator]
+        lines = self._log(job).read_text(errors="replace").strip().splitlines()
+        why = f"killed by {signal.Signals(-code).name}" if code < 0 else lines[-1] if lines else f"exit code {code}"
+        self.failed[str(job)] = why
+        return f"FAILED: {why} ({self._log(job)})"
+
+    def _log(self, job: Job) -> Path:
+        return self.path / "logs" / f"{job.name}.txt"
+
+
+def _say(line: str) -> None:
+    print(f"\r\x1b[K{line}" if sys.stderr.isatty() else line, file=sys.stderr, flush=True)
+
+
+def _count(line: str) -> None:
+    if sys.stderr.isatty():
+        print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
+
+
+# ---------------------------------------------------------------------------------------------- one run, in its process
+
+
+def _run_one(request: dict[str, Any]) -> None:
+    _die_with(request["parent"])
+    try:
+        if "resume" in request:
+            resume(request["resume"], quiet=True)
+        else:
+            train(**request["train"], quiet=True)
+    except WhorlError as error:
+        print(f"whorl: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+def _die_with(parent: int) -> None:
+    """The kernel kills this process when its parent ends, however that dies. Linux only: elsewhere a run that a killed
+    sweep left behind goes on to its end and holds the sweep's lock so long."""
+    if sys.platform == "linux":
+        PR_SET_PDEATHSIG = 1
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it was gone before that
+        sys.exit(f"whorl: the sweep, process {parent}, is gone")
+
+
+if __name__ == "__main__":
+    _run_one(json.loads(sys.argv[1]))

@@ -1,0 +1,293 @@
+"""A sweep: each run exactly once, whatever kills it; bad input before anything runs; one table at the end."""
+
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import whorl
+from tests.training.fingerprint import fingerprint
+from whorl.apps.cli import main
+from whorl.errors import BadInput, Incompatible
+from whorl.functional.statistics import bootstrap_interval, iqm
+from whorl.training import checkpoint, sweep_table
+from whorl.training.sweep import _lock, sweep
+
+COMMAND = [sys.executable, "-c", "from whorl.apps.cli import main; main()", "sweep"]
+GRID = ["--grid", "learning_rate=1e-3,1e-2", "--grid", "feed.steps=20,40"]
+TWELVE = ["reinforce", "CartPole-v1", *GRID, "--seeds", "3", "--jobs", "3", "--total-steps", "4000", "--num-envs", "2"]
+TWELVE += ["--eval-episodes", "2", "--name", "twelve", "--json"]
+
+
+def start(*arguments, **options):
+    return subprocess.Popen(
+        [*COMMAND, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
+    )
+
+
+def run_folders(path, file):
+    return sorted(found.parent for found in path.glob(f"*/*/*/{file}"))
+
+
+def children(pid):
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def wait_until(condition):
+    """pytest's timeout ends it if it never comes true."""
+    while not condition():
+        time.sleep(0.005)
+
+
+def gone(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+@pytest.mark.fault
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel ends the runs of a killed sweep on Linux only")
+def test_twelve_runs_killed_in_the_middle_are_twelve_results(tmp_path):
+    path = tmp_path / "sweeps" / "twelve"
+    first = start(*TWELVE, "--runs", tmp_path)
+    wait_until(lambda: len(run_folders(path, "eval.json")) >= 3 and len(run_folders(path, "checkpoints/last")) >= 5)
+    running = children(first.pid)
+    first.kill()  # the sweep alone, not its runs
+    first.communicate()
+    wait_until(lambda: all(gone(pid) for pid in running))
+    assert running
+
+    finished = {run: (run / "eval.json").stat().st_mtime_ns for run in run_folders(path, "eval.json")}
+    begun = [run for run in run_folders(path, "config.json") if run not in finished]
+    assert len(finished) >= 3 and begun and len(finished) + len(begun) < 12
+    never_begun = path / "CartPole-v1" / "reinforce" / "003_s2"
+    assert not never_begun.exists()
+    never_begun.mkdir()  # killed between making the folder and its first file
+    (never_begun / ".tmp-config.json-1-00000000").write_text("{")
+
+    second = start(*TWELVE, "--runs", tmp_path)
+    out, err = second.communicate()
+    assert second.returncode == 0, err
+    assert f"12 runs, {len(finished)} finished before, 3 at a time" in err and "[12/12]" in err
+    assert err.count(": best mean ") == 12 - len(finished)
+    assert sorted(p.name for p in path.glob("CartPole-v1/*/*")) == sorted(
+        f"{k:03d}_s{seed}" for k in range(4) for seed in range(3)
+    )
+    assert len(run_folders(path, "eval.json")) == 12
+    for run, written in finished.items():
+        assert (run / "eval.json").stat().st_mtime_ns == written  # not run again
+
+    seen = set()
+    for run in run_folders(path, "eval.json"):
+        config = json.loads((run / "config.json").read_text())
+        seen.add((config["config"]["learning_rate"], config["config"]["feed"]["steps"], config["seed"]))
+        logged = [row["step"] for row in rows_of(run) if "time/fps" in row]
+        assert logged == sorted(set(logged)) and logged[-1] >= 4000  # trained once, from the beginning to the end
+    assert len(seen) == 12
+
+    config = json.loads((begun[0] / "config.json").read_text())
+    fields = {"learning_rate": config["config"]["learning_rate"], "feed": {"steps": config["config"]["feed"]["steps"]}}
+    options = {"total_steps": 4000, "num_envs": 2, "eval_episodes": 2, "seed": config["seed"], "quiet": True}
+    unbroken = whorl.train("reinforce", "CartPole-v1", runs=tmp_path / "unbroken", **options, **fields)
+    assert fingerprint(begun[0]) == fingerprint(unbroken.path)
+
+    table = json.loads(out.splitlines()[-1])
+    assert table["runs"] == 12 and table["failed"] == {} and [row["seeds"] for row in table["table"]] == [3] * 4
+    best = table["table"][0]
+    runs = [run for run in run_folders(path, "eval.json") if matches(run, best["setting"])]
+    scores = [json.loads((run / "eval.json").read_text())["best"]["mean"] for run in runs]
+    assert len(scores) == 3 and best["iqm"] == iqm(scores) and (best["low"], best["high"]) == bootstrap_interval(scores)
+    assert [row["iqm"] for row in table["table"]] == sorted((row["iqm"] for row in table["table"]), reverse=True)
+    csv = (path / "table.csv").read_text().splitlines()
+    assert csv[0] == "learning_rate,feed.steps,iqm,low,high,seeds,last_100" and len(csv) == 5
+    assert csv[1].split(",")[2] == repr(best["iqm"])
+    assert (path / "table.png").read_bytes().startswith(b"\x89PNG")
+
+    third = start(*TWELVE, "--runs", tmp_path)  # nothing is left to do
+    out, err = third.communicate()
+    assert third.returncode == 0 and "12 finished before" in err and "best mean" not in err
+    assert json.loads(out.splitlines()[-1]) == table
+    assert all((run / "eval.json").stat().st_mtime_ns == written for run, written in finished.items())
+
+
+def rows_of(run):
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def matches(run, setting):
+    config = json.loads((run / "config.json").read_text())["config"]
+    return config["learning_rate"] == setting["learning_rate"] and config["feed"]["steps"] == setting["feed.steps"]
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_the_runs_which_save(tmp_path, number):
+    """A hundred million steps have their first regular checkpoint at five million."""
+    options = ["random", "RandomWalk-v0", "--grid", "feed.steps=8,16", "--seeds", 1, "--jobs", 1, "--name", "long"]
+    process = start(*options, "--total-steps", 100_000_000, "--runs", tmp_path, start_new_session=True)
+    path = tmp_path / "sweeps" / "long"
+    wait_until(lambda: any((run / "episodes.csv").stat().st_size > 1000 for run in run_folders(path, "episodes.csv")))
+    (child,) = children(process.pid)
+    os.killpg(process.pid, number)  # as a terminal does
+    _, err = process.communicate()
+    assert process.returncode == 128 + number and gone(child)
+    assert f"stopped by {number.name} with 2 of 2 runs to go; the same command goes on" in err and "FAILED" not in err
+    (run,) = run_folders(path, "config.json")
+    assert 0 < int(checkpoint.newest(run / "checkpoints").name.removeprefix("step_")) < 5_000_000
+
+
+@pytest.mark.fault
+def test_a_run_that_fails_is_reported_and_the_others_go_on(tmp_path):
+    options = ["ppo", "CartPole-v1", "--grid", "learning_rate=1e38,1e-3", "--grid", "max_grad_norm=1e38"]
+    small = ["--seeds", 1, "--jobs", 2, "--total-steps", 2048, "--num-envs", 4, "--eval-episodes", 2]
+    process = start(*options, *small, "--runs", tmp_path, "--json")
+    out, err = process.communicate()
+    assert process.returncode == 1 and "Traceback" not in err
+    result = json.loads(out.splitlines()[-1])
+    ((job, why),) = result["failed"].items()
+    assert job == "learning_rate=1e+38 max_grad_norm=1e+38, seed 0" and "NaN or infinite" in why
+    assert f"{job}: FAILED: whorl: " in err and f"{job} failed: {why}" in err
+    first, last = result["table"]
+    assert first["setting"]["learning_rate"] == 1e-3 and first["seeds"] == 1 and first["iqm"] > 0
+    assert last["setting"]["learning_rate"] == 1e38 and last["seeds"] == 0 and last["iqm"] is None
+    assert (Path(result["sweep"]) / "table.csv").read_text().splitlines()[2] == "1e+38,1e+38,,,,0,"
+
+
+# -- bad input ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--grid", "learning_rte=1,2"], "did you mean 'learning_rate'"),
+        (["--grid", "learning_rate=1,fast"], "learning_rate must be a finite number, got 'fast'"),
+        (["--grid", "learning_rate=1e-3,-1"], "learning_rate must be from 0 to inf, got -1"),
+        (["--grid", "learning_rate=1e-3,0.001"], "learning_rate has the value 0.001 twice"),
+        (["--grid", "std=both"], "std must be one of"),
+        (["--grid", "feed.steps=5,0"], "feed.steps must be at least 1, got 0"),
+        (["--grid", "feed.minibatches=1,5000"], "is more than the rollout's"),
+        (["--grid", "num_envs=1,0"], "num_envs must be at least 1, got 0"),
+        (["--grid", "total_steps=0"], "total_steps must be at least 1, got 0"),
+        (["--grid", "anneal_steps=100"], "anneal_steps = 100 ends before total_steps"),
+        (["--grid", "num_envs=1,2", "--num-envs", "4"], "num_envs is given twice"),
+        (["--grid", "total_steps=1,2", "--total-steps", "4"], "total_steps is given twice"),
+        (["--grid", "learning_rate="], "learning_rate has no values"),
+        ([], "the grid is empty"),
+        (["--grid", "discount=.9", "--seeds", "0"], "seeds must be at least 1, got 0"),
+        (["--grid", "discount=.9", "--jobs", "0"], "jobs must be at least 1, got 0"),
+        (["--grid", "discount=.9", "--eval-episodes", "0"], "eval_episodes must be at least 1, got 0"),
+        (["--grid", "discount=.9", "--name", "../x"], "the sweep name '../x' cannot name a folder"),
+    ],
+)
+def test_bad_input_is_refused_before_anything_runs(capfd, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        main(["sweep", "ppo", "CartPole-v1", *arguments])
+    assert stop.value.code == 2 and message in capfd.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_unknown_names_are_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BadInput, match="did you mean 'ppo'"):
+        sweep("pppo", "CartPole-v1", {"discount": [0.9]})
+    with pytest.raises(BadInput, match="near matches: CartPole-v1"):
+        sweep("ppo", "CartPoll-v1", {"discount": [0.9]})
+    with pytest.raises(Incompatible, match="needs whole episodes"):
+        sweep("reinforce", "CartPole-v1", {"feed.unit": ["episode", "step"]})
+    with pytest.raises(BadInput, match="discount must be a number, got 'much'"):
+        sweep("ppo", "CartPole-v1", {"discount": ["much"]})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_one_name_is_one_sweep(tmp_path):
+    plan = {"agent": "ppo", "env": "CartPole-v1", "grid": {"discount": [0.9]}, "seeds": 5, "eval_episodes": 100}
+    folder = tmp_path / "sweeps" / "mine"
+    folder.mkdir(parents=True)
+    (folder / "sweep.json").write_text(json.dumps(plan | {"total_steps": 50, "num_envs": 1, "meta": {}}))
+    before = (folder / "sweep.json").read_text()
+    for values, options, message in (
+        (
+            {"discount": [0.9, 0.99]},
+            {"total_steps": 50, "num_envs": 1},
+            r"grid = .*\[0.9\].* now it is .*\[0.9, 0.99\]",
+        ),
+        (
+            {"discount": [0.9]},
+            {"total_steps": 60, "num_envs": 1},
+            "was begun with total_steps = 50, now it is 60: repeat",
+        ),
+        ({"discount": [0.9]}, {"total_steps": 50, "num_envs": 1, "seeds": 6}, "seeds = 5, now it is 6"),
+    ):
+        with pytest.raises(BadInput, match=message):
+            sweep("ppo", "CartPole-v1", values, runs=tmp_path, name="mine", **options)
+    assert [p.name for p in folder.iterdir()] == ["sweep.json"] and (folder / "sweep.json").read_text() == before
+
+
+def test_two_sweeps_at_once_are_refused(tmp_path):
+    folder = tmp_path / "sweeps" / "mine"
+    folder.mkdir(parents=True)
+    with open(folder / ".lock", "a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(BadInput, match="is in use: another sweep is at work in it"):
+            sweep("ppo", "CartPole-v1", {"discount": [0.9]}, runs=tmp_path, name="mine")
+    assert [p.name for p in folder.iterdir()] == [".lock"]
+
+
+def test_a_run_that_outlives_its_sweep_keeps_the_lock(tmp_path):
+    with _lock(tmp_path) as descriptor:
+        left_behind = subprocess.Popen(["sleep", "1000"], pass_fds=(descriptor,))
+    with pytest.raises(BadInput, match="is in use"), _lock(tmp_path):
+        pass
+    left_behind.kill()
+    left_behind.wait()
+    with _lock(tmp_path):
+        pass
+
+
+# -- the table ----------------------------------------------------------------------------------------------------------
+
+
+def made_up_run(folder, best, returns):
+    folder.mkdir(parents=True)
+    (folder / "eval.json").write_text(json.dumps({"steps": 1, "best": {"mean": best}}))
+    lines = [f"{i},0,{float(ret)!r},1\n" for i, ret in enumerate(returns)]
+    (folder / "episodes.csv").write_text("step,env,return,length\n" + "".join(lines))
+    return folder
+
+
+def test_the_table(tmp_path):
+    bad = [made_up_run(tmp_path / f"a{i}", i, [1, 2, 3]) for i in range(3)]
+    good = [made_up_run(tmp_path / f"b{i}", 10 + i, [0] * 1000 + [i] * 100) for i in range(8)]
+    silent = [made_up_run(tmp_path / "c", 5, [])]
+    settings = [{"hidden": (64, 64)}, {"hidden": ()}, {"hidden": (8,)}, {"hidden": (9,)}]
+    rows = sweep_table.table([*zip(settings, [bad, good, silent, []])])
+    assert [row.setting["hidden"] for row in rows] == [(), (8,), (64, 64), (9,)]
+    best, one, worst, none = rows
+    assert best.iqm == np.mean([12, 13, 14, 15]) and best.low < best.iqm < best.high and best.seeds == 8
+    assert best.last_100 == 3.5 and worst.last_100 == 2 and worst.iqm == 1
+    assert (one.iqm, one.low, one.high, one.seeds, one.last_100) == (5, 5, 5, 1, None)
+    assert (none.iqm, none.low, none.high, none.seeds, none.last_100) == (None, None, None, 0, None)
+    assert sweep_table.header(["hidden"]) == ["hidden", "IQM", "95% interval", "seeds", "last 100 episodes"]
+    assert worst.cells() == ["64x64", "1.0", "0.0 to 2.0", "3", "2.0"] and none.cells() == ["9", "-", "-", "0", "-"]
+    sweep_table.write_csv(tmp_path / "table.csv", rows)
+    lines = (tmp_path / "table.csv").read_text().splitlines()
+    assert lines[2:] == ["8,5.0,5.0,5.0,1,", "64x64,1.0,0.0,2.0,3,2.0", "9,,,,0,"]
+    sweep_table.draw(tmp_path / "table.png", rows, "title")
+    sweep_table.draw(tmp_path / "empty.png", rows[3:], "every run failed")
+    assert (tmp_path / "table.png").stat().st_size > (tmp_path / "empty.png").stat().st_size
+
+
+@pytest.mark.parametrize("episodes", [0, 1, 99, 100, 101, 5000])
+def test_last_returns_reads_the_end(tmp_path, episodes):
+    returns = [i / 7 for i in range(episodes)]
+    run = made_up_run(tmp_path / "run", 0, returns)
+    assert sweep_table.last_returns(run / "episodes.csv").tolist() == returns[-100:]
