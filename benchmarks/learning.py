@@ -1,6 +1,6 @@
 """Learning to a stated return over several seeds: trains, scores, and writes results/<agent>_<env>.json and results/README.md.
 
-    python benchmarks/learning.py                       every setting, 5 seeds, two runs at a time
+    python benchmarks/learning.py                       every setting, two runs at a time
     python benchmarks/learning.py ppo CartPole-v1       one setting
 
 Score: the best checkpoint (chosen by evaluation during training), greedily over 100 fresh whole episodes; beside it the final policy's.
@@ -26,7 +26,8 @@ class Setting:
     env: str
     total_steps: int
     bar: float  # mean return over 100 episodes that the best checkpoint must reach
-    seeds_needed: int  # of 5
+    seeds_needed: int  # of `seeds`
+    seeds: int = 5
 
     def command(self, seed: int, runs: str = "runs") -> list[str]:
         return [
@@ -50,6 +51,10 @@ SETTINGS = [
     Setting("ppo", "Acrobot-v1", 500_000, -90, 4),
     Setting("ppo", "Pendulum-v1", 500_000, -250, 4),
     Setting("ppo", "LunarLander-v3", 1_000_000, 200, 4),
+    Setting("cem", "CartPole-v1", 375_000, 475, 10, seeds=10),
+    Setting("trpo", "CartPole-v1", 200_000, 475, 4),
+    Setting("trpo", "Pendulum-v1", 500_000, -300, 4),
+    Setting("a3c", "CartPole-v1", 500_000, 475, 4),
 ]
 
 
@@ -77,7 +82,8 @@ def train(setting: Setting, seed: int) -> dict:
     }
 
 
-def run(setting: Setting, seeds: int = 5, jobs: int = 2) -> dict:
+def run(setting: Setting, jobs: int = 2) -> dict:
+    seeds = setting.seeds
     with ThreadPoolExecutor(jobs) as pool:
         runs = list(pool.map(lambda seed: train(setting, seed), range(seeds)))
     meta = {
@@ -88,7 +94,7 @@ def run(setting: Setting, seeds: int = 5, jobs: int = 2) -> dict:
     reached = sum(r["best"]["mean"] >= setting.bar for r in runs)
     return {
         "agent": setting.agent, "env": setting.env, "total_steps": setting.total_steps, "bar": setting.bar,
-        "needed": f"{setting.seeds_needed} of 5", "reached": f"{reached} of {seeds}", "passed": reached >= setting.seeds_needed,
+        "needed": f"{setting.seeds_needed} of {seeds}", "reached": f"{reached} of {seeds}", "passed": reached >= setting.seeds_needed,
         "command": " ".join(setting.command(0)).replace("--seed 0", "--seed S"), "meta": meta, "runs": runs,
     }  # fmt: skip
 
@@ -108,10 +114,10 @@ def write_table() -> None:
     text = """# Results
 
 Produced by `python benchmarks/learning.py` (also `make learn`). Each run trains with the preset of the pair; the best checkpoint is chosen
-by evaluation during training and scored greedily over 100 fresh whole episodes, beside the final policy. S is the seed, 0 to 4. The JSON
+by evaluation during training and scored greedily over 100 fresh whole episodes, beside the final policy. S is the seed, from 0. The JSON
 files hold every evaluation of every seed, the versions, the commit and the machine.
 
-| agent | environment | steps | bar | reached | best checkpoint, seeds 0 to 4 | final policy, seeds 0 to 4 | command |
+| agent | environment | steps | bar | reached | best checkpoint, by seed | final policy, by seed | command |
 |---|---|---|---|---|---|---|---|
 """
     (RESULTS / "README.md").write_text(text + "\n".join(rows) + "\n")
@@ -121,7 +127,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("agent", nargs="?")
     parser.add_argument("env", nargs="?")
-    parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--jobs", type=int, default=2)
     o = parser.parse_args()
     chosen = [s for s in SETTINGS if o.agent in (None, s.agent) and o.env in (None, s.env)]
@@ -129,7 +134,7 @@ def main() -> None:
         parser.error(f"no setting {o.agent} {o.env}; there are {', '.join(f'{s.agent} {s.env}' for s in SETTINGS)}")
     failed = []
     for setting in chosen:
-        result = run(setting, o.seeds, o.jobs)
+        result = run(setting, o.jobs)
         (RESULTS / f"{setting.agent}_{setting.env}.json").write_text(json.dumps(result, indent=1) + "\n")
         means = [round(r["best"]["mean"], 1) for r in result["runs"]]
         print(f"{setting.agent} {setting.env}: {result['reached']} reached {setting.bar:g}: {means}", flush=True)

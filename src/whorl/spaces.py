@@ -85,13 +85,17 @@ def flatten(space: spaces.Space, x: Any) -> Tensor:
     if isinstance(space, spaces.Dict):
         return torch.cat([flatten(inner, x[key]) for key, inner in space.spaces.items()], -1)
     if isinstance(space, spaces.Discrete):
-        return torch.nn.functional.one_hot(x, int(space.n)).float()
+        return _one_hot(x, int(space.n))
     if isinstance(space, spaces.MultiDiscrete):
-        parts = [torch.nn.functional.one_hot(x[..., i], int(n)) for i, n in enumerate(space.nvec)]
-        return torch.cat(parts, -1).float()
+        return torch.cat([_one_hot(x[..., i], int(n)) for i, n in enumerate(space.nvec)], -1)
     axes = len(space.shape or ())
     x = x.flatten(-axes) if axes > 1 else x.unsqueeze(-1) if axes == 0 else x
     return x if x.is_floating_point() else x.float()
+
+
+def _one_hot(x: Tensor, n: int) -> Tensor:
+    """As torch's one_hot, but float32 and able to run under vmap."""
+    return (x.unsqueeze(-1) == torch.arange(n, device=x.device)).float()
 
 
 def action_sizes(space: spaces.Space) -> tuple[int, ...] | None:

@@ -11,6 +11,7 @@ import pytest
 import whorl
 from whorl.apps.cli import main
 from whorl.training import folder
+from whorl.training.catalog import AGENTS
 
 TRAIN = ["train", "ppo", "CartPole-v1", "--total-steps", "2048", "--eval-episodes", "10", "--num-envs", "4"]
 
@@ -128,6 +129,17 @@ def test_list(capfd, run, what, expected):
     assert code == 0 and expected in out
 
 
+def test_list_envs_compat(capfd):
+    code, out, _ = call(capfd, "list", "envs", "--compat")
+    lines = [line.split() for line in out.splitlines()]
+    assert code == 0 and lines[0][-3:] == [*AGENTS][-3:]
+    assert ["CartPole-v1", "native", "-", "Box(4)", "4", "Discrete(2)", "500", "475", "yes"] in [l[:9] for l in lines]
+    code, out, _ = call(capfd, "list", "envs", "--markdown")
+    assert code == 0 and out.startswith("# Environments") and "| CartPole-v1 | native |" in out
+    code, _, err = call(capfd, "list", "agents", "--compat")
+    assert code == 2 and "--compat and --markdown are about environments" in err
+
+
 def test_check(capfd):
     code, out, _ = call(capfd, "check", "ppo", "Pendulum-v1")
     assert code == 0 and "Box(3)" in out and "discount = 0.9" in out and "parameters" in out
@@ -183,6 +195,8 @@ def test_doctor(capfd):
         (["train", "ppo", "CartPole-v1", "--device", "gpu"], "device"),
         (["train", "ppo"], "ENV"),
         (["train"], "AGENT"),
+        (["sweep", "ppo", "CartPole-v1"], "the grid is empty"),
+        (["sweep", "ppo", "CartPole-v1", "--grid", "gamma=.9"], "no field 'gamma' to vary"),
         (["eval", "."], "not a run"),
         (["resume", "nowhere"], "nowhere"),
         (["list", "everything"], "invalid choice"),

@@ -55,7 +55,7 @@ class Counter(Env):
 
 
 def collector(env, steps=8, policy=None, **options):
-    return SerialCollector(env, policy or Stochastic(env.observation_space, env.action_space), steps, **options)
+    return SerialCollector(env, policy or Stochastic.build(env.observation_space, env.action_space), steps, **options)
 
 
 def test_writes_the_vocabulary_with_true_successors():

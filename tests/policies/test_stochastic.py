@@ -1,11 +1,17 @@
 """The policy: every space, the numpy actor equal to `act`, masks, greedy, saving."""
 
+import math
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
 
-from whorl.errors import Incompatible
+from whorl.errors import BadInput, Incompatible
+from whorl.nets.encoder import Encoder
+from whorl.nets.heads import Critic
+from whorl.nets.mlp import MLP
 from whorl.policies.random import Random
 from whorl.policies.stochastic import Stochastic
 
@@ -14,8 +20,12 @@ ACTIONS = {
     "discrete": spaces.Discrete(3),
     "multi": spaces.MultiDiscrete([2, 3]),
     "binary": spaces.MultiBinary(3),
-    "box": spaces.Box(-1, 1, (2,), np.float32),
+    "box": spaces.Box(np.float32([-1, 2]), np.float32([3, 4])),
 }
+
+
+def make(observation_space, action_space, **fields):
+    return Stochastic.build(observation_space, action_space, SimpleNamespace(**fields))
 
 
 def act_both(policy, n=8, seed=0, mask=None, greedy=False):
@@ -33,11 +43,21 @@ def act_both(policy, n=8, seed=0, mask=None, greedy=False):
 @pytest.mark.parametrize("greedy", [False, True])
 @pytest.mark.parametrize("action", ACTIONS)
 @pytest.mark.parametrize(
-    "options", [{}, {"normalize_observation": True}, {"activation": "relu"}, {"std": "dependent"}, {"squash": True}]
+    "options",
+    [
+        {},
+        {"normalize_observation": True},
+        {"activation": "relu"},
+        {"std": "dependent"},
+        {"squash": True},
+        {"std": "fixed", "fixed_std": 0.5},
+        {"mean": "tanh", "scale": True},
+        {"mean": "tanh", "scale": True, "std": "dependent", "initialization": "uniform"},
+    ],
 )
 def test_actor_equals_act(action, options, greedy):
     torch.manual_seed(0)
-    policy = Stochastic(BOX, ACTIONS[action], **options).eval()
+    policy = make(BOX, ACTIONS[action], **options).eval()
     with torch.no_grad():  # far from the near-uniform start, and with moved statistics
         policy.head.weight.mul_(100)
         if options.get("normalize_observation"):
@@ -52,7 +72,7 @@ def test_actor_equals_act(action, options, greedy):
 
 
 def test_numpy_actor_is_used_and_sees_weights_change():
-    policy = Stochastic(BOX, ACTIONS["discrete"])
+    policy = make(BOX, ACTIONS["discrete"])
     actor = policy.actor(2)
     assert actor.__module__.endswith("numpy_actor")
     with torch.no_grad():
@@ -63,7 +83,7 @@ def test_numpy_actor_is_used_and_sees_weights_change():
 
 def test_actor_in_distribution():
     torch.manual_seed(1)
-    policy = Stochastic(BOX, ACTIONS["discrete"])
+    policy = make(BOX, ACTIONS["discrete"])
     with torch.no_grad():
         policy.head.bias.copy_(torch.tensor([0.0, 1.0, -1.0]))
     n = 1000
@@ -76,7 +96,7 @@ def test_actor_in_distribution():
 
 @pytest.mark.parametrize("action", ["discrete", "multi"])
 def test_masked_actions_are_never_taken(action):
-    policy = Stochastic(BOX, ACTIONS[action])
+    policy = make(BOX, ACTIONS[action])
     mask = torch.tensor([[False, True, True]] if action == "discrete" else [[False, True, True, False, True]]).repeat(
         8, 1
     )
@@ -104,7 +124,7 @@ SPACES = {
 def test_every_observation_space(kind, normalize):
     from whorl.spaces import to_tensors, zeros
 
-    policy = Stochastic(SPACES[kind], ACTIONS["discrete"], normalize_observation=normalize)
+    policy = make(SPACES[kind], ACTIONS["discrete"], normalize_observation=normalize)
     for shape in ((3,), (2, 3)):
         features = policy.encode({"observation": zeros(SPACES[kind], shape)})
         assert features.shape[:-1] == shape
@@ -115,16 +135,19 @@ def test_every_observation_space(kind, normalize):
 
 
 def test_refuses_what_it_cannot_do():
-    with pytest.raises(Incompatible, match="squashed Gaussian needs finite action bounds"):
-        Stochastic(BOX, spaces.Box(-np.inf, np.inf, (1,), np.float32), squash=True)
+    unbounded = spaces.Box(-np.inf, np.inf, (1,), np.float32)
+    with pytest.raises(Incompatible, match="squashed Gaussian needs finite action bounds.*use squash=False"):
+        make(BOX, unbounded, squash=True)
+    with pytest.raises(Incompatible, match="scaled Gaussian needs finite action bounds.*use scale=False"):
+        make(BOX, unbounded, scale=True)
     with pytest.raises(Incompatible, match=r"got Dict\(a: Discrete\(2\)\)"):
-        Stochastic(BOX, spaces.Dict(a=spaces.Discrete(2)))
+        make(BOX, spaces.Dict(a=spaces.Discrete(2)))
     with pytest.raises(Incompatible, match="bounded Box"):
         Random(spaces.Box(-np.inf, np.inf, (1,), np.float32))
 
 
 def test_normalizer_travels_with_the_policy():
-    a, b = (Stochastic(BOX, ACTIONS["box"], normalize_observation=True) for _ in range(2))
+    a, b = (make(BOX, ACTIONS["box"], normalize_observation=True) for _ in range(2))
     a.normalizer.merge(a.normalizer.moments(torch.randn(500, 4) * 5 + 3))
     b.load_state_dict(a.state_dict())
     x = {"observation": torch.randn(6, 4)}
@@ -141,3 +164,153 @@ def test_random_policy_stays_in_the_space_and_obeys_masks(action):
     if action == "discrete":
         mask = torch.tensor([[False, True, False]]).repeat(500, 1)
         assert (policy.act(None, None, torch.zeros(500, dtype=torch.bool), noise, mask)[0]["action"] == 1).all()
+
+
+def test_composed_by_hand_is_what_build_makes():
+    config = SimpleNamespace(hidden=(10,), activation="relu", std="fixed", fixed_std=0.5, mean="tanh", scale=True)
+    torch.manual_seed(3)
+    built = Stochastic.build(BOX, ACTIONS["box"], config)
+    torch.manual_seed(3)
+    model = Encoder(BOX, (10,), "relu")
+    composed = Stochastic(model, ACTIONS["box"], std="fixed", fixed_std=0.5, mean="tanh", scale=True)
+    assert composed.encoder is model
+    for (key, a), (other, b) in zip(built.state_dict().items(), composed.state_dict().items(), strict=True):
+        assert key == other and torch.equal(a, b)
+
+
+def test_any_module_with_a_width_is_a_model():
+    policy = Stochastic(MLP(4, (10,)), ACTIONS["discrete"])
+    slow, fast = act_both(policy)
+    assert torch.equal(slow["action"], fast["action"])
+    with pytest.raises(
+        BadInput, match="the model of a policy says in `width` how many features it gives; Linear does not"
+    ):
+        Stochastic(torch.nn.Linear(4, 10), ACTIONS["discrete"])
+
+
+def test_options_that_nothing_would_read_are_refused():
+    for fields, text in (
+        ({"std": "learned"}, "std must be one of 'independent', 'dependent', 'fixed', got 'learned'"),
+        ({"mean": "softmax"}, "mean must be one of 'linear', 'tanh', got 'softmax'"),
+        ({"initialization": "xavier"}, "initialization must be 'orthogonal' or 'uniform', got 'xavier'"),
+        ({"std": "fixed", "fixed_std": 0.0}, "fixed_std .* must be above 0, got 0.0"),
+        ({"scale": True, "squash": True}, "scale and squash both map .*: choose one"),
+    ):
+        with pytest.raises(BadInput, match=text):
+            make(BOX, ACTIONS["box"], **fields)
+
+
+def test_uniform_initialization_is_torch_s():
+    """Every layer, encoder, head and critic, weights and biases: U(-1/sqrt(inputs), 1/sqrt(inputs))."""
+    space = spaces.Dict(camera=SPACES["image"], body=BOX)
+    torch.manual_seed(0)
+    fields = {"hidden": (200, 100), "initialization": "uniform"}
+    for module in (make(space, ACTIONS["box"], **fields), Critic(space, **fields)):
+        for layer in module.modules():
+            if isinstance(layer, torch.nn.Linear | torch.nn.Conv2d):
+                bound = 1 / math.sqrt(layer.weight[0].numel())
+                assert 0.7 * bound < layer.weight.abs().max() <= bound and layer.bias.abs().max() <= bound
+                if layer.weight.numel() > 1000:
+                    assert layer.weight.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.1)
+
+
+def test_a_fixed_std_is_not_learned():
+    policy = make(BOX, ACTIONS["box"], std="fixed", fixed_std=0.25)
+    assert "log_std" not in dict(policy.named_parameters())
+    assert policy.distribution(torch.zeros(1, 64)).log_std.exp().flatten().tolist() == pytest.approx([0.25, 0.25])
+
+
+def test_no_centre_offset():
+    """torch-twrl multiplied by half the range and forgot the centre: right for symmetric bounds only."""
+    policy = make(BOX, spaces.Box(np.float32([0, -3]), np.float32([10, 1])), scale=True, std="fixed", fixed_std=0.5)
+    with torch.no_grad():
+        policy.head.weight.zero_()
+        policy.head.bias.copy_(torch.tensor([0.0, 0.5]))
+    d = policy.distribution(torch.zeros(1, 64))
+    assert d.mode.tolist() == [[5.0, 0.0]]  # -1 + 2 * 0.5
+    assert d.sample(torch.ones(1, 2)).tolist() == [[7.5, 1.0]]  # 5 + 5 * (0 + 0.5), -1 + 2 * (0.5 + 0.5)
+
+
+def test_the_head_is_not_always_a_softmax():
+    """torch-twrl: a softmax over the one output of a one-dimensional Box is the constant 1, with no gradient."""
+    policy = make(BOX, spaces.Box(-2, 2, (1,), np.float32), scale=True, mean="tanh", initialization="uniform")
+    d = policy.distribution(policy.encode({"observation": torch.randn(200, 4)}))
+    assert d.mode.std() > 0 and (d.mode < 0).any() and (d.mode.abs() < 2).all()
+    d.log_prob(torch.ones(200, 1)).sum().backward()
+    assert all(p.grad.abs().sum() > 0 for p in policy.parameters())
+
+
+HEADS = {
+    "categorical": ("discrete", {}),
+    "multi-categorical": ("multi", {}),
+    "masked": ("discrete", {}),
+    "gaussian, independent": ("box", {}),
+    "gaussian, dependent": ("box", {"std": "dependent"}),
+    "gaussian, fixed": ("box", {"std": "fixed", "fixed_std": 0.4}),
+    "gaussian, tanh mean": ("box", {"mean": "tanh"}),
+    "gaussian, scaled": ("box", {"scale": True}),
+    "gaussian, all of torch-twrl's": ("box", {"scale": True, "mean": "tanh", "std": "fixed", "fixed_std": 0.5}),
+    "squashed": ("box", {"squash": True}),
+    "squashed, dependent": ("box", {"squash": True, "std": "dependent"}),
+}
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_gradients_by_finite_differences(head):
+    """log_prob and entropy of every head, with respect to every parameter, in float64."""
+    action, fields = HEADS[head]
+    torch.manual_seed(0)
+    policy = make(BOX, ACTIONS[action], hidden=(5,), initialization="uniform", **fields).double()
+    g = torch.Generator().manual_seed(1)
+    observation = torch.randn(3, 4, dtype=torch.float64, generator=g)
+    mask = torch.tensor([[True, False, True]]).repeat(3, 1) if head == "masked" else None
+    first = torch.zeros(3, dtype=torch.bool)
+    with torch.no_grad():
+        taken = policy.act(observation, None, first, policy.noise((3,), g).double(), mask)[0]["action"]
+    names = [name for name, _ in policy.named_parameters()]
+
+    def of(what):
+        def f(*weights):
+            door = dict(zip(names, weights, strict=True))
+            return torch.func.functional_call(Door(policy, what), {f"policy.{k}": v for k, v in door.items()}, ())
+
+        return f
+
+    def log_prob():
+        return policy.distribution(policy.encode({"observation": observation}), mask).log_prob(taken)
+
+    def entropy():
+        return policy.distribution(policy.encode({"observation": observation}), mask).entropy()
+
+    weights = tuple(p.detach().clone().requires_grad_() for p in policy.parameters())
+    assert torch.autograd.gradcheck(of(log_prob), weights, eps=1e-6, atol=1e-6)
+    if fields.get("std") == "fixed":
+        assert not entropy().requires_grad  # a constant
+    else:
+        assert torch.autograd.gradcheck(of(entropy), weights, eps=1e-6, atol=1e-6)
+
+
+class Door(torch.nn.Module):
+    """functional_call enters a module through its forward."""
+
+    def __init__(self, policy, f):
+        super().__init__()
+        self.policy, self.f = policy, f
+
+    def forward(self):
+        return self.f()
+
+
+@pytest.mark.parametrize("head", [name for name, (action, _) in HEADS.items() if action == "box"])
+def test_log_prob_is_a_density_of_the_action(head):
+    """Monte Carlo: E[exp(-log_prob) inside a box of actions] is the size of that box, so no Jacobian is missing."""
+    torch.manual_seed(0)
+    policy = make(BOX, ACTIONS["box"], **HEADS[head][1])
+    n = 200_000
+    noise = policy.noise((n,), torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        decided = policy.act(torch.zeros(n, 4), None, torch.zeros(n, dtype=torch.bool), noise)[0]
+    centre = torch.tensor([1.0, 3.0] if HEADS[head][1].get("scale") or "squash" in HEADS[head][1] else [0.0, 0.0])
+    inside = ((decided["action"] - centre).abs() < 0.25).all(-1)
+    size = (decided["log_prob"].neg().exp() * inside).mean().item()
+    assert size == pytest.approx(0.25, rel=0.03)

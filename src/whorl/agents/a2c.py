@@ -53,15 +53,7 @@ class A2C(Agent):
 
     @classmethod
     def build(cls, observation_space, action_space, config: A2CConfig) -> A2C:
-        policy = Stochastic(
-            observation_space,
-            action_space,
-            config.hidden,
-            config.activation,
-            config.std,
-            config.squash,
-            config.normalize_observation,
-        )
+        policy = Stochastic.build(observation_space, action_space, config)
         return cls(policy, Critic(observation_space, config.hidden, config.activation), config)
 
     def value(self, observation: Any) -> Tensor:

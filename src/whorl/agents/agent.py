@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from inspect import signature
 from typing import Any, ClassVar
 
 import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value
-from torch.nn.utils import clip_grad_norm_
+from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 from torch.optim.adam import adam as adam_step
 
 from whorl.batch import get
@@ -23,6 +24,29 @@ Loss = Callable[[Any], tuple[Tensor, Metrics]]
 def adam(parameters: Iterable[nn.Parameter], learning_rate: float, eps: float = 1e-5) -> torch.optim.Adam:
     """torch's fused Adam with its learning rate in a tensor, so that schedules never rebuild a compiled graph."""
     return torch.optim.Adam(parameters, lr=torch.tensor(learning_rate), eps=eps, fused=True)
+
+
+_NOT_PLAIN = ("Optimizer", "LBFGS", "Muon", "SparseAdam")  # want a closure, matrices only, sparse gradients
+OPTIMIZERS = {n.lower(): o for n, o in vars(torch.optim).items() if isinstance(o, type) and n not in _NOT_PLAIN}
+
+
+def optimizer(
+    name: str, parameters: Iterable[nn.Parameter], rate: float, eps: float, weight_decay: float, smoothing: float
+) -> torch.optim.Optimizer:
+    """The torch optimizer of this name in lower case, its learning rate in a tensor.
+
+    eps: for those that have one number of that name. smoothing: RMSprop's alpha.
+    Raises BadInput for an unknown name, listing the choices, and for a weight_decay that the optimizer does not have.
+    """
+    if name not in OPTIMIZERS:
+        raise BadInput(f"unknown optimizer {name!r}. Optimizers: {', '.join(sorted(OPTIMIZERS))}")
+    own = {key: value.default for key, value in signature(OPTIMIZERS[name]).parameters.items()}
+    if weight_decay and "weight_decay" not in own:
+        raise BadInput(f"optimizer {name!r} has no weight decay: weight_decay must be 0, got {weight_decay}")
+    settings: dict[str, Any] = {"weight_decay": weight_decay} if "weight_decay" in own else {}
+    settings |= {"eps": eps} if isinstance(own.get("eps"), float) else {}
+    settings |= {"alpha": smoothing} if name == "rmsprop" else {"fused": True} if name == "adam" else {}
+    return OPTIMIZERS[name](parameters, lr=torch.tensor(rate), **settings)
 
 
 class Agent(nn.Module):
@@ -109,7 +133,9 @@ class Agent(nn.Module):
         value, metrics = loss(batch)
         value.backward()
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        norm = clip_grad_norm_(parameters, self.max_grad_norm)
+        norm = clip_grad_norm_(parameters, self.max_grad_norm)  # as it was before clipping
+        if self.clip_value < float("inf"):
+            clip_grad_value_(parameters, self.clip_value)
         self._void.copy_(_judge(self._void, value.detach(), norm))
         if optimizer.defaults.get("fused"):
             optimizer.found_inf = self._void.clamp(max=1)  # type: ignore[attr-defined]  # fused kernels skip the step by themselves: no host sync
@@ -120,11 +146,19 @@ class Agent(nn.Module):
 
     @property
     def max_grad_norm(self) -> float:
-        return getattr(self.config, "max_grad_norm", float("inf"))
+        return getattr(self.config, "max_grad_norm", 0.0) or float("inf")
 
-    def anneal(self, optimizer: torch.optim.Optimizer) -> None:
-        """Learning rate falling linearly from `config.learning_rate` to 0 over `config.anneal_steps` environment steps."""
-        left = 1.0 if not self.config.anneal_steps else max(0.0, 1 - int(self.env_steps) / self.config.anneal_steps)
+    @property
+    def clip_value(self) -> float:
+        return getattr(self.config, "clip_value", 0.0) or float("inf")
+
+    def anneal(self, optimizer: torch.optim.Optimizer, done: Tensor | None = None, over: int = 0) -> None:
+        """Learning rate falling linearly from `config.learning_rate` to 0 over `config.anneal_steps` environment steps.
+
+        done, over: count something else, `done` of it until now, on the way to `over`.
+        """
+        done, over = (self.env_steps, self.config.anneal_steps) if done is None else (done, over)
+        left = 1.0 if not over else max(0.0, 1 - int(done) / over)
         for group in optimizer.param_groups:
             group["lr"].fill_(self.config.learning_rate * left)
         self.report["learning_rate"] = optimizer.param_groups[0]["lr"].clone()
@@ -154,7 +188,7 @@ def _mean(history: list[Metrics]) -> Metrics:
 
 def _compile(agent: Agent, loss: Loss, optimizer: torch.optim.Optimizer) -> Callable[[Mapping], Metrics]:
     """Gradient, clip and Adam as one graph, writing into the weights and the state of an ordinary optimizer."""
-    if not isinstance(optimizer, torch.optim.Adam) or len(optimizer.param_groups) != 1:
+    if type(optimizer) is not torch.optim.Adam or len(optimizer.param_groups) != 1:
         raise BadInput(f"compile=True needs one Adam with one parameter group, got {type(optimizer).__name__}")
     group = optimizer.param_groups[0]
     name_of = {id(p): name for name, p in agent.named_parameters()}
@@ -164,7 +198,7 @@ def _compile(agent: Agent, loss: Loss, optimizer: torch.optim.Optimizer) -> Call
             zeros = lambda p=p: torch.zeros_like(p, memory_format=torch.preserve_format)  # noqa: E731
             optimizer.state[p] = {"step": torch.zeros((), device=p.device), "exp_avg": zeros(), "exp_avg_sq": zeros()}
     state = [[optimizer.state[p][key] for p in group["params"]] for key in ("exp_avg", "exp_avg_sq", "step")]
-    limit, (beta1, beta2), rate = agent.max_grad_norm, group["betas"], group["lr"]
+    limit, bound, (beta1, beta2), rate = agent.max_grad_norm, agent.clip_value, group["betas"], group["lr"]
 
     @torch.no_grad()
     def step(batch: Mapping) -> Metrics:
@@ -175,7 +209,7 @@ def _compile(agent: Agent, loss: Loss, optimizer: torch.optim.Optimizer) -> Call
         agent._void.copy_(_judge(agent._void, value, norm))
         fine = agent._void == 0
         scale = (limit / (norm + 1e-6)).clamp(max=1.0)
-        clipped = [torch.where(fine, g * scale, torch.zeros_like(g)) for g in gradients.values()]
+        clipped = [torch.where(fine, (g * scale).clamp(-bound, bound), torch.zeros_like(g)) for g in gradients.values()]
         adam_step(
             list(weights.values()), clipped, state[0], state[1], [], state[2],
             foreach=True, capturable=True, amsgrad=False, beta1=beta1, beta2=beta2, lr=rate * fine,

@@ -65,15 +65,7 @@ class PPO(Agent):
 
     @classmethod
     def build(cls, observation_space, action_space, config: PPOConfig) -> PPO:
-        policy = Stochastic(
-            observation_space,
-            action_space,
-            config.hidden,
-            config.activation,
-            config.std,
-            config.squash,
-            config.normalize_observation,
-        )
+        policy = Stochastic.build(observation_space, action_space, config)
         return cls(policy, Critic(observation_space, config.hidden, config.activation), config)
 
     def value(self, observation: Any) -> Tensor:

@@ -2,38 +2,65 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_type_hints
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
-from whorl.agents.agent import Agent, Metrics, adam
-from whorl.batch import get, values
-from whorl.errors import Incompatible
+from whorl.agents.agent import Agent, Metrics, optimizer
+from whorl.batch import ended, get, values
+from whorl.errors import BadInput, Incompatible
 from whorl.feeds import Rollouts
-from whorl.functional import discounted_return, masked_mean, reward_to_go, score_function, standardise, value_loss
+from whorl.functional import (
+    discounted_return,
+    leave_one_out_baseline,
+    masked_mean,
+    optimal_baseline,
+    reward_to_go,
+    score_function,
+    squared_scores,
+    standardise,
+    time_baseline,
+    value_loss,
+)
 from whorl.nets.heads import Critic
 from whorl.policies.stochastic import Stochastic
+from whorl.spaces import tree_map
 
 
 @dataclass(frozen=True)
 class REINFORCEConfig:
-    learning_rate: float = 1e-3  # Adam's step size
+    learning_rate: float = 1e-3  # of the optimizer, at the start
     anneal_steps: int = 0  # environment steps over which the learning rate falls linearly to 0; 0 = constant
+    anneal_episodes: int = 0  # the same counted in finished episodes, those of the batch included; 0 = constant
     discount: float = 0.99  # gamma, per environment step
-    baseline: Literal["none", "mean", "value"] = "value"  # what is subtracted from the return-to-go
+    baseline: Literal["none", "mean", "time", "padded_time", "optimal", "leave_one_out", "value"] = (
+        "value"  # what is subtracted from the return-to-go; "padded_time" is torch-twrl's padTimeDepAvReturn
+    )
     value_weight: float = 0.5  # of the critic's loss (baseline "value")
     entropy_weight: float = 0.0  # positive raises the entropy
-    max_grad_norm: float = 0.5  # global norm
+    max_grad_norm: float = 0.5  # global norm; 0 = off
+    clip_value: float = 0.0  # bound of each element of the gradient, after the norm's; 0 = off
+    reduction: Literal["mean", "sum"] = "mean"  # of the loss over the rows of a batch
     normalize_advantage: bool = True  # over each batch of episodes
     normalize_observation: bool = False  # by running mean and std, inside the policy
     hidden: tuple[int, ...] = (64, 64)  # units of each hidden layer
     activation: Literal["tanh", "relu"] = "tanh"
-    std: Literal["independent", "dependent"] = (
-        "independent"  # of a Gaussian: a parameter, or a function of the observation
+    initialization: Literal["orthogonal", "uniform"] = "orthogonal"  # "uniform": torch's, +-1/sqrt(inputs)
+    std: Literal["independent", "dependent", "fixed"] = (
+        "independent"  # of a Gaussian: a parameter, a function of the observation, or `fixed_std`
     )
+    fixed_std: float = 1.0  # std "fixed": of the Gaussian, in units of half the action range where `scale` is on
+    mean: Literal["linear", "tanh"] = "linear"  # of a Gaussian: the net's output, or its tanh
+    scale: bool = False  # the Gaussian in units of half the action range around its centre
     squash: bool = False  # tanh onto the bounds of a Box
+    optimizer: str = "adam"  # any optimizer of torch, in lower case
+    smoothing: float = 0.99  # RMSprop's alpha
+    optimizer_eps: float = 1e-5  # of the optimizers that have it
+    weight_decay: float = 0.0  # the optimizer's
     feed: Rollouts = Rollouts(steps=256, unit="episode")
 
 
@@ -42,30 +69,42 @@ class REINFORCE(Agent):
 
     An episode cut by a time limit goes on in expectation: with baseline "value" its return is bootstrapped there, without a
     critic it can only be counted as it stands.
+    Raises BadInput for an unknown baseline, reduction or optimizer, for a critic without baseline "value" or the other way round and
+    for two ways of annealing; Incompatible for a feed that cuts episodes.
     """
 
     Config = REINFORCEConfig
+    episodes: Tensor
 
-    def __init__(self, policy: Stochastic, critic: nn.Module | None, config: REINFORCEConfig = REINFORCEConfig()):
+    def __init__(
+        self, policy: Stochastic, critic: nn.Module | None = None, config: REINFORCEConfig = REINFORCEConfig()
+    ):
         super().__init__(policy, config)
+        c, hints = config, get_type_hints(REINFORCEConfig)
+        for name in ("baseline", "reduction"):  # a name that nothing reads would be no baseline at all
+            if (value := getattr(c, name)) not in (choices := get_args(hints[name])):
+                raise BadInput(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
+        if c.feed.unit != "episode":
+            raise Incompatible(f"REINFORCE needs whole episodes: feed.unit must be 'episode', got {c.feed.unit!r}")
+        if (critic is None) == (c.baseline == "value"):
+            raise BadInput(
+                f"baseline {c.baseline!r} with {'a' if critic else 'no'} critic: baseline 'value' is the critic's"
+            )
+        if c.anneal_steps and c.anneal_episodes:
+            raise BadInput(
+                "anneal_steps and anneal_episodes are two clocks for one learning rate: set one of them to 0"
+            )
         self.critic = critic
-        self.optimizer = adam(self.parameters(), config.learning_rate)
+        self.register_buffer("episodes", torch.zeros((), dtype=torch.int64))  # finished so far
+        self.optimizer = optimizer(
+            c.optimizer, self.parameters(), c.learning_rate, c.optimizer_eps, c.weight_decay, c.smoothing
+        )
 
     @classmethod
     def build(cls, observation_space, action_space, config: REINFORCEConfig) -> REINFORCE:
-        if config.feed.unit != "episode":
-            raise Incompatible(f"REINFORCE needs whole episodes: feed.unit must be 'episode', got {config.feed.unit!r}")
-        policy = Stochastic(
-            observation_space,
-            action_space,
-            config.hidden,
-            config.activation,
-            config.std,
-            config.squash,
-            config.normalize_observation,
-        )
-        critic = Critic(observation_space, config.hidden, config.activation) if config.baseline == "value" else None
-        return cls(policy, critic, config)
+        policy, c = Stochastic.build(observation_space, action_space, config), config
+        own = c.baseline == "value"
+        return cls(policy, Critic(observation_space, c.hidden, c.activation, c.initialization) if own else None, c)
 
     def value(self, observation: Any) -> Tensor:
         assert self.critic is not None
@@ -80,12 +119,47 @@ class REINFORCE(Agent):
             target = discounted_return(next["reward"], next_value, next["terminated"], next["truncated"], discount)
         else:
             target = reward_to_go(next["reward"], next["terminated"], next["truncated"], discount)
-            baseline = masked_mean(target, mask) if c.baseline == "mean" else torch.zeros(())
+            baseline = self.baseline(rollout, target)
         advantage = target - baseline
         if c.normalize_advantage:
             advantage = standardise(advantage, mask)
+        finished = (ended(rollout) if mask is None else ended(rollout) & mask).sum()
+        self.episodes += finished
+        self.report["episodes"] = finished
         kept = rollout.select("observation", "action", "action_mask", "mask", strict=False)
         return kept.update({"advantage": advantage, "return": target})
+
+    def baseline(self, rollout: Any, target: Tensor) -> Tensor:
+        """What `config.baseline` subtracts from the returns-to-go `target`, [T, N] or a scalar; "value" is not among them."""
+        terminated, truncated, mask = rollout["next"]["terminated"], rollout["next"]["truncated"], get(rollout, "mask")
+        match self.config.baseline:
+            case "none":
+                return torch.zeros_like(target)
+            case "mean":
+                return masked_mean(target, mask)
+            case "time" | "padded_time" as kind:
+                return time_baseline(target, terminated, truncated, mask, padded=kind == "padded_time")
+            case "leave_one_out":
+                return leave_one_out_baseline(target, terminated, truncated, mask)
+            case "optimal":
+                return optimal_baseline(target, self.squared_scores(rollout), mask)
+            case other:
+                raise BadInput(f"baseline {other!r} is not computed from returns: it is the critic's")
+
+    def squared_scores(self, rollout: Any) -> Tensor:
+        """|grad log pi(a|s)|^2 of each row [T, N], over all parameters of the policy."""
+
+        def log_prob(row: Any) -> Tensor:
+            row = tree_map(lambda x: x.unsqueeze(0), row)
+            distribution = self.policy.distribution(self.policy.encode(row), row.get("action_mask"))
+            return distribution.log_prob(row["action"]).squeeze(0)
+
+        def with_weights(weights: Mapping[str, Tensor], row: Any) -> Tensor:
+            return functional_call(self, dict(weights), (log_prob, row))
+
+        weights = {f"policy.{name}": p.detach() for name, p in self.policy.named_parameters()}
+        rows = rollout.select("observation", "action", "action_mask", strict=False).reshape(-1).to_dict()
+        return squared_scores(with_weights, weights, rows).reshape(rollout.batch_size)
 
     def loss(self, batch: Any) -> tuple[Tensor, Metrics]:  # [B]
         c, mask = self.config, get(batch, "mask")
@@ -97,8 +171,11 @@ class REINFORCE(Agent):
         if self.critic is not None:
             metrics["value_loss"] = masked_mean(value_loss(self.value(batch["observation"]), batch["return"]), mask)
             loss = loss + c.value_weight * metrics["value_loss"]
+        if c.reduction == "sum":
+            loss = loss * (batch["advantage"].numel() if mask is None else mask.sum())
         return loss, metrics
 
     def learn(self, buffer: Any) -> Metrics:
-        self.anneal(self.optimizer)
+        c = self.config
+        self.anneal(self.optimizer, self.episodes if c.anneal_episodes else None, c.anneal_episodes)
         return super().learn(buffer)

@@ -97,6 +97,7 @@ class TD(Agent):
     td_error: Tensor
     traces_slot: Tensor
     traces_numbers: Tensor
+    collisions: Tensor
 
     def __init__(self, policy: Greedy, config: TDConfig = TDConfig(), critic: nn.Module | None = None):
         """critic: what is learned, when it is not the policy's own `q` (prediction of a policy's values)."""
@@ -117,6 +118,8 @@ class TD(Agent):
             self.register_buffer("owner", torch.zeros(slots, dtype=torch.int64))  # whose tile came to a slot first
             self.register_buffer("shared", torch.zeros(slots, dtype=torch.bool))  # slots that more than one tile uses
             self.register_buffer("collisions", torch.zeros(1, dtype=torch.int64))  # how many these are
+            if slots:
+                self.metrics["collisions"] = self.collisions[0]
             self._allocate(1)
         else:
             self.optimizer = TraceDescent(self.critic.parameters(), c.learning_rate, c.discount * c.trace_decay)
@@ -142,7 +145,9 @@ class TD(Agent):
     def _allocate(self, num_envs: int) -> None:
         for name, array in Traces.empty(self.critic.weight.numel())._asdict().items():
             self.register_buffer(f"traces_{name}", torch.from_numpy(np.repeat(array[None], num_envs, 0)))
-        self.traces_numbers[:, SCALE] = abs(self.config.initial_value)  # a TD error is large beside this, or the rewards
+        self.traces_numbers[:, SCALE] = abs(
+            self.config.initial_value
+        )  # a TD error is large beside this, or the rewards
         self._views: Any = (None, ())
 
     def _load_from_state_dict(self, state_dict, prefix, *others):
@@ -154,11 +159,12 @@ class TD(Agent):
     def learner(self) -> tuple:
         """All that `td_step` and `claim` read and write beside a row, as numpy views of this agent's buffers."""
         c, f = self.config, self.critic.features
+        buffers: Any = self._buffers
         return (
             (f.kind, f.table.numpy(), f.slots, f.size),
             self.critic.weight.view(-1).numpy(),
-            Traces(*(getattr(self, f"traces_{name}").numpy() for name in Traces._fields)),
-            (self.owner.numpy(), self.shared.numpy(), self.collisions.numpy()),
+            Traces(*(buffers[f"traces_{name}"].numpy() for name in Traces._fields)),
+            tuple(buffers[name].numpy() for name in ("owner", "shared", "collisions")),
             (TARGETS[c.target], KINDS[c.trace], c.clear_other_actions),
             np.array([c.learning_rate, c.discount, c.discount * c.trace_decay, c.epsilon_decay, c.epsilon_min]),
             self.policy.exploration.numpy(),
@@ -223,7 +229,9 @@ class TD(Agent):
             raise BadInput(
                 f"values from a network learn from one environment at a time, got {batch.shape[1]}: num_envs=1"
             )
-        next, c = batch["next"], self.config
+        next, c, mask = batch["next"], self.config, get(batch, "mask")
+        if mask is not None and not mask.all():
+            return self.metrics
         with torch.no_grad():
             q, _ = self.loss(batch)
             future = self.critic(next["observation"])[0, 0]
@@ -236,15 +244,15 @@ class TD(Agent):
             target = next["reward"][0, 0] + torch.where(next["terminated"][0, 0], 0.0, c.discount * v)
         self.optimizer.td_error = target - q
         self.optimize(self.loss, self.optimizer, batch)
-        if self._void or not self.optimizer.td_error.isfinite():
-            self.td_error.fill_(self.optimizer.td_error)
+        self.td_error.copy_(self.optimizer.td_error)
+        if self._void or not self.optimizer.fine:
             raise self.diverged(0)
         cut = c.target == "q_learning" and future[a] < best
         if cut or next["terminated"] or next["truncated"]:
             self.optimizer.clear()
-        self.td_error.copy_(self.optimizer.td_error)
-        epsilon = self.policy.exploration[EPSILON]
-        epsilon.copy_(torch.maximum(epsilon * c.epsilon_decay, torch.minimum(epsilon, torch.tensor(c.epsilon_min))))
+        epsilon = float(self.policy.exploration[EPSILON])
+        if epsilon > c.epsilon_min:
+            self.policy.exploration[EPSILON] = max(epsilon * c.epsilon_decay, c.epsilon_min)
         return self.metrics
 
 
@@ -262,6 +270,7 @@ class TraceDescent(torch.optim.Optimizer):
     """e <- decay e + gradient, w <- w + learning_rate * td_error * e, for all parameters."""
 
     td_error: Tensor
+    fine = True  # False: the last step would have made a weight infinite, and was not done
 
     def __init__(self, parameters: Any, learning_rate: float, decay: float):
         super().__init__(parameters, {"lr": learning_rate, "decay": decay})
@@ -270,12 +279,13 @@ class TraceDescent(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure=None):
-        if not self.td_error.isfinite():
-            return
         group = self.param_groups[0]
-        for p in group["params"]:
-            trace = self.state[p]["trace"].mul_(group["decay"]).add_(p.grad)
-            p.add_(group["lr"] * self.td_error * trace)
+        traces = [self.state[p]["trace"].mul_(group["decay"]).add_(p.grad) for p in group["params"]]
+        moves = [group["lr"] * self.td_error * trace for trace in traces]
+        self.fine = all(bool((p + move).isfinite().all()) for p, move in zip(group["params"], moves, strict=True))
+        if self.fine:
+            for p, move in zip(group["params"], moves, strict=True):
+                p.add_(move)
 
     def clear(self) -> None:
         for p in self.param_groups[0]["params"]:
@@ -349,11 +359,15 @@ def learn_rows(
     kind, table, slots, size = features
     index, value, key = row
     next_index, next_value, next_key = next_row
+    before, scale = env_steps[()], 0.0
+    for i in range(len(observation)):  # what is large is judged by the rewards of all environments
+        scale = max(scale, all_traces.numbers[i, SCALE])
     for i in range(len(observation)):
         if not mask[i]:
             continue
         env_steps[()] += 1
         trace = Traces(all_traces.slot[i], all_traces.feature[i], all_traces.packed[i], all_traces.numbers[i])
+        trace.numbers[SCALE] = scale
         fetch(weight, trace)
         code(kind, observation[i], table, slots, index, value, key)
         if kind == HASHED:
@@ -369,5 +383,6 @@ def learn_rows(
         if not fine:
             return i
         store(weight, trace)
-    anneal(exploration, rates)
+    if env_steps[()] > before:
+        anneal(exploration, rates)
     return -1

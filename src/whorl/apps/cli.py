@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
-from tyro.conf import Positional, arg
+from tyro.conf import Positional, UseAppendAction, arg
 
 from whorl.errors import WhorlError
 
@@ -67,11 +67,30 @@ class Resume:
 
 
 @dataclass
+class Sweep:
+    """Train AGENT in ENV with every setting of a grid and several seeds. The same command goes on after a kill."""
+
+    algorithm: Annotated[Positional[str], arg(metavar="AGENT")]
+    environment: Annotated[Positional[str], arg(metavar="ENV")]
+    grid: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="FIELD=a,b,c")] = ()  # once for each field
+    seeds: int = 5  # of each setting: 0, 1, ...
+    jobs: int | None = None  # runs at a time; as many as there are cores if not given
+    total_steps: int | None = None  # environment steps of each run
+    num_envs: int | None = None  # environments stepped together in each run
+    eval_episodes: int = 100  # whole episodes of each evaluation
+    runs: Path = Path("runs")  # the sweep is the folder sweeps/NAME in it
+    name: str | None = None  # of the sweep's folder, instead of one made from the settings
+    json: bool = False  # end with one line of JSON
+
+
+@dataclass
 class List:
     """What there is: agents, environments, presets or runs."""
 
     what: Positional[Literal["agents", "envs", "presets", "runs"]]
     runs: Path = Path("runs")
+    compat: bool = False  # envs: their spaces and limits, and which agent can run in which
+    markdown: bool = False  # the table of --compat as the page docs/environments.md
 
 
 @dataclass
@@ -87,11 +106,18 @@ class Doctor:
     """Versions, devices, extras and rendering of this machine."""
 
 
+@dataclass
+class Run:
+    """torch-twrl's command line, word for word: whorl run -env 'CartPole-v0' -policy categorical ... (whorl run -help)."""
+
+
 COMMANDS = {
     "train": Train,
+    "run": Run,
     "eval": Eval,
     "play": Play,
     "resume": Resume,
+    "sweep": Sweep,
     "list": List,
     "check": Check,
     "doctor": Doctor,
@@ -102,6 +128,10 @@ def main(arguments: list[str] | None = None) -> None:
     """Entry point. Exit code 2 for bad input, 1 for a run that failed; errors are one line on stderr."""
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
+        if arguments[:1] == ["run"]:
+            from whorl.apps import twrl
+
+            return twrl.main(arguments[1:])
         command = _parse(arguments)
         from whorl.apps import commands
 

@@ -7,25 +7,27 @@ import json
 import os
 import platform
 import sys
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 import gymnasium
 import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 import whorl
 from whorl.envs.make import known_envs, make_env
 from whorl.errors import BadInput, Incompatible
 from whorl.spaces import describe
-from whorl.training import folder
+from whorl.training import compatibility, folder, grid, sweep_table
 from whorl.training.build import build
 from whorl.training.catalog import AGENTS, find, presets
 from whorl.training.run import Run
 from whorl.training.run import resume as resume_run
 from whorl.training.run import train as train_run
+from whorl.training.sweep import sweep as run_sweep
 from whorl.training.trained import load
 from whorl.training.video import record
 
@@ -91,9 +93,25 @@ def play(o: Any) -> None:
         print(f"{file}: one episode, return {ret:.1f}, {length} steps")
 
 
+def sweep(o: Any) -> None:
+    done = run_sweep(
+        o.algorithm, o.environment, grid.parse(o.grid, find(o.algorithm, o.environment).config), seeds=o.seeds, jobs=o.jobs,
+        total_steps=o.total_steps, num_envs=o.num_envs, eval_episodes=o.eval_episodes, runs=o.runs, name=o.name,
+    )  # fmt: skip
+    _print_table([sweep_table.header([*done.rows[0].setting]), *(row.cells() for row in done.rows)])
+    print(f"{done.path}: {done.runs - len(done.failed)} of {done.runs} runs; table.csv, table.png")
+    for job, why in done.failed.items():
+        print(f"whorl: {job} failed: {why}", file=sys.stderr)
+    if o.json:
+        _last_line(sweep=str(done.path), runs=done.runs, failed=done.failed, table=[asdict(row) for row in done.rows])
+    if done.failed:
+        sys.exit(1)
+
+
 def list(o: Any) -> None:
-    table = Table(box=None, header_style="bold")
     rows: Any
+    if o.compat or o.markdown:
+        return _compatibility(o)
     if o.what == "agents":
         rows = [("agent", "what it is", "presets")]
         rows += [(name, text, ", ".join(presets(name)) or "-") for name, (_, text) in AGENTS.items()]
@@ -105,11 +123,29 @@ def list(o: Any) -> None:
     else:
         rows = [("run", "agent", "environment", "seed", "steps", "best mean")]
         rows += [_run_row(path) for path in folder.runs_in(o.runs)]
+    _print_table(rows)
+
+
+def _print_table(rows: Any, width: int = 160) -> None:
+    """rows: names of the columns first. width: where the output is no terminal."""
+    table = Table(box=None, header_style="bold")
     for name in rows[0]:
         table.add_column(name, overflow="fold")
     for row in rows[1:]:
-        table.add_row(*row)
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
+        table.add_row(*map(escape, row))
+    Console(width=None if sys.stdout.isatty() else width).print(table)
+
+
+def _compatibility(o: Any) -> None:
+    if o.what != "envs":
+        raise BadInput(f"--compat and --markdown are about environments: whorl list envs, not {o.what}")
+    rows = compatibility.table()
+    if o.markdown:
+        print(compatibility.markdown(rows), end="")
+        return
+    body, notes = compatibility.cells(rows)
+    _print_table([compatibility.header(rows), *body], width=250)
+    print("\n".join(["", *notes] if notes else []))
 
 
 def _run_row(path: Path) -> tuple[str, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numba
@@ -75,16 +74,16 @@ class StreamCollector(SerialCollector):
         result["reward"][0] = step.reward
         result["terminated"][0] = step.terminated
         result["truncated"][0] = step.truncated
-        if step.valid is not None:
-            m["mask"][0] = step.valid
+        m["mask"][0] = True if step.valid is None else step.valid
         self._observation = step.observation
+        mask, reward, terminated, truncated = self._counted
+        finished, finite = _count(mask, reward, terminated, truncated, self._is_first, self._return, self._length)
+        for x in self._floats:
+            finite &= _finite(x)
+        if not finite:
+            self._check_finite(spaces.to_tensors(m))  # says where
         self.rollouts += 1
         self.steps += env.num_envs if step.valid is None else int(step.valid.sum())
-        finished, finite = _count(*self._counted, self._is_first, self._return, self._length)
-        for x in self._floats:
-            finite &= math.isfinite(x.dot(x))  # cheap; the second look says whether, and where
-        if not finite:
-            self._check_finite(spaces.to_tensors(m))
         self.episodes = self._list(m["mask"][0]) if finished else []
         self.decided = self._look_ahead(step) if self.next_action else {}
         return self._rollout
@@ -107,9 +106,8 @@ class StreamCollector(SerialCollector):
         """One environment took `steps` steps elsewhere (compiled_td); ends: step, length and return of the episodes that ended."""
         before = self.steps
         self.steps, self.rollouts, self.version = before + steps, self.rollouts + steps, self.version + steps
-        self.episodes = [
-            Episode(before + int(n), 0, float(ret), int(length)) for n, length, ret in zip(*ends, strict=True)
-        ]
+        rows = zip(*(x.tolist() for x in ends), strict=True)
+        self.episodes = [Episode(before + n, 0, ret, length) for n, length, ret in rows]
         self.finished += len(self.episodes)
         self.decided = _copies(decided)
 
@@ -163,6 +161,14 @@ def _count(mask, reward, terminated, truncated, is_first, ret, length):
             length[i] += 1
             ended += over
     return ended, finite
+
+
+@numba.njit(cache=True)
+def _finite(x):
+    for i in range(len(x)):
+        if not np.isfinite(x[i]):
+            return False
+    return True
 
 
 def _copies(decided: dict[str, Any]) -> dict[str, Any]:

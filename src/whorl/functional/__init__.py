@@ -1,6 +1,13 @@
 """The maths of reinforcement learning: tensors in, tensors out. numba is imported by the first kernel that needs it."""
 
 from whorl.functional.advantages import gae, leave_one_out, standardise, vtrace
+from whorl.functional.baselines import (
+    episode_rows,
+    leave_one_out_baseline,
+    optimal_baseline,
+    squared_scores,
+    time_baseline,
+)
 from whorl.functional.divergences import (
     categorical_entropy,
     categorical_kl,
@@ -32,6 +39,7 @@ __all__ = [
     "clipped_surrogate",
     "clipped_value_loss",
     "discounted_return",
+    "episode_rows",
     "explained_variance",
     "gae",
     "gaussian_entropy",
@@ -42,15 +50,19 @@ __all__ = [
     "kl_k3",
     "lambda_return",
     "leave_one_out",
+    "leave_one_out_baseline",
     "masked_mean",
     "merge_moments",
     "n_step_return",
+    "optimal_baseline",
     "recurrence",
     "reward_to_go",
     "same_shape",
     "score_function",
+    "squared_scores",
     "standardise",
     "stream",
+    "time_baseline",
     "value_loss",
     "vtrace",
 ]

@@ -10,7 +10,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from whorl.nets.cnn import NatureCNN
-from whorl.nets.mlp import MLP
+from whorl.nets.mlp import MLP, initialize
 from whorl.spaces import flat_size, flatten, is_image
 
 
@@ -34,7 +34,13 @@ class Encoder(nn.Module):
     A single image goes through its CNN only, as in the Nature paper.
     """
 
-    def __init__(self, space: spaces.Space, hidden: Sequence[int], activation: str = "tanh"):
+    def __init__(
+        self,
+        space: spaces.Space,
+        hidden: Sequence[int] = (64, 64),
+        activation: str = "tanh",
+        initialization: str = "orthogonal",
+    ):
         super().__init__()
         parts = list(_leaf_spaces(space))
         images = [(path, NatureCNN(leaf.shape)) for path, leaf in parts if is_image(leaf)]  # type: ignore[arg-type]
@@ -44,6 +50,7 @@ class Encoder(nn.Module):
         size = sum(flat_size(leaf) for _, leaf in self.vectors) + sum(cnn.width for _, cnn in images)
         self.mlp = MLP(size, () if not self.vectors and len(self.cnns) == 1 else hidden, activation)
         self.width = self.mlp.width
+        initialize(self, initialization)
 
     @property
     def plain(self) -> bool:

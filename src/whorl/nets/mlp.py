@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from whorl.errors import BadInput
+
 ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU}
 
 
@@ -16,6 +18,20 @@ def linear(inputs: int, outputs: int, gain: float = math.sqrt(2)) -> nn.Linear:
     nn.init.orthogonal_(layer.weight, gain)
     nn.init.zeros_(layer.bias)
     return layer
+
+
+def initialize(module: nn.Module, initialization: str) -> None:
+    """ "orthogonal": the weights that whorl's layers are built with. "uniform": those of torch, for every layer inside.
+
+    Uniform: weights and biases ~ U(-1/sqrt(inputs), 1/sqrt(inputs)), which was torch7's default too.
+    Raises BadInput for any other name.
+    """
+    if initialization not in ("orthogonal", "uniform"):
+        raise BadInput(f"initialization must be 'orthogonal' or 'uniform', got {initialization!r}")
+    if initialization == "uniform":
+        for layer in module.modules():
+            if isinstance(layer, nn.Linear | nn.Conv2d):
+                layer.reset_parameters()
 
 
 class MLP(nn.Sequential):

@@ -138,13 +138,14 @@ class TileCoding(Features):
 
     def indices(self, observation: Tensor) -> Tensor:
         scaled = (observation.double() - self.table[LOW]) * self.table[SCALE]
-        scaled = torch.minimum(torch.where(self.table[LIMIT].isinf(), scaled, scaled.clamp(min=0)), self.table[LIMIT])
+        inside = torch.where(scaled >= 0, scaled, 0.0).minimum(self.table[LIMIT])  # NaN is 0: an index must be one
+        scaled = torch.where(self.table[LIMIT].isinf(), scaled, inside)
         cell = (scaled.unsqueeze(-2) + self.table[OFFSETS:]).floor().long()  # [..., tilings, d]
         tiling = torch.arange(self.tilings, device=cell.device)
         if self.kind == GRID:
             tile = (cell * self.table[STRIDE].long()).sum(-1)
         else:
-            key = _mix(tiling.expand(cell.shape[:-1]))
+            key = _mix(tiling.expand(cell.shape[:-1]) + 1)
             for d in range(cell.shape[-1]):
                 key = _mix(key ^ cell[..., d])
             tile = (key & 2**62 - 1) % self.memory
@@ -199,7 +200,7 @@ def code(kind, x, table, slots, index, value, key):
                 index[k] += np.int64(scaled + table[OFFSETS + k, d]) * stride
     else:
         for k in range(len(key)):
-            key[k] = mix(k)
+            key[k] = mix(k + 1)
         for d in range(len(x)):
             scaled, limit = (np.float64(x[d]) - table[LOW, d]) * table[SCALE, d], table[LIMIT, d]
             if limit < np.inf:

@@ -94,6 +94,46 @@ class Gaussian:
 
 
 @dataclass
+class ScaledGaussian:
+    """centre + half * z with z ~ N(mean, std), centre and half the range being those of the bounds: a normal in their units.
+
+    Not cut at the bounds. `log_prob` and `entropy` are of the action, not of z: half enters them, as a constant.
+    """
+
+    mean: Tensor
+    log_std: Tensor
+    low: Tensor
+    high: Tensor
+
+    noise = staticmethod(Gaussian.noise)
+
+    @property
+    def _half(self) -> Tensor:
+        return (self.high - self.low) / 2
+
+    def _scale(self, z: Tensor) -> Tensor:
+        return (self.low + self.high) / 2 + self._half * z
+
+    def sample(self, noise: Tensor) -> Tensor:
+        return self._scale(self.mean + self.log_std.exp() * noise)
+
+    @property
+    def mode(self) -> Tensor:
+        return self._scale(self.mean)
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        z = (action - (self.low + self.high) / 2) / self._half
+        return Gaussian(self.mean, self.log_std).log_prob(z) - self._half.log().sum(-1)
+
+    def entropy(self) -> Tensor:
+        return gaussian_entropy(self.log_std) + self._half.log().sum(-1)
+
+    def kl(self, other: ScaledGaussian) -> Tensor:
+        """Equal to the KL of the normals: the scaling is one-to-one."""
+        return gaussian_kl(self.mean, self.log_std, other.mean, other.log_std)
+
+
+@dataclass
 class SquashedGaussian:
     """low + (high - low) * (tanh(u) + 1) / 2 with u ~ N(mean, std). Haarnoja et al. 2018, appendix C.
 
@@ -143,4 +183,4 @@ class SquashedGaussian:
         return gaussian_kl(self.mean, self.log_std, other.mean, other.log_std)
 
 
-Distribution = Categorical | Gaussian | SquashedGaussian
+Distribution = Categorical | Gaussian | ScaledGaussian | SquashedGaussian

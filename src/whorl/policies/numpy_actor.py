@@ -31,17 +31,17 @@ def _categorical(logits, noise, action, log_prob):
 
 
 @numba.njit(cache=True)
-def _gaussian(mean, log_std, noise, action, log_prob):
+def _gaussian(mean, log_std, centre, half, noise, action, log_prob):
     for i in range(mean.shape[0]):
         total = np.float32(0.0)
         for d in range(mean.shape[1]):
-            action[i, d] = mean[i, d] + np.exp(log_std[i, d]) * noise[i, d]
-            total += -0.5 * noise[i, d] * noise[i, d] - log_std[i, d]
+            action[i, d] = centre[d] + half[d] * (mean[i, d] + np.exp(log_std[i, d]) * noise[i, d])
+            total += -0.5 * noise[i, d] * noise[i, d] - log_std[i, d] - np.log(half[d])
         log_prob[i] = total - np.float32(0.5 * math.log(2 * math.pi)) * mean.shape[1]
 
 
 def numpy_actor(policy, num_envs: int) -> Actor:
-    """An actor equal to `policy.act` to float32 rounding: Box observation, MLP, Categorical or Gaussian (either std).
+    """An actor equal to `policy.act` to float32 rounding: Box observation, MLP, Categorical or Gaussian (not squashed).
 
     The arrays it returns live until its next call. The weights are views: an optimizer step in place is seen at once.
     """
@@ -61,9 +61,10 @@ def numpy_actor(policy, num_envs: int) -> Actor:
     greedy = np.zeros((num_envs, policy.outputs), np.float32)
     dependent = not discrete and policy.std == "dependent"
     if not discrete:
-        independent_std = (
-            None if dependent else np.broadcast_to(policy.log_std.detach().numpy(), (num_envs, policy.outputs))
-        )
+        own_std = None if dependent else np.broadcast_to(policy.log_std.detach().numpy(), (num_envs, policy.outputs))
+        low, high = policy.low.numpy(), policy.high.numpy()
+        one = np.ones(policy.outputs, np.float32)
+        centre, half = ((low + high) / 2, (high - low) / 2) if policy.scale else (0 * one, one)
 
     def act(observation, carry, is_first, noise, action_mask=None):
         x = observation.reshape(num_envs, -1)
@@ -84,12 +85,11 @@ def numpy_actor(policy, num_envs: int) -> Actor:
                 np.copyto(x, np.float32(MASKED), where=~action_mask)
             _categorical(x, noise, action, log_prob)
         else:
-            mean_, log_std = (
-                (x[:, : policy.outputs], x[:, policy.outputs :].clip(*LOG_STD_RANGE))
-                if dependent
-                else (x, independent_std)
-            )
-            _gaussian(mean_, log_std, noise, action, log_prob)
+            log_std = x[:, policy.outputs :].clip(*LOG_STD_RANGE) if dependent else own_std
+            x = x[:, : policy.outputs]
+            if policy.mean == "tanh":
+                np.tanh(x, out=x)
+            _gaussian(x, log_std, centre, half, noise, action, log_prob)
         return decided, carry
 
     return act

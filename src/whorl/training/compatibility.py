@@ -1,8 +1,9 @@
-"""Which agent can run in which environment: found by building every agent, with its default config, for every pair of spaces."""
+"""Which agent can run in which environment: found by building every agent for every pair of spaces."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import gymnasium
 from gymnasium.spaces import Space
@@ -13,7 +14,7 @@ from whorl.envs.make import EXTRAS, make_env
 from whorl.errors import BadInput
 from whorl.spaces import describe, flat_size
 from whorl.training.build import new_agent
-from whorl.training.catalog import AGENTS, agent_class
+from whorl.training.catalog import AGENTS, agent_class, presets
 
 FAMILIES = ("classic_control", "toy_text", "box2d")  # of Gymnasium, beside the native worlds
 COMMAND = "whorl list envs --compat --markdown"
@@ -51,7 +52,7 @@ def environments() -> list[str]:
 def table(agents: list[str] | None = None) -> list[Row]:
     """One row per environment, with the reasons of `agents` (all of the catalog by default).
 
-    Agents see nothing but the spaces, so each is built once for each pair of spaces that there is.
+    Agents see nothing but the spaces, so each is built once for each pair of spaces that there is, and once more where there is a preset.
     """
     agents = [*AGENTS] if agents is None else agents
     known: list[tuple[Space, Space, dict[str, str]]] = []
@@ -68,8 +69,10 @@ def table(agents: list[str] | None = None) -> list[Row]:
         spaces = env.observation_space, env.action_space
         reasons = next((found for *pair, found in known if (*pair,) == spaces), None)
         if reasons is None:
-            reasons = {agent: reason(agent, env) for agent in agents}
+            reasons = {agent: reason(agent, env, agent_class(agent).Config()) for agent in agents}
             known.append((*spaces, reasons))
+        tuned = {agent: presets(agent)[id].config for agent in agents if id in presets(agent)}
+        reasons = reasons | {agent: reason(agent, env, config) for agent, config in tuned.items()}
         rows.append(
             Row(
                 id,
@@ -87,10 +90,10 @@ def table(agents: list[str] | None = None) -> list[Row]:
     return rows
 
 
-def reason(agent: str, env: Env) -> str:
-    """Why `agent`, with its default config, cannot be built for the spaces of `env`; "" if it can."""
+def reason(agent: str, env: Env, config: Any) -> str:
+    """Why `agent` cannot be built for the spaces of `env` with this config; "" if it can."""
     try:
-        new_agent(agent, env, agent_class(agent).Config(), seed=0)
+        new_agent(agent, env, config, seed=0)
     except BadInput as error:  # Incompatible is one
         return str(error)
     return ""
@@ -137,7 +140,8 @@ def markdown(rows: list[Row]) -> str:
         "",
         "The native worlds, and Gymnasium's own in their newest versions. *size*: numbers in one observation, categories",
         "one-hot; *time limit*: steps of an episode; *threshold*: the mean return that counts as solved. Below each agent: `yes`",
-        "if it can run there with its default config, or the number of the reason why not, in the list at the end.",
+        "if it can run there with the preset of the pair (its default config where there is none), or the number of the reason",
+        "why not, in the list at the end.",
         "",
         "Any other installed Gymnasium id works as well; `whorl check AGENT ENV` answers for one pair.",
         "",

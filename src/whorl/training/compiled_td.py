@@ -70,7 +70,10 @@ def check(agent: TD, collector: StreamCollector) -> None:
 
 @cache
 def compiled(dynamics: Callable, observe: Callable) -> Callable:
-    """The loop around one world's functions (see envs/native/world.py). Returns (steps taken, episodes ended, whether the values are fine)."""
+    """The loop around one world's functions (see envs/native/world.py).
+
+    It returns (steps taken, episodes ended, whether the values are fine).
+    """
 
     def run(
         steps, most, world, act, noise, features, weight, all_traces, hashing, rule, rates, exploration, rows, values,

@@ -45,6 +45,11 @@ def override(config: Any, fields: dict[str, Any]) -> Any:
 BOUNDS = {  # lowest and highest value that makes sense; `check` also holds every field to its type
     "learning_rate": (0, inf),
     "anneal_steps": (0, inf),
+    "anneal_episodes": (0, inf),
+    "smoothing": (0, 1),
+    "optimizer_eps": (0, inf),
+    "weight_decay": (0, inf),
+    "workers": (1, inf),
     "discount": (0, 1),
     "trace_decay": (0, 1),
     "clip_range": (1e-6, inf),
@@ -77,7 +82,7 @@ def check(config: Any) -> None:
         if choices and value not in choices:
             raise BadInput(f"{f.name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
         if kind is not hint and not isinstance(value, tuple):
-            raise BadInput(f"{f.name} must be a tuple of {_WORDS[kind].split()[-1]}s, got {value!r}")
+            raise BadInput(f"{f.name} must be a tuple of {_WORDS[kind].removeprefix('a ')}s, got {value!r}")
         if kind in (bool, int, float) and not all(_is(number, kind) for number in numbers):
             raise BadInput(f"{f.name} must be {_WORDS[kind]}, got {value!r}")
         low, high = BOUNDS.get(f.name, (-inf, inf))

@@ -127,8 +127,13 @@ class Run:
     def _greet(self) -> None:
         self.logs.message(f"environment: {self.parts.env!r}")
         self.logs.message(f"run: {self.path}")
+        self._warn()
         if self.settings.checkpoint_every:
             self._save()
+
+    def _warn(self) -> None:
+        if self._loop is hogwild.train:
+            self.logs.message(hogwild.NOTICE)
 
     def _train(self) -> None:
         s, c = self.settings, self.parts.collector
@@ -251,6 +256,7 @@ class Run:
         self.window.load_state(state["window"])
         self.logs.rewind(state["logs"])
         self.logs.message(f"resumed {self.path} at {self.steps:,} steps from {path.name}")
+        self._warn()
         if not exact:
             self.logs.message(
                 f"{self.settings.env} cannot save its state: fresh episodes begin here, so the run is not bit-equal to an unbroken one"
@@ -323,6 +329,10 @@ def train(
         raise BadInput(
             "an environment object cannot be copied or changed: pass an id for video_every and max_episode_steps"
         )
+    if own is not None and hasattr(config, "workers"):
+        raise BadInput(
+            f"the workers of {agent} make environments of their own, so an environment object will not do: pass an id"
+        )
     if own is not None and eval_every:
         raise BadInput("an environment object cannot be copied for evaluation: pass an id, or leave eval_every out")
     for option, value, least in (
@@ -333,7 +343,7 @@ def train(
     ):  # fmt: skip
         if value is not None and value < least:
             raise BadInput(f"{option} must be at least {least}, got {value}")
-    _check_annealing(config, total)
+    _check_annealing(config, total, total_episodes)
     often = max(1, total // 20)
     settings = Settings(
         agent=agent,
@@ -388,7 +398,7 @@ def resume(
         if total <= done:
             more = f"whorl resume {path} --total-steps {2 * total}"
             raise BadInput(f"{path} is finished at {done:,} steps; give more: {more}")
-        _check_annealing(config, total)
+        _check_annealing(config, total, settings.total_episodes)
         if env is None:
             needs_no_object(path, settings)
         own = None if env is None else as_env(env, settings.num_envs, settings.seed)
@@ -409,8 +419,13 @@ def _loop_of(agent: Any, collector: Any) -> Callable:
     return loop.train
 
 
-def _check_annealing(config: Any, total: int) -> None:
+def _check_annealing(config: Any, total: int, episodes: int | None = None) -> None:
     """Raises BadInput when the learning rate would reach 0 before the run ends."""
+    over = getattr(config, "anneal_episodes", 0)
+    if over and not (episodes and episodes <= over):
+        raise BadInput(
+            f"anneal_episodes = {over:,} needs total_episodes of at most that (it is {episodes}): the rest would be learned at rate 0"
+        )
     anneal = getattr(config, "anneal_steps", 0)
     if 0 < anneal < total:
         raise BadInput(

@@ -1,0 +1,216 @@
+"""Trust region policy optimization. Schulman et al. 2015, https://arxiv.org/abs/1502.05477. Deviations: docs/algorithms/trpo.md"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from whorl.agents.agent import Agent, Metrics, adam
+from whorl.batch import get, values
+from whorl.errors import BadInput, NotFinite
+from whorl.feeds import Rollouts
+from whorl.functional import explained_variance, gae, masked_mean, standardise, value_loss
+from whorl.functional.trust_region import (
+    conjugate_gradient,
+    fisher_vector_product,
+    flat,
+    line_search,
+    trust_region_step,
+)
+from whorl.nets.heads import Critic
+from whorl.nets.normalizer import NoNormalizer, Normalizer
+from whorl.policies.stochastic import Stochastic
+
+
+@dataclass(frozen=True)
+class TRPOConfig:
+    """Defaults: Schulman et al. 2015, with GAE and the critic of their later code (OpenAI Baselines, trpo_mpi)."""
+
+    kl_limit: float = 0.01  # delta: mean KL(old || new) of one policy step [nats]
+    damping: float = 0.1  # added to the diagonal of the Fisher matrix
+    conjugate_gradient_steps: int = 10  # Fisher-vector products for one direction
+    discount: float = 0.99  # gamma, per environment step
+    trace_decay: float = 0.97  # lambda of GAE
+    learning_rate: float = 1e-3  # Adam's step size, of the critic
+    normalize_advantage: bool = True  # over each rollout
+    normalize_observation: bool = False  # by running mean and std, inside the policy
+    normalize_return: bool = False  # the critic predicts (return - mean) / std, running
+    hidden: tuple[int, ...] = (64, 64)  # units of each hidden layer, actor and critic apart
+    activation: Literal["tanh", "relu"] = "tanh"
+    std: Literal["independent", "dependent"] = (
+        "independent"  # of a Gaussian: a parameter, or a function of the observation
+    )
+    squash: bool = False  # tanh onto the bounds of a Box
+    feed: Rollouts = Rollouts(steps=128, epochs=10, minibatches=8)  # epochs and minibatches are the critic's
+
+
+class TrustRegion(torch.optim.Optimizer):
+    """The natural gradient of length sqrt(2 kl_limit) in the policy's own metric, cut back until it holds. The three equations:
+
+    F x = g,   step = sqrt(2 kl_limit / x'Fx) x,   theta += shrink^j step with improvement > 0 and KL <= kl_limit
+
+    g is minus the gradient that lies in the parameters (of a loss, minus the objective), F the Fisher matrix plus `damping` times
+    the identity. `aim` says, before each step, what the objective and the KL are. Where no j will do, nothing moves.
+    """
+
+    def __init__(
+        self, parameters: Iterable[nn.Parameter], kl_limit: float, damping: float, conjugate_gradient_steps: int
+    ):
+        settings = {"kl_limit": kl_limit, "damping": damping, "conjugate_gradient_steps": conjugate_gradient_steps}
+        super().__init__(list(parameters), settings)
+        self.report: Metrics = {}
+
+    def aim(self, objective: Callable[[], Tensor], kl: Callable[[], Tensor]) -> None:
+        """Scalars of the parameters as they are when called: what to raise, and mean KL(old || theta)."""
+        self._objective, self._kl = objective, kl
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """Raises NotFinite, with the weights as they were, when the Fisher matrix gives no finite direction."""
+        (group,) = self.param_groups
+        theta, limit = group["params"], group["kl_limit"]
+        with torch.no_grad():
+            before = self._objective()
+        gradient = flat(torch.zeros_like(p) if p.grad is None else -p.grad for p in theta)
+        fisher = fisher_vector_product(self._kl(), theta)
+        damped = lambda v: fisher(v) + group["damping"] * v  # noqa: E731
+
+        direction = conjugate_gradient(damped, gradient, group["conjugate_gradient_steps"])
+        full = trust_region_step(damped, direction, limit)
+        if not full.isfinite().all():
+            raise NotFinite(
+                "the natural gradient became NaN or infinite; the weights are those before it. Raise damping"
+            )
+
+        old = flat(theta).detach().clone()
+
+        @torch.no_grad()
+        def move(step: Tensor) -> tuple[Tensor, Tensor]:
+            """(improvement, KL) at old + step, where the weights are from now on."""
+            pieces = (old + step).split([p.numel() for p in theta])
+            for p, piece in zip(theta, pieces, strict=True):
+                p.copy_(piece.view_as(p))
+            return self._objective() - before, self._kl()
+
+        accepted, shrinks = line_search(move, full, limit)
+        improvement, kl = move(accepted)
+        self.report = {
+            "kl": kl,
+            "surrogate_improvement": improvement,
+            "line_search_shrinks": torch.tensor(float(shrinks)),
+        }
+
+
+class TRPO(Agent):
+    """One natural-gradient step of the policy on each whole rollout, then epochs of minibatches for the critic."""
+
+    Config = TRPOConfig
+    optimizer: TrustRegion
+
+    def __init__(self, policy: Stochastic, critic: nn.Module, config: TRPOConfig = TRPOConfig()):
+        super().__init__(policy, config)
+        self.critic = critic
+        self.return_normalizer = Normalizer() if config.normalize_return else NoNormalizer()
+        self._return_moments: list = []
+        self.optimizer = TrustRegion(
+            policy.parameters(), config.kl_limit, config.damping, config.conjugate_gradient_steps
+        )
+        self.critic_optimizer = adam(critic.parameters(), config.learning_rate)
+
+    @classmethod
+    def build(cls, observation_space, action_space, config: TRPOConfig) -> TRPO:
+        if config.conjugate_gradient_steps < 1 or config.damping < 0:
+            raise BadInput(
+                "conjugate_gradient_steps must be at least 1 and damping at least 0, "
+                f"got {config.conjugate_gradient_steps} and {config.damping}"
+            )
+        policy = Stochastic.build(observation_space, action_space, config)
+        return cls(policy, Critic(observation_space, config.hidden, config.activation), config)
+
+    @property
+    def compiled(self) -> bool:
+        """Never: raises BadInput when switched on."""
+        return False
+
+    @compiled.setter
+    def compiled(self, on: bool) -> None:
+        if on:
+            raise BadInput(
+                "TRPO cannot be compiled: how far its line search goes depends on the data. Leave compile=True out"
+            )
+
+    def value(self, observation: Any) -> Tensor:
+        """V(observation), in the units of the normalized return."""
+        return self.critic(self.policy.normalizer(observation))
+
+    def prepare(self, rollout: Any) -> Any:  # [T, N]
+        rollout = super().prepare(rollout)
+        next, c, mask = rollout["next"], self.config, get(rollout, "mask")
+        value, next_value = values(self.value, rollout)
+        value, next_value = self.return_normalizer.inverse(value), self.return_normalizer.inverse(next_value)
+        discount = get(rollout, "next.discount", c.discount)
+        advantage = gae(
+            next["reward"], value, next_value, next["terminated"], next["truncated"], discount, c.trace_decay
+        )
+        target = advantage + value
+        self._return_moments = self.return_normalizer.moments(target, mask)
+        self.report["explained_variance"] = explained_variance(value, target, mask)
+        kept = rollout.select("observation", "action", "log_prob", "action_mask", "mask", strict=False)
+        return kept.update(
+            {"advantage": standardise(advantage, mask) if c.normalize_advantage else advantage, "return": target}
+        )
+
+    def distribution(self, batch: Any) -> Any:
+        """What the policy does in the batch's states."""
+        return self.policy.distribution(self.policy.encode(batch), get(batch, "action_mask"))
+
+    def surrogate(self, batch: Any) -> Tensor:  # [B]
+        """mean A pi(a|s) / pi_old(a|s). Schulman et al. 2015, eq. 14, with the sampled actions' probabilities in the denominator."""
+        log_ratio = self.distribution(batch).log_prob(batch["action"]) - batch["log_prob"]
+        return masked_mean(log_ratio.exp() * batch["advantage"], get(batch, "mask"))
+
+    def policy_loss(self, batch: Any) -> tuple[Tensor, Metrics]:
+        loss = -self.surrogate(batch)
+        return loss, {"policy_gradient_loss": loss}
+
+    def critic_loss(self, batch: Any) -> tuple[Tensor, Metrics]:
+        error = value_loss(self.value(batch["observation"]), self.return_normalizer(batch["return"]))
+        loss = masked_mean(error, get(batch, "mask"))
+        return loss, {"value_loss": loss}
+
+    def loss(self, batch: Any) -> tuple[Tensor, Metrics]:
+        """Both: they share no parameter, so each optimizer minimises its own part."""
+        policy_loss, metrics = self.policy_loss(batch)
+        critic_loss, more = self.critic_loss(batch)
+        return policy_loss + critic_loss, metrics | more
+
+    def improve(self, rows: Any) -> Metrics:
+        """One step of the policy, on all rows of a rollout at once."""
+        with torch.no_grad():
+            now = self.distribution(rows)
+            # copies: an independent log std is a view of its parameter, which is about to move
+            old = replace(now, **{key: x.clone() for key, x in vars(now).items() if isinstance(x, Tensor)})
+            entropy = masked_mean(old.entropy(), get(rows, "mask"))
+        self.optimizer.aim(
+            objective=lambda: self.surrogate(rows),
+            kl=lambda: masked_mean(old.kl(self.distribution(rows)), get(rows, "mask")),
+        )
+        self.optimizer.report = {}
+        metrics = self.optimize(self.policy_loss, self.optimizer, rows)
+        del metrics["loss"]
+        return {**metrics, "entropy_loss": -entropy, **self.optimizer.report}
+
+    def update(self, batch: Any) -> Metrics:
+        """One step of the critic."""
+        return {"value_loss": self.optimize(self.critic_loss, self.critic_optimizer, batch)["value_loss"]}
+
+    def learn(self, buffer: Any) -> Metrics:
+        rows = torch.cat(list(buffer.batches(self.config.feed.minibatches)))  # one epoch: the whole rollout
+        metrics = self.improve(rows)
+        metrics |= super().learn(buffer)
+        if self._return_moments:
+            self.return_normalizer.merge(self._return_moments)
+        return metrics
