@@ -222,6 +222,7 @@ def test_linear_values():
             BadInput,
             "tiles are too many for a grid without hashing: set memory",
         ),
+        (lambda: TileCoding(BOX, memory=2**40), BadInput, "too many"),
         (
             lambda: TileCoding(spaces.Discrete(3)),
             Incompatible,

@@ -28,7 +28,7 @@ def test_agent_on_all_probes(agent):
     assert len(done) == 5 * kinds
     if agent != "random":
         assert sum("actions" in text for text in done) == 2 * kinds
-        assert sum("values" in text for text in done) == 5 * kinds
+        assert sum("values" in text for text in done) == (0 if agent == "cem" else 5 * kinds)  # cem has none
 
 
 def test_a_dropped_discount_is_named(monkeypatch):

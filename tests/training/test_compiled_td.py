@@ -130,6 +130,35 @@ def test_divergence_is_named_and_the_weights_are_those_before(by):
     assert torch.equal(other.agent.critic.weight, p.agent.critic.weight) and p.agent.env_steps == p.collector.steps
 
 
+def test_accumulating_traces_diverge_on_the_mountain_car():
+    """At a step size that is right for replacing traces (0.5 / 8): the run ends and says so, instead of going on for ever."""
+    fields = {"learning_rate": 0.5 / 8, "epsilon": 0.0, "trace": "accumulating"}
+    p = build("td", "MountainCar-v0", TDConfig(**fields), num_envs=1, max_episode_steps=10_000)
+    with pytest.raises(NotFinite, match="the values diverge: the TD error of environment 0 became"):
+        train(p, compiled_td, 2_000_000)
+    assert p.agent.critic.weight.isfinite().all()
+    p = build("td", "MountainCar-v0", TDConfig(**fields | {"trace": "replacing"}), num_envs=1, max_episode_steps=10_000)
+    episodes = train(p, compiled_td, 30_000)
+    assert sum(e.length for e in episodes[50:100]) / 50 < 200
+
+
+def test_cliff_walking():
+    """Sutton and Barto 2018, example 6.6: Q-learning's way is the shortest, Sarsa's keeps off the cliff and earns more on the way."""
+    returns, paths = {}, {}
+    for target in ("q_learning", "sarsa", "expected_sarsa"):
+        fields = {"target": target, "learning_rate": 0.5, "trace_decay": 0.0, "epsilon": 0.1}
+        p = build("td", "CliffWalking-v1", TDConfig(**fields), num_envs=1, seed=1)
+        p.collector.most_episodes = 1000
+        returns[target] = sum(e.ret for e in train(p, compiled_td, 10**6)[100:]) / 900
+        best, cell, paths[target] = p.agent.critic.weight.argmax(0).tolist(), 36, [36]
+        while cell != 47 and len(paths[target]) < 40:
+            cell += (-12, 1, 12, -1)[best[cell]]
+            paths[target].append(cell)
+    assert paths["q_learning"] == [36, *range(24, 36), 47]  # 13 steps, along the edge
+    assert paths["sarsa"][-1] == 47 and len(paths["sarsa"]) > 14
+    assert returns["expected_sarsa"] > returns["sarsa"] > returns["q_learning"]
+
+
 # -- whole runs --------------------------------------------------------------------------------------------------------
 
 CLIFF = {"learning_rate": 0.3, "epsilon": 0.2, "epsilon_decay": 0.9999, "trace_decay": 0.5}

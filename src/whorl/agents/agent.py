@@ -57,6 +57,7 @@ class Agent(nn.Module):
 
     Config: ClassVar[type]  # the frozen dataclass of its settings
     reads: ClassVar[frozenset[str]] = frozenset()  # costly batch keys it wants, such as "next.action"
+    uncompiled: ClassVar[str] = ""  # why it cannot be compiled, if it cannot
     env_steps: Tensor
     _void: Tensor
     optimizer: torch.optim.Optimizer

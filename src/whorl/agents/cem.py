@@ -39,6 +39,7 @@ class CEM(Agent):
     """
 
     Config = CEMConfig
+    uncompiled = "CEM takes no gradient step, so there is nothing to compile"
     policy: Population
     iteration: Tensor
 
@@ -61,16 +62,6 @@ class CEM(Agent):
                 raise BadInput(f"{name} must be at least 0, got {getattr(c, name)}")
         policy = Population(observation_space, action_space, c.hidden, c.initial_std, c.normalize_observation)
         return cls(policy, c)
-
-    @property
-    def compiled(self) -> bool:
-        """Never: raises BadInput when switched on."""
-        return False
-
-    @compiled.setter
-    def compiled(self, on: bool) -> None:
-        if on:
-            raise BadInput("CEM takes no gradient step, so there is nothing to compile. Leave compile=True out")
 
     def prepare(self, rollout: Any) -> Any:  # [T, N], whole episodes -> one row for each of them
         rollout = super().prepare(rollout)

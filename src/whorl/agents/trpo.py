@@ -108,6 +108,7 @@ class TRPO(Agent):
     """One natural-gradient step of the policy on each whole rollout, then epochs of minibatches for the critic."""
 
     Config = TRPOConfig
+    uncompiled = "TRPO cannot be compiled: how far its line search goes depends on the data"
     optimizer: TrustRegion
 
     def __init__(self, policy: Stochastic, critic: nn.Module, config: TRPOConfig = TRPOConfig()):
@@ -129,18 +130,6 @@ class TRPO(Agent):
             )
         policy = Stochastic.build(observation_space, action_space, config)
         return cls(policy, Critic(observation_space, config.hidden, config.activation), config)
-
-    @property
-    def compiled(self) -> bool:
-        """Never: raises BadInput when switched on."""
-        return False
-
-    @compiled.setter
-    def compiled(self, on: bool) -> None:
-        if on:
-            raise BadInput(
-                "TRPO cannot be compiled: how far its line search goes depends on the data. Leave compile=True out"
-            )
 
     def value(self, observation: Any) -> Tensor:
         """V(observation), in the units of the normalized return."""

@@ -28,7 +28,7 @@ from whorl.training.config import override, to_json
 from whorl.training.curve import moving_mean
 from whorl.training.run import Run, resume, train
 from whorl.training.trained import load
-from whorl.training.video import _drawable, record
+from whorl.training.video import drawable, record
 from whorl.training.window import Window
 
 AGENTS = {"noLearning": "random", "reinforce": "reinforce", "tdLambda": "td"}
@@ -168,7 +168,7 @@ def _td(o: Choice) -> dict[str, Any]:
 def _undrawn(o: Choice) -> str:
     """Why there can be no video of the environment; "" if there can."""
     try:
-        _drawable(o.env, o.seed).close()
+        drawable(o.env, o.seed).close()
     except BadInput as reason:
         return str(reason)
     return ""

@@ -106,8 +106,8 @@ class StreamCollector(SerialCollector):
         """One environment took `steps` steps elsewhere (compiled_td); ends: step, length and return of the episodes that ended."""
         before = self.steps
         self.steps, self.rollouts, self.version = before + steps, self.rollouts + steps, self.version + steps
-        rows = zip(*(x.tolist() for x in ends), strict=True)
-        self.episodes = [Episode(before + n, 0, ret, length) for n, length, ret in rows]
+        numbers, lengths, returns = (x.tolist() for x in ends)
+        self.episodes = [*map(Episode._make, zip([before + n for n in numbers], [0] * len(numbers), returns, lengths))]
         self.finished += len(self.episodes)
         self.decided = _copies(decided)
 
@@ -165,10 +165,10 @@ def _count(mask, reward, terminated, truncated, is_first, ret, length):
 
 @numba.njit(cache=True)
 def _finite(x):
+    finite = True
     for i in range(len(x)):
-        if not np.isfinite(x[i]):
-            return False
-    return True
+        finite &= np.isfinite(x[i])
+    return finite
 
 
 def _copies(decided: dict[str, Any]) -> dict[str, Any]:

@@ -52,6 +52,8 @@ def build(
     if not isinstance(config, cls.Config):
         raise BadInput(f"{agent} takes a {cls.Config.__name__}, got {type(config).__name__}")
     check(config)
+    if compile and cls.uncompiled:
+        raise BadInput(f"{cls.uncompiled}. Leave compile=True out")
     _check_device(device)
     if isinstance(env, Env) and num_envs not in (None, env.num_envs):
         raise BadInput(f"num_envs = {num_envs}, but the environment object holds {env.num_envs}; leave num_envs out")

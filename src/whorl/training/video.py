@@ -30,7 +30,7 @@ def film(policy: Policy, env_id: str, file: Path, seed: int = 0, max_steps: int 
     """
     if file.suffix not in (".gif", ".mp4"):
         raise BadInput(f"a video ends in .gif or .mp4, got {file}")
-    env, frames, total, steps = _drawable(env_id, seed), [], 0.0, 0
+    env, frames, total, steps = drawable(env_id, seed), [], 0.0, 0
     actor, carry, is_first = policy.actor(1), policy.initial(1), np.ones(1, bool)
     generator = torch.Generator().manual_seed(stream(seed, "video"))
     observation = env.reset(seed)
@@ -50,7 +50,7 @@ def film(policy: Policy, env_id: str, file: Path, seed: int = 0, max_steps: int 
     return total, steps
 
 
-def _drawable(env_id: str, seed: int) -> Env:
+def drawable(env_id: str, seed: int) -> Env:
     """The environment with pictures: the native world's own, or Gymnasium's."""
     if not os.environ.get("DISPLAY"):
         os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame draws into memory, and need not look for a screen

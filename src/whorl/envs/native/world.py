@@ -10,6 +10,7 @@ environments changes anything.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from copy import deepcopy
 from functools import cache
@@ -210,7 +211,9 @@ class Classic(World):
 @cache
 def painter(id: str) -> Any:
     """Gymnasium's environment, kept to draw with."""
-    env = gymnasium.make(id, render_mode="rgb_array").unwrapped
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that an older version of a world is out of date is no news when its picture is wanted
+        env = gymnasium.make(id, render_mode="rgb_array").unwrapped
     env.reset()  # what its renderer looks at besides the state
     return env
 
