@@ -1,4 +1,7 @@
-"""What holds for every agent with one loss and one Adam: compiled equals eager, masked rows never count, the loss is differentiated right, entropy's sign."""
+"""What holds for every agent with one loss and one Adam.
+
+Compiled equals eager, masked rows never count, the loss is differentiated right, entropy's sign.
+"""
 
 import pytest
 import torch

@@ -423,7 +423,15 @@ def test_resume_goes_on_exactly_with_the_count_and_the_optimizer(tmp_path):
         baseline="padded_time", optimizer="rmsprop", learning_rate=0.02, anneal_episodes=500, clip_value=5.0,
         optimizer_eps=1e-8, smoothing=0.9, reduction="sum", feed=Rollouts(200, unit="episode"),
     )  # fmt: skip
-    options = {"config": config, "num_envs": 1, "seed": 3, "runs": tmp_path, "quiet": True, "eval_every": 0}
+    options = {
+        "config": config,
+        "num_envs": 1,
+        "seed": 3,
+        "total_episodes": 500,
+        "runs": tmp_path,
+        "quiet": True,
+        "eval_every": 0,
+    }
     whole = whorl.train("reinforce", "CartPole-v1", total_steps=3000, checkpoint_every=1000, **options)
     half = whorl.train("reinforce", "CartPole-v1", total_steps=1500, checkpoint_every=1000, **options)
     rest = whorl.resume(half.path, total_steps=3000, quiet=True)

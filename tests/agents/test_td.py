@@ -18,7 +18,7 @@ from whorl.functional.traces import COUNT
 from whorl.nets.linear_q import LinearQ
 from whorl.nets.tile_coding import OneHot, Raw
 from whorl.policies.greedy import EPSILON, Greedy
-from whorl.training import loop
+from whorl.training import compiled_td, loop
 from whorl.training.build import assemble, build
 
 TABLE = {"learning_rate": 0.5, "trace_decay": 0.5, "model": "table"}
@@ -441,6 +441,13 @@ def test_a_networks_divergence_keeps_the_weights():
     run_until_it_diverges(make(spaces.Box(-100, 100, (2,)), 2, **fields), [90.0, 50.0], [80.0, 70.0], alpha="0.1")
 
 
+def test_a_network_is_given_no_alarm_before_the_first_reward():
+    agent = make(spaces.Box(-1, 1, (2,)), 2, model="mlp", trace="accumulating", learning_rate=0.01)
+    for _ in range(20):
+        learn(agent, [0.5, 0.5], 0, 0.0, [0.1, 0.2], 0)
+    assert agent.env_steps == 20
+
+
 def run_until_it_diverges(agent, here, there, alpha, terminated=False):
     weights = lambda: torch.cat([v.flatten().double().clone() for v in agent.critic.state_dict().values()])  # noqa: E731
     steps = 0
@@ -448,7 +455,7 @@ def run_until_it_diverges(agent, here, there, alpha, terminated=False):
         for steps in range(1, 2000):  # noqa: B007
             before = weights()
             learn(agent, here, 0, 1.0, there, 0, terminated)
-    assert 3 < steps < 1999 and agent.env_steps == steps
+    assert 1 < steps < 1999 and agent.env_steps == steps
     assert caught.match(rf"the TD error of environment 0 became \S+ after {steps} environment steps")
     assert caught.match(
         f"The weights are those before it. Lower the learning rate .alpha = {alpha}., or use replacing or dutch"
@@ -473,6 +480,43 @@ def test_no_alarm_for_a_second_environment():
     for _ in range(60):
         learn(agent, [2, 0], [0, 0], [1.0, 0.0], [2, 0], [0, 0], terminated=[True, False])
     assert abs(q(agent, 0, 0)) < 1e-6
+
+
+def test_no_alarm_while_errors_are_of_the_size_of_a_return():
+    """Overshooting, with TD errors of over 100 rewards, and yet it learns CartPole."""
+    config = TDConfig(
+        trace="accumulating", learning_rate=0.5 / 16, epsilon=0.05, tilings=16,
+        low=(-2.4, -3.0, -0.2095, -3.5), high=(2.4, 3.0, 0.2095, 3.5),
+    )  # fmt: skip
+    parts = build("td", "CartPole-v1", config=config, num_envs=1, seed=0)
+    compiled_td.train(parts.agent, parts.collector, parts.buffer, 20_000)
+    assert parts.agent.env_steps == 20_000
+
+
+def test_traces_of_an_episode_that_was_lost_end_with_it():
+    """A resumed run begins fresh episodes where the environment cannot be saved: `is_first` without an end before it."""
+    agent = make(5, 1, trace="accumulating", trace_decay=1.0)
+    learn(agent, 0, 0, 0.0, 1, 0)
+    learn(agent, 1, 0, 0.0, 2, 0)
+    fresh = row(3, 0, 1.0, 4, 0)
+    fresh["is_first"] = torch.ones(1, 1, dtype=torch.bool)
+    agent.prepare(fresh)
+    agent.update(fresh)
+    assert agent.critic.weight[0].tolist() == [0.0, 0.0, 0.0, 0.5, 0.0]
+
+
+def test_update_learns_from_the_batch_it_is_given():
+    agent = make(5, 1)
+    agent.prepare(row(0, 0, 1.0, 1, 0))
+    agent.update(row(2, 0, -1.0, 3, 0))
+    assert agent.critic.weight[0].tolist() == [0.0, 0.0, -0.5, 0.0, 0.0]
+
+
+def test_the_policy_of_a_prediction_stays_random():
+    agent = make(5, 2, target="prediction", epsilon_decay=0.5)
+    for _ in range(5):
+        learn(agent, 0, 1, 1.0, 1, 0)
+    assert float(agent.policy.exploration[EPSILON]) == 1.0
 
 
 def test_divergence_names_the_environment():
@@ -534,6 +578,10 @@ def test_prediction_of_a_given_policy():
         (
             {"model": "mlp", "trace": "replacing"},
             "a network's traces are accumulating, not replacing .or set trace_decay 0.",
+        ),
+        (
+            {"model": "auto", "trace": "accumulating", "clear_other_actions": True},
+            "clear_other_actions is for replacing",
         ),
         ({"model": "table"}, "a table needs Discrete observations"),
         ({"model": "tile_coding", "low": (-np.inf, 0.0)}, "give low and high, or memory"),

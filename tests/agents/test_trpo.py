@@ -304,6 +304,7 @@ def test_compile_is_refused_before_anything_is_written(tmp_path):
     [
         ({"damping": -1.0}, "damping at least 0, got 10 and -1.0"),
         ({"conjugate_gradient_steps": 0}, "conjugate_gradient_steps must be at least 1 .* got 0 and 0.1"),
+        ({"kl_limit": 0.0}, "kl_limit must be above 0"),
         ({"kl_limit": -0.1}, "kl_limit must be from 0 to inf, got -0.1"),
     ],
 )

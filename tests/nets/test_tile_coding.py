@@ -220,9 +220,9 @@ def test_linear_values():
         (
             lambda: TileCoding(spaces.Box(0, 1, (9,))),
             BadInput,
-            "tiles are too many for a grid without hashing: set memory",
+            "tiles are too many: hash them: set memory, or use fewer tilings",
         ),
-        (lambda: TileCoding(BOX, memory=2**40), BadInput, "too many"),
+        (lambda: TileCoding(BOX, memory=2**40), BadInput, "tiles are too many: set a smaller memory"),
         (
             lambda: TileCoding(spaces.Discrete(3)),
             Incompatible,
@@ -244,3 +244,11 @@ def test_linear_values():
 def test_refusals(make, error, message):
     with pytest.raises(error, match=message):
         make()
+
+
+@pytest.mark.parametrize("tilings", [1, 3, 5, 6, 8, 9, 10, 15, 16])
+def test_every_tiling_is_displaced_in_every_dimension(tilings):
+    """With 1, 3, 5, 7 for 5 tilings the third dimension would not be displaced at all."""
+    coder = TileCoding(spaces.Box(-1, 1, (4,)), tilings=tilings, tiles=2)
+    for d in range(4):
+        assert len(set(coder.table[4:, d].tolist())) == tilings

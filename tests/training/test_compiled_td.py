@@ -181,6 +181,7 @@ def test_runs_are_the_same(tmp_path):
     for group in ("policy", "collector"):
         assert all(torch.equal(saved[0][group][key], saved[1][group][key]) for key in saved[0][group])
     results = [json.loads((r.path / "eval.json").read_text()) for r in (a, b)]
+    assert whorl.load(b.path, "last").evaluate(5, seed=3).returns.tolist() == a.evaluate(5, seed=3).returns.tolist()
     assert results[0]["last"] == results[1]["last"] and results[0]["episodes"] == results[1]["episodes"] > 50
 
 

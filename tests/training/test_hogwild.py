@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import defaultdict
 from multiprocessing import active_children
 from pathlib import Path
 
@@ -136,17 +137,21 @@ def test_ends_after_so_many_episodes_of_the_same_environment():
     env = make_env("CartPole-v1", 2, prefer="gymnasium", max_episode_steps=15)
     p = assemble(A3C.build(env.observation_space, env.action_space, config := A3CConfig(workers=2)), env)
     p.collector.most_episodes = 200
-    steps, finished, lengths = [], [], []
+    steps, finished, lengths, of_env = [], [], [], defaultdict(list)
 
     def slow(rollout, metrics):
         steps.append(p.collector.steps)
         finished.append(p.collector.finished)
         lengths.extend(episode.length for episode in p.collector.episodes)
+        for episode in p.collector.episodes:
+            of_env[episode.env].append(episode.length)
         time.sleep(0.5)  # some thousand steps
 
     hogwild.train(p.agent, p.collector, p.buffer, 10**9, [slow])
     assert finished[-1] == p.collector.finished == len(lengths) >= 200 > max(finished[:-1])
     assert max(lengths) == 15
+    first = [of_env[i][:20] for i in range(4)]  # two environments each of two workers
+    assert all(len(found) == 20 for found in first) and len({tuple(found) for found in first}) == 4
     report = hogwild.REPORT * config.feed.steps * 2
     assert max(b - a for a, b in zip(steps, steps[1:], strict=False)) <= 3 * 2 * report
 

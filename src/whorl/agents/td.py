@@ -50,6 +50,7 @@ TARGETS = {
     "naive_q_learning": NAIVE_Q_LEARNING,
     "prediction": PREDICTION,
 }
+HOPELESS = 1e6  # a network's TD error, in units of the largest reward
 KINDS = {"accumulating": ACCUMULATING, "replacing": REPLACING, "dutch": DUTCH}
 
 
@@ -77,7 +78,9 @@ class TDConfig:
     bias: bool = False  # a feature that is always on
     low: tuple[float, ...] = ()  # box of the tile coding; () = the bounds of the observation space
     high: tuple[float, ...] = ()
-    initial_value: float = 0.0  # of every value before anything is learned; above what can be earned, it explores
+    initial_value: float = (
+        0.0  # of every linear value before anything is learned; above what can be earned, it explores
+    )
     hidden: tuple[int, ...] = (64,)  # units of each hidden layer (mlp)
     activation: Literal["tanh", "relu"] = "tanh"  # (mlp)
     feed: Stream = Stream()
@@ -98,6 +101,7 @@ class TD(Agent):
     traces_slot: Tensor
     traces_numbers: Tensor
     collisions: Tensor
+    scale: Tensor
 
     def __init__(self, policy: Greedy, config: TDConfig = TDConfig(), critic: nn.Module | None = None):
         """critic: what is learned, when it is not the policy's own `q` (prediction of a policy's values)."""
@@ -109,6 +113,8 @@ class TD(Agent):
             raise Incompatible(f"true online TD (trace 'dutch') is for sarsa and prediction, not {c.target}")
         if c.trace == "replacing" and c.trace_decay and linear_values and not self.critic.features.binary:
             raise Incompatible("replacing traces are for features that are on or off; use accumulating or dutch")
+        if c.clear_other_actions and (c.trace != "replacing" or c.target == "prediction"):
+            raise Incompatible("clear_other_actions is for replacing traces of action values: leave it out")
         if not linear_values and c.trace != "accumulating" and c.trace_decay:
             raise Incompatible(f"a network's traces are accumulating, not {c.trace} (or set trace_decay 0)")
         self.td_error = torch.zeros((), dtype=torch.float64)
@@ -122,6 +128,7 @@ class TD(Agent):
                 self.metrics["collisions"] = self.collisions[0]
             self._allocate(1)
         else:
+            self.register_buffer("scale", torch.ones((), dtype=torch.float64))  # largest |reward|, at least 1
             self.optimizer = TraceDescent(self.critic.parameters(), c.learning_rate, c.discount * c.trace_decay)
 
     @classmethod
@@ -183,11 +190,12 @@ class TD(Agent):
         if n != len(self.traces_slot):
             self._allocate(n)
         rows = lambda x: x[0].numpy().reshape(n, -1)  # noqa: E731
-        mask, allowed = get(rollout, "mask"), get(rollout, "next.action_mask")
+        mask, allowed, first = (get(rollout, key) for key in ("mask", "next.action_mask", "is_first"))
         every = np.ones((n, actions), bool)
         row = (
             rows(rollout["observation"]), rollout["action"][0].numpy(), next["reward"][0].numpy(), next["terminated"][0].numpy(),
-            next["truncated"][0].numpy(), every[:, 0] if mask is None else mask[0].numpy(), rows(next["observation"]),
+            next["truncated"][0].numpy(), every[:, 0] if mask is None else mask[0].numpy(),
+            ~every[:, 0] if first is None else first[0].numpy(), rows(next["observation"]),
             next["action"][0].numpy(), every if allowed is None else rows(allowed),
         )  # fmt: skip
         f = self.critic.features
@@ -197,7 +205,8 @@ class TD(Agent):
     def update(self, batch: Any) -> Metrics:  # [1, N]
         if not self._linear:
             return self._update_network(batch)
-        bad = learn_rows(*self._views[1])
+        held, arguments = self._views
+        bad = learn_rows(*(arguments if batch is held else self._look(batch)))
         if bad >= 0:
             raise self.diverged(bad)
         return self.metrics
@@ -232,6 +241,8 @@ class TD(Agent):
         next, c, mask = batch["next"], self.config, get(batch, "mask")
         if mask is not None and not mask.all():
             return self.metrics
+        if batch["is_first"]:
+            self.optimizer.clear()
         with torch.no_grad():
             q, _ = self.loss(batch)
             future = self.critic(next["observation"])[0, 0]
@@ -243,15 +254,18 @@ class TD(Agent):
             v = {"sarsa": lambda: future[a], "expected_sarsa": expected}.get(c.target, lambda: best)()
             target = next["reward"][0, 0] + torch.where(next["terminated"][0, 0], 0.0, c.discount * v)
         self.optimizer.td_error = target - q
+        self.td_error.copy_(target - q)
+        self.scale.clamp_(min=float(next["reward"].abs()))
+        if not self.td_error.abs() < HOPELESS * self.scale:
+            raise self.diverged(0)
         self.optimize(self.loss, self.optimizer, batch)
-        self.td_error.copy_(self.optimizer.td_error)
         if self._void or not self.optimizer.fine:
             raise self.diverged(0)
         cut = c.target == "q_learning" and future[a] < best
         if cut or next["terminated"] or next["truncated"]:
             self.optimizer.clear()
         epsilon = float(self.policy.exploration[EPSILON])
-        if epsilon > c.epsilon_min:
+        if epsilon > c.epsilon_min and c.target != "prediction":
             self.policy.exploration[EPSILON] = max(epsilon * c.epsilon_decay, c.epsilon_min)
         return self.metrics
 
@@ -352,7 +366,7 @@ def anneal(exploration, rates):
 
 @cached(traces, tile_coding, greedy)
 def learn_rows(
-    observation, action, reward, terminated, truncated, mask, successor, next_action, allowed,
+    observation, action, reward, terminated, truncated, mask, is_first, successor, next_action, allowed,
     features, weight, all_traces, hashing, rule, rates, exploration, row, next_row, next_q, share, td_error, env_steps,
 ):  # fmt: skip
     """`td_step` for each environment in turn. Returns the first whose values diverge, or -1."""
@@ -369,6 +383,10 @@ def learn_rows(
         trace = Traces(all_traces.slot[i], all_traces.feature[i], all_traces.packed[i], all_traces.numbers[i])
         trace.numbers[SCALE] = scale
         fetch(weight, trace)
+        if is_first[
+            i
+        ]:  # nothing is left of an episode that was lost, such as one that a resumed run could not go on with
+            clear(weight, trace)
         code(kind, observation[i], table, slots, index, value, key)
         if kind == HASHED:
             claim(index, key, hashing)
@@ -383,6 +401,6 @@ def learn_rows(
         if not fine:
             return i
         store(weight, trace)
-    if env_steps[()] > before:
+    if env_steps[()] > before and rule[0] != PREDICTION:
         anneal(exploration, rates)
     return -1

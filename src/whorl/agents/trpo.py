@@ -123,6 +123,8 @@ class TRPO(Agent):
 
     @classmethod
     def build(cls, observation_space, action_space, config: TRPOConfig) -> TRPO:
+        if not config.kl_limit:
+            raise BadInput("kl_limit must be above 0: with no KL allowed the policy cannot move")
         if config.conjugate_gradient_steps < 1 or config.damping < 0:
             raise BadInput(
                 "conjugate_gradient_steps must be at least 1 and damping at least 0, "

@@ -25,7 +25,11 @@ class Train:
     runs: Path = Path("runs")  # folder of all runs
     name: str | None = None  # of the run's folder, instead of <time>_s<seed>
     device: str = "cpu"  # where the agent learns
-    compile: bool = False  # every optimizer step as one compiled graph
+    total_episodes: int | None = None  # stop after so many episodes, if that comes first
+    max_episode_steps: int | None = None  # a time limit, where the environment has none or a longer one
+    window: int = 100  # episodes that the sliding statistics are over
+    video_every: int = 0  # episodes between two videos of the policy; 0 = none
+    compile: bool = False  # every optimizer step as one compiled graph; td: the whole loop
     threads: int = 1  # of torch; one is fastest for small networks, more help convolutions
     eval_every: int | None = None  # environment steps between evaluations; 0 = never
     eval_episodes: int = 100  # whole episodes of each evaluation

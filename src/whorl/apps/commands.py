@@ -35,6 +35,7 @@ from whorl.training.video import record
 def train(o: Any) -> None:
     run = train_run(
         o.algorithm, o.environment, config=getattr(o, "agent", None), total_steps=o.total_steps, seed=o.seed, num_envs=o.num_envs,
+        total_episodes=o.total_episodes, max_episode_steps=o.max_episode_steps, window=o.window, video_every=o.video_every,
         runs=o.runs, name=o.name, device=o.device, compile=o.compile, threads=o.threads,
         eval_every=o.eval_every, eval_episodes=o.eval_episodes,
         checkpoint_every=o.checkpoint_every, quiet=o.quiet,

@@ -62,15 +62,17 @@ def run(o: Choice) -> None:
     folder.check_name(o.experimentLogName, "-experimentLogName")
     progress = Progress(o)
     longest = min(o.nSteps, limit or o.nSteps)
+    undrawn = _undrawn(o) if o.video else ""
     wanted = {
         "seed": o.seed,
+        "window": o.windowSize,
+        "video_every": 0 if undrawn else o.video,
         "total_episodes": o.nIterations,
         "max_episode_steps": o.nSteps if longest != limit else None,
     }
     unfinished = _unfinished(o, agent) if o.resume else None
     if unfinished:
         _same(unfinished, wanted | {"config": to_json(config)})
-    undrawn = _undrawn(o) if o.video else ""
     for note in notes(o, unfinished, undrawn):
         progress.message(note)
     progress.message(
@@ -81,8 +83,8 @@ def run(o: Choice) -> None:
     else:
         total = o.nIterations * longest  # as many episodes have ended by then
         done = train(
-            agent, o.env, config=config, **wanted, total_steps=total, num_envs=1, runs=o.runs, name=_name(o), window=o.windowSize,
-            video_every=0 if undrawn else o.video, eval_every=0, checkpoint_every=max(1000, total // 20),
+            agent, o.env, config=config, **wanted, total_steps=total, num_envs=1, runs=o.runs, name=_name(o),
+            eval_every=0, checkpoint_every=max(1000, total // 20),
             log_every=1 if agent == "reinforce" else 2000, quiet=True, loggers=[progress],
         )  # fmt: skip
     _finish(o, done)

@@ -24,7 +24,8 @@ ACCUMULATING, REPLACING, DUTCH = 0, 1, 2
 WEIGHT, TRACE = 0, 1  # rows of `packed`
 COUNT, OLD_VALUE, AGE, SCALE = range(4)  # entries of `numbers`
 TINY, SWEEP = 1e-200, 1024  # a trace that cannot move any weight; steps between two looks for them
-HUGE, LARGE = 1e100, 100.0  # TD errors that are lost: on the way to infinity, or this often the largest reward while overshooting
+HUGE = 1e100  # a TD error beyond this is on its way to infinity
+LARGE = 1000.0  # one of so many times the largest reward is lost, too, where the update overshoots its target
 
 
 class Traces(NamedTuple):
@@ -33,7 +34,9 @@ class Traces(NamedTuple):
     slot: np.ndarray  # [size] int32, place in `packed`, -1 = no trace
     feature: np.ndarray  # [size] int32, the inverse
     packed: np.ndarray  # [2, size] float64: copies of the weights, and the traces
-    numbers: np.ndarray  # [4] float64: how many have a trace, Q_old of true online TD, steps since the last sweep, largest |reward|
+    numbers: (
+        np.ndarray
+    )  # [4] float64: how many have a trace, Q_old of true online TD, steps since the last sweep, largest |reward|
 
     @classmethod
     def empty(cls, size: int) -> Traces:

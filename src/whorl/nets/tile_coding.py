@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import count, islice
 from typing import Any
 
 import numpy as np
@@ -83,7 +84,7 @@ class Raw(Features):
 
 
 class TileCoding(Features):
-    """`tilings` grids of `tiles` tiles per dimension (a number, or one for each), displaced by the odd numbers 1, 3, 5, ... / tilings.
+    """`tilings` grids of `tiles` tiles per dimension (a number, or one for each), displaced by `displacement` / tilings of a tile.
 
     low, high: the box that is covered, () = the bounds of the observation space; what lies outside counts as on its edge.
     memory: 0 keeps one weight for each tile; above 0, tiles are hashed into that many slots per tiling, and a dimension without
@@ -123,14 +124,15 @@ class TileCoding(Features):
             raise BadInput(f"low must be below high in every dimension, got {lowest.tolist()} and {highest.tolist()}")
         self.kind, self.tilings, self.memory, self.bias = HASHED if memory else GRID, tilings, memory, bias
         cells = math.prod(int(n) + 1 for n in per_dimension)
-        if not memory and cells * tilings > 2**27:
-            raise BadInput(f"{cells * tilings:,} tiles are too many for a grid without hashing: set memory")
+        if (memory or cells) * tilings > 2**27:
+            advice = "set a smaller memory" if memory else "hash them: set memory"
+            raise BadInput(f"{(memory or cells) * tilings:,} tiles are too many: {advice}, or use fewer tilings")
         table = np.zeros((OFFSETS + tilings, d))
         table[LOW] = np.where(bounded, lowest, 0.0)
         table[SCALE] = np.where(bounded, per_dimension / np.where(bounded, highest - lowest, 1.0), per_dimension)
         table[LIMIT] = np.where(bounded, per_dimension, np.inf)
         table[STRIDE] = np.cumprod([1, *(per_dimension[:-1] + 1)])
-        table[OFFSETS:] = np.arange(tilings)[:, None] * (2 * np.arange(d) + 1) % tilings / tilings
+        table[OFFSETS:] = np.arange(tilings)[:, None] * displacement(d, tilings) % tilings / tilings
         self.register_buffer("table", torch.from_numpy(table), persistent=False)
         self.slots = memory or cells
         self.active = tilings + bias
@@ -150,6 +152,12 @@ class TileCoding(Features):
                 key = _mix(key ^ cell[..., d])
             tile = (key & 2**62 - 1) % self.memory
         return tiling * self.slots + tile
+
+
+def displacement(dimensions: int, tilings: int) -> np.ndarray:
+    """The odd numbers 1, 3, 5, ... that share no factor with `tilings`, one per dimension: with one that does, tilings would coincide."""
+    odd = (n for n in count(1, 2) if math.gcd(n, tilings) == 1)
+    return np.array([*islice(odd, dimensions)])
 
 
 def _vector(space: spaces.Space, what: str) -> None:

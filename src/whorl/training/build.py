@@ -54,6 +54,8 @@ def build(
     check(config)
     if compile and cls.uncompiled:
         raise BadInput(f"{cls.uncompiled}. Leave compile=True out")
+    if isinstance(config.feed, Stream) and device != "cpu":
+        raise BadInput(f"{agent} learns on the CPU, one step at a time; got device={device!r}")
     _check_device(device)
     if isinstance(env, Env) and num_envs not in (None, env.num_envs):
         raise BadInput(f"num_envs = {num_envs}, but the environment object holds {env.num_envs}; leave num_envs out")

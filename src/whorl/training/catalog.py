@@ -21,7 +21,10 @@ AGENTS = {  # name -> (class, what it is). The file has the name of the agent
     "td": ("TD", "TD(lambda): sarsa, Q-learning, true online, prediction; tables and tile coding (Sutton 1988)"),
     "ppo": ("PPO", "clipped surrogate, epochs of minibatches (Schulman et al. 2017)"),
     "trpo": ("TRPO", "natural gradient inside a KL limit, with line search (Schulman et al. 2015)"),
-    "cem": ("CEM", "cross-entropy method: fit a normal over parameters to the best of a population (Szita and Lorincz 2006)"),
+    "cem": (
+        "CEM",
+        "cross-entropy method: fit a normal over parameters to the best of a population (Szita and Lorincz 2006)",
+    ),
 }
 
 

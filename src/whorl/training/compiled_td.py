@@ -20,7 +20,7 @@ from whorl.envs.native.world import World, advance, begin
 from whorl.errors import BadInput
 from whorl.functional import traces as traces_module
 from whorl.functional.kernels.cached import cached
-from whorl.functional.traces import Traces, read_all, store
+from whorl.functional.traces import Traces, clear, read_all, store
 from whorl.nets import tile_coding
 from whorl.nets.linear_q import LinearQ
 from whorl.nets.tile_coding import HASHED, code
@@ -87,6 +87,8 @@ def compiled(dynamics: Callable, observe: Callable) -> Callable:
         q, there, share, allowed = values
         action, finished, n, ended, fine = act[0], 0, 0, under_way[2][0], True
         ret, length = under_way[0][0], under_way[1][0]
+        if ended:  # as learn_rows does at the first step of an episode
+            clear(weight, traces)
         code(kind, observation, table, slots, index, value, key)
         while n < steps and finished < most:
             if kind == HASHED:

@@ -12,7 +12,9 @@ from typing import Any
 from whorl.errors import BadInput
 from whorl.training.catalog import did_you_mean
 
-RUN_SETTINGS: dict[str, Any] = {"num_envs": int, "total_steps": int}  # of `whorl.train`, beside the agent's config
+RUN_SETTINGS: dict[str, Any] = dict.fromkeys(
+    ("num_envs", "total_steps", "total_episodes", "max_episode_steps"), int
+)  # of `whorl.train`, beside the agent's config
 Setting = dict[str, Any]  # field, dotted for a nested one -> value
 
 _WORDS = {bool: "true or false", int: "a whole number", float: "a finite number"}

@@ -31,7 +31,7 @@ from whorl.training.loggers.jsonl import JsonLines
 from whorl.training.loggers.tensorboard import TensorBoard
 from whorl.training.process import StopSignals, threads_of_torch
 from whorl.training.trained import Settings, load, needs_no_object, read_settings
-from whorl.training.video import film
+from whorl.training.video import drawable, film
 from whorl.training.window import Window
 
 KEEP = 5  # newest checkpoints that stay, beside `best`
@@ -343,7 +343,9 @@ def train(
     ):  # fmt: skip
         if value is not None and value < least:
             raise BadInput(f"{option} must be at least {least}, got {value}")
-    _check_annealing(config, total, total_episodes)
+    check_annealing(config, total, total_episodes)
+    if video_every:
+        drawable(env, seed).close()  # has it a picture?
     often = max(1, total // 20)
     settings = Settings(
         agent=agent,
@@ -386,8 +388,8 @@ def resume(
     path = folder.open_run(path)
     with folder.lock(path):
         settings, config = read_settings(path)
-        result = folder.read_json(path / "eval.json") if (path / "eval.json").exists() else {"steps": 0, "episodes": 0}
-        done, over = result["steps"], result["episodes"] >= (settings.total_episodes or math.inf)
+        result = folder.read_json(path / "eval.json") if (path / "eval.json").exists() else {"steps": 0}
+        done, over = result["steps"], result.get("episodes", 0) >= (settings.total_episodes or math.inf)
         total = settings.total_steps if total_steps is None else total_steps
         if total < settings.total_steps:
             raise BadInput(
@@ -398,7 +400,7 @@ def resume(
         if total <= done:
             more = f"whorl resume {path} --total-steps {2 * total}"
             raise BadInput(f"{path} is finished at {done:,} steps; give more: {more}")
-        _check_annealing(config, total, settings.total_episodes)
+        check_annealing(config, total, settings.total_episodes)
         if env is None:
             needs_no_object(path, settings)
         own = None if env is None else as_env(env, settings.num_envs, settings.seed)
@@ -419,7 +421,7 @@ def _loop_of(agent: Any, collector: Any) -> Callable:
     return loop.train
 
 
-def _check_annealing(config: Any, total: int, episodes: int | None = None) -> None:
+def check_annealing(config: Any, total: int, episodes: int | None = None) -> None:
     """Raises BadInput when the learning rate would reach 0 before the run ends."""
     over = getattr(config, "anneal_episodes", 0)
     if over and not (episodes and episodes <= over):

@@ -23,7 +23,7 @@ from whorl.training.build import build
 from whorl.training.catalog import find
 from whorl.training.config import override
 from whorl.training.process import StopSignals
-from whorl.training.run import _check_annealing, resume, train
+from whorl.training.run import check_annealing, resume, train
 
 POLL = 0.05  # seconds between two looks at the processes
 
@@ -135,15 +135,17 @@ def _check_setting(agent: str, env: str, setting: grid.Setting) -> None:
     """Raises what `train` would raise before it writes anything."""
     fields = grid.nested(setting)
     total, num_envs = fields.pop("total_steps"), fields.pop("num_envs")
-    if total < 1:
-        raise BadInput(f"total_steps must be at least 1, got {total}")
+    episodes, limit = fields.pop("total_episodes", None), fields.pop("max_episode_steps", None)
+    for name, value in (("total_steps", total), ("total_episodes", episodes), ("max_episode_steps", limit)):
+        if value is not None and value < 1:
+            raise BadInput(f"{name} must be at least 1, got {value}")
     preset = find(agent, env)
     config = preset.config
     if getattr(config, "anneal_steps", 0) == preset.total_steps:  # it anneals over the whole run
         config = override(config, {"anneal_steps": total})
     config = override(config, fields)
-    _check_annealing(config, total)
-    build(agent, env, config, num_envs).env.close()
+    check_annealing(config, total, episodes)
+    build(agent, env, config, num_envs, max_episode_steps=limit).env.close()
 
 
 def _refuse_another_plan(path: Path, plan: dict[str, Any]) -> None:
