@@ -208,7 +208,7 @@ def test_clear_forgets_everything_but_the_weights():
 
 
 def test_values_that_diverge_are_left_as_they_were():
-    """Refused: a TD error beyond 1e100, and with accumulating traces one that is beyond 100 times the largest reward and overshoots."""
+    """Refused: a TD error beyond 1e100, and with accumulating traces one that is beyond 1,000 times the largest reward and overshoots."""
     index, ones = np.array([0]), np.ones(1)
     arguments = (index, ones, 0)
 
@@ -223,10 +223,10 @@ def test_values_that_diverge_are_left_as_they_were():
     for kind in KINDS:
         for bad in (np.nan, np.inf, -1e100):
             assert not learn(kind, 0.0, 0.9, bad) and not learn(kind, 0.0, 0.0, bad)
-    assert not learn("accumulating", 2.0, 0.9, 101.0) and not learn("accumulating", 2.0, 0.9, -101.0)
-    assert learn("accumulating", 2.0, 0.9, 99.0) and learn("accumulating", 2.0, 0.9, 101.0, scale=1.02)
-    assert learn("accumulating", 2.0, 0.9, 101.0, step_size=0.7) and learn("accumulating", 1.0, 0.9, 101.0)
-    assert learn("replacing", 2.0, 0.9, 101.0) and learn("dutch", 2.0, 0.9, 101.0)
+    assert not learn("accumulating", 2.0, 0.9, 1001.0) and not learn("accumulating", 2.0, 0.9, -1001.0)
+    assert learn("accumulating", 2.0, 0.9, 999.0) and learn("accumulating", 2.0, 0.9, 1001.0, scale=1.02)
+    assert learn("accumulating", 2.0, 0.9, 1001.0, step_size=0.7) and learn("accumulating", 1.0, 0.9, 1001.0)
+    assert learn("replacing", 2.0, 0.9, 1001.0) and learn("dutch", 2.0, 0.9, 1001.0)
 
 
 # -- forward views ---------------------------------------------------------------------------------------------------

@@ -241,7 +241,7 @@ class TD(Agent):
         next, c, mask = batch["next"], self.config, get(batch, "mask")
         if mask is not None and not mask.all():
             return self.metrics
-        if batch["is_first"]:
+        if get(batch, "is_first", False):  # as in learn_rows
             self.optimizer.clear()
         with torch.no_grad():
             q, _ = self.loss(batch)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import repeat
 from typing import Any
 
 import numba
@@ -107,7 +108,7 @@ class StreamCollector(SerialCollector):
         before = self.steps
         self.steps, self.rollouts, self.version = before + steps, self.rollouts + steps, self.version + steps
         numbers, lengths, returns = (x.tolist() for x in ends)
-        self.episodes = [*map(Episode._make, zip([before + n for n in numbers], [0] * len(numbers), returns, lengths))]
+        self.episodes = [*map(Episode, [before + n for n in numbers], repeat(0), returns, lengths)]
         self.finished += len(self.episodes)
         self.decided = _copies(decided)
 

@@ -47,6 +47,10 @@ class Traces(NamedTuple):
 def read(weight, traces, index, value, offset):
     """w . phi for the features index + offset; where there is a trace, the copy is the newer number."""
     total = 0.0
+    if traces.numbers[COUNT] == 0.0:
+        for k in range(len(index)):
+            total += value[k] * weight[index[k] + offset]
+        return total
     for k in range(len(index)):
         i = index[k] + offset
         p = traces.slot[i]

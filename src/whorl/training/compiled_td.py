@@ -35,7 +35,7 @@ def train(agent: TD, collector: StreamCollector, buffer: Any, total_steps: int, 
     env: Any = collector.env
     collector.begin()
     actions, features = agent.policy.actions, agent.critic.features
-    learner, rows = agent.learner(), (row_of(features), row_of(features))
+    learner, rows = agent.learner(), [np.stack(pair) for pair in zip(row_of(features), row_of(features), strict=True)]
     values = np.zeros(agent.critic.actions), np.zeros(actions), np.zeros(actions), np.ones(actions, bool)
     act = np.zeros(1, np.int64)
     run = compiled(type(env).dynamics, type(env).observe)
@@ -46,7 +46,7 @@ def train(agent: TD, collector: StreamCollector, buffer: Any, total_steps: int, 
         most = int(min(NOISE, collector.most_episodes - collector.finished))
         act[:] = collector.decided["action"]
         taken, finished, fine = run(
-            steps, most, env._arrays[:6], act, collector.numbers(block)[first:, 0], *learner, rows, values,
+            steps, most, env._arrays[:6], act, collector.numbers(block)[first:, 0], *learner, tuple(rows), values,
             (collector._return, collector._length, collector._is_first), ends, agent.td_error.numpy(),
         )  # fmt: skip
         collector.advance(taken, {"action": act}, [x[:finished] for x in ends])
@@ -83,14 +83,17 @@ def compiled(dynamics: Callable, observe: Callable) -> Callable:
         state, observation, successor = states[0], observations[0], successors[0]  # one view each, not one a step
         kind, table, slots, size = features
         traces = Traces(all_traces.slot[0], all_traces.feature[0], all_traces.packed[0], all_traces.numbers[0])
-        (index, value, key), (next_index, next_value, next_key) = rows
+        indices, coefficients, keys = rows  # of s and of s', which change places at each step
+        here = 0
         q, there, share, allowed = values
         action, finished, n, ended, fine = act[0], 0, 0, under_way[2][0], True
         ret, length = under_way[0][0], under_way[1][0]
         if ended:  # as learn_rows does at the first step of an episode
             clear(weight, traces)
-        code(kind, observation, table, slots, index, value, key)
+        code(kind, observation, table, slots, indices[here], coefficients[here], keys[here])
         while n < steps and finished < most:
+            index, value, key = indices[here], coefficients[here], keys[here]
+            next_index, next_value, next_key = indices[1 - here], coefficients[1 - here], keys[1 - here]
             if kind == HASHED:
                 claim(index, key, hashing)
             reward, terminated, truncated = advance(dynamics, state, action, 0, clock, settings)
@@ -115,10 +118,7 @@ def compiled(dynamics: Callable, observe: Callable) -> Callable:
                 break
             anneal(exploration, rates)
             ret, length, action = ret + reward, length + 1, following
-            for k in range(len(index)):
-                index[k], value[k] = next_index[k], next_value[k]
-            for k in range(len(key)):
-                key[k] = next_key[k]
+            here = 1 - here
             if ended:
                 ends[0][finished], ends[1][finished], ends[2][finished] = n, length, ret
                 finished, ret, length = finished + 1, 0.0, 0
