@@ -34,9 +34,7 @@ class Traces(NamedTuple):
     slot: np.ndarray  # [size] int32, place in `packed`, -1 = no trace
     feature: np.ndarray  # [size] int32, the inverse
     packed: np.ndarray  # [2, size] float64: copies of the weights, and the traces
-    numbers: (
-        np.ndarray
-    )  # [4] float64: how many have a trace, Q_old of true online TD, steps since the last sweep, largest |reward|
+    numbers: np.ndarray  # [4] float64: COUNT of traces, Q_old of true online TD, steps since the last sweep, largest |reward|
 
     @classmethod
     def empty(cls, size: int) -> Traces:

@@ -212,9 +212,7 @@ class Classic(World):
 def painter(id: str) -> Any:
     """Gymnasium's environment, kept to draw with."""
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # that an older version of a world is out of date is no news when its picture is wanted
+        warnings.simplefilter("ignore")  # that a world is out of date is no news here
         env = gymnasium.make(id, render_mode="rgb_array").unwrapped
     env.reset()  # what its renderer looks at besides the state
     return env
