@@ -29,12 +29,15 @@ LARGE = 1000.0  # one of so many times the largest reward is lost, too, where th
 
 
 class Traces(NamedTuple):
-    """The traces of one environment, all arrays; `size` weights."""
+    """The traces of one environment, all arrays; `size` weights.
+
+    numbers: how many have a trace, Q_old of true online TD, steps since the last sweep, largest |reward|.
+    """
 
     slot: np.ndarray  # [size] int32, place in `packed`, -1 = no trace
     feature: np.ndarray  # [size] int32, the inverse
     packed: np.ndarray  # [2, size] float64: copies of the weights, and the traces
-    numbers: np.ndarray  # [4] float64: COUNT of traces, Q_old of true online TD, steps since the last sweep, largest |reward|
+    numbers: np.ndarray  # [4] float64
 
     @classmethod
     def empty(cls, size: int) -> Traces:
