@@ -48,6 +48,22 @@ def test_train_ends_with_one_json_line(capfd, tmp_path):
     assert config["config"]["entropy_weight"] == 0.01  # the preset's
 
 
+def test_episodes_limits_windows_and_videos_are_options(capfd, tmp_path):
+    options = ["--total-episodes", 5, "--max-episode-steps", 9, "--window", 3, "--video-every", 2, "--eval-every", 0]
+    names = ["train", "random", "CartPole-v1", "--num-envs", 1, "--total-steps", 4096]
+    code, out, _ = call(capfd, *names, *options, "--runs", tmp_path, "--json")
+    path = Path(json.loads(out.splitlines()[-1])["run"])
+    assert code == 0 and json.loads((path / "eval.json").read_text())["episodes"] >= 5
+    config = json.loads((path / "config.json").read_text())
+    assert (config["total_episodes"], config["max_episode_steps"], config["window"], config["video_every"]) == (
+        5,
+        9,
+        3,
+        2,
+    )
+    assert list((path / "video").glob("episode_*.gif"))
+
+
 def test_options_may_stand_before_the_names(capfd, tmp_path):
     options = [
         "--seed",

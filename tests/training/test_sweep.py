@@ -176,6 +176,8 @@ def test_a_run_that_fails_is_reported_and_the_others_go_on(tmp_path):
         (["--grid", "feed.minibatches=1,5000"], "is more than the rollout's"),
         (["--grid", "num_envs=1,0"], "num_envs must be at least 1, got 0"),
         (["--grid", "total_steps=0"], "total_steps must be at least 1, got 0"),
+        (["--grid", "total_episodes=0"], "total_episodes must be at least 1, got 0"),
+        (["--grid", "max_episode_steps=5,0"], "max_episode_steps must be at least 1, got 0"),
         (["--grid", "anneal_steps=100"], "anneal_steps = 100 ends before total_steps"),
         (["--grid", "num_envs=1,2", "--num-envs", "4"], "num_envs is given twice"),
         (["--grid", "total_steps=1,2", "--total-steps", "4"], "total_steps is given twice"),
