@@ -201,21 +201,24 @@ def _compile(agent: Agent, loss: Loss, optimizer: torch.optim.Optimizer) -> Call
     state = [[optimizer.state[p][key] for p in group["params"]] for key in ("exp_avg", "exp_avg_sq", "step")]
     limit, bound, (beta1, beta2), rate = agent.max_grad_norm, agent.clip_value, group["betas"], group["lr"]
 
-    @torch.no_grad()
     def step(batch: Mapping) -> Metrics:
-        objective = lambda weights: functional_call(agent, weights, (loss, batch))  # noqa: E731
-        gradients, (value, metrics) = grad_and_value(objective, has_aux=True)(weights)
-        squares = torch.stack([g.square().sum() for g in gradients.values()])
-        norm = squares.sum().sqrt()
-        agent._void.copy_(_judge(agent._void, value, norm))
-        fine = agent._void == 0
-        scale = (limit / (norm + 1e-6)).clamp(max=1.0)
-        clipped = [torch.where(fine, (g * scale).clamp(-bound, bound), torch.zeros_like(g)) for g in gradients.values()]
-        adam_step(
-            list(weights.values()), clipped, state[0], state[1], [], state[2],
-            foreach=True, capturable=True, amsgrad=False, beta1=beta1, beta2=beta2, lr=rate * fine,
-            weight_decay=group["weight_decay"], eps=group["eps"], maximize=False,
-        )  # fmt: skip
-        return {"loss": value, "grad_norm": norm, **metrics}
+        with torch.no_grad():
+            objective = lambda weights: functional_call(agent, weights, (loss, batch))  # noqa: E731
+            gradients, (value, metrics) = grad_and_value(objective, has_aux=True)(weights)
+            squares = torch.stack([g.square().sum() for g in gradients.values()])
+            norm = squares.sum().sqrt()
+            agent._void.copy_(_judge(agent._void, value, norm))
+            fine = agent._void == 0
+            scale = (limit / (norm + 1e-6)).clamp(max=1.0)
+            clipped = [
+                torch.where(fine, (g * scale).clamp(-bound, bound), torch.zeros_like(g)) for g in gradients.values()
+            ]
+            adam_step(
+                list(weights.values()), clipped, state[0], state[1], [], state[2],
+                foreach=True, capturable=True, amsgrad=False, beta1=beta1, beta2=beta2, lr=rate * fine,
+                weight_decay=group["weight_decay"], eps=group["eps"], maximize=False,
+            )  # fmt: skip
+            return {"loss": value, "grad_norm": norm, **metrics}
 
+    step.__code__ = step.__code__.replace()  # torch recompiles one code object 8 times at most: each agent has its own
     return torch.compile(step, fullgraph=True)
