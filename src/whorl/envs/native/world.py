@@ -38,7 +38,7 @@ NO_LIMIT = np.iinfo(np.int64).max
 GAMMA, MIX_1, MIX_2 = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 
 
-@register_jitable
+@register_jitable(forceinline=True)
 def mix(z):
     """One output of splitmix64 from the state `z` (uint64)."""
     z = z + GAMMA
@@ -47,25 +47,25 @@ def mix(z):
     return z ^ (z >> np.uint64(31))
 
 
-@register_jitable
+@register_jitable(forceinline=True)
 def stream(seed, index, episode):
     """The key (uint64) of one episode's random numbers: mix(mix(mix(seed) ^ index) ^ episode)."""
     return mix(mix(mix(np.uint64(seed)) ^ np.uint64(index)) ^ np.uint64(episode))
 
 
-@register_jitable
+@register_jitable(forceinline=True)
 def uniform(key, k):
     """The k-th number of a stream, uniform in [0, 1), 53 bits: (mix(key + k * GAMMA) >> 11) / 2**53."""
     return np.float64(mix(key + np.uint64(k) * GAMMA) >> np.uint64(11)) * 2.0**-53
 
 
-@register_jitable
+@register_jitable(forceinline=True)
 def clip(x, low, high):
     """x within [low, high]; NaN stays NaN, so that it is found."""
     return low if x < low else high if x > high else x
 
 
-@register_jitable
+@register_jitable(forceinline=True)
 def advance(dynamics, state, action, i, clock, settings):
     """One step of environment i, whose state is the row `state`: (reward float32, terminated, truncated)."""
     chance = uniform(stream(settings[SEED], i, clock[i, EPISODE]), len(state) + clock[i, ELAPSED])
@@ -74,7 +74,7 @@ def advance(dynamics, state, action, i, clock, settings):
     return np.float32(reward), terminated, clock[i, ELAPSED] >= settings[LIMIT]
 
 
-@register_jitable
+@register_jitable(forceinline=True)
 def begin(state, i, clock, settings, start):
     """The next episode of environment i, whose state is the row `state`."""
     clock[i, EPISODE] += 1
