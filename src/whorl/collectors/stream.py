@@ -15,7 +15,7 @@ from whorl.errors import BadInput
 from whorl.functional.streams import stream
 from whorl.policies.policy import Policy
 
-NOISE = 8192  # steps whose random numbers are drawn at once, from a stream of their own
+NOISE = 16384  # steps whose random numbers are drawn at once, from a stream of their own
 
 
 class StreamCollector(SerialCollector):

@@ -38,7 +38,7 @@ def train(agent: TD, collector: StreamCollector, buffer: Any, total_steps: int, 
     actions, features = agent.policy.actions, agent.critic.features
     learner, rows = agent.learner(), [np.stack(pair) for pair in zip(row_of(features), row_of(features), strict=True)]
     values = np.zeros(actions), np.zeros(actions), np.zeros(actions)
-    act = np.zeros(1, np.int64)
+    act, td_error = np.zeros(1, np.int64), agent.td_error.numpy()
     height, width = features.table.shape
     sizes = Sizes(features.active, height, width, env._arrays[4].shape[1], actions)
     run = compiled(type(env).dynamics, type(env).observe, features.kind, sizes, learner[4])
@@ -50,10 +50,10 @@ def train(agent: TD, collector: StreamCollector, buffer: Any, total_steps: int, 
         act[:] = collector.decided["action"]
         taken, finished, fine = run(
             steps, most, env._arrays[:6], act, collector.numbers(block)[first:, 0], *learner, tuple(rows), values,
-            (collector._return, collector._length, collector._is_first), ends, agent.td_error.numpy(),
+            (collector._return, collector._length, collector._is_first), ends, td_error,
         )  # fmt: skip
         collector.advance(taken, {"action": act}, [x[:finished] for x in ends])
-        agent.env_steps += taken
+        agent.env_steps.add_(taken)
         if not fine:
             raise agent.diverged(0)
         for hook in hooks:
