@@ -28,6 +28,7 @@ class Setting:
     bar: float  # mean return over 100 episodes that the best checkpoint must reach
     seeds_needed: int  # of `seeds`
     seeds: int = 5
+    options: tuple[str, ...] = ()  # more of `whorl train`
 
     def command(self, seed: int, runs: str = "runs") -> list[str]:
         return [
@@ -41,6 +42,7 @@ class Setting:
             str(self.total_steps),
             "--runs",
             runs,
+            *self.options,
         ]
 
 
@@ -55,6 +57,21 @@ SETTINGS = [
     Setting("trpo", "CartPole-v1", 200_000, 475, 4),
     Setting("trpo", "Pendulum-v1", 500_000, -300, 4),
     Setting("a3c", "CartPole-v1", 500_000, 475, 4),
+    Setting("dqn", "CartPole-v1", 100_000, 475, 4),
+    Setting("c51", "CartPole-v1", 100_000, 475, 4),
+    Setting("qr_dqn", "CartPole-v1", 100_000, 475, 4),
+    Setting("iqn", "CartPole-v1", 100_000, 475, 4),
+    Setting("rainbow", "CartPole-v1", 100_000, 475, 4),
+    Setting("dqn", "LunarLander-v3", 500_000, 200, 3),
+    Setting("discrete_sac", "CartPole-v1", 100_000, 475, 4),
+    Setting("sac", "Pendulum-v1", 20_000, -200, 5),
+    Setting("td3", "Pendulum-v1", 20_000, -200, 5),
+    Setting("ddpg", "Pendulum-v1", 20_000, -200, 4),
+    Setting("redq", "Pendulum-v1", 20_000, -200, 5),
+    Setting("crossq", "Pendulum-v1", 20_000, -200, 5),
+    Setting("tqc", "Pendulum-v1", 20_000, -200, 5),
+    Setting("sac", "InvertedPendulum-v5", 30_000, 950, 5),
+    Setting("sac", "MountainCarContinuous-v0", 50_000, 90, 4),
 ]
 
 

@@ -15,5 +15,6 @@ settings.load_profile("whorl")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    if item.get_closest_marker("box2d"):
-        pytest.importorskip("Box2D", reason="needs the extra box2d: pip install 'whorl[box2d]'")
+    for extra, module in (("box2d", "Box2D"), ("mujoco", "mujoco")):
+        if item.get_closest_marker(extra):
+            pytest.importorskip(module, reason=f"needs the extra {extra}: pip install 'whorl[{extra}]'")

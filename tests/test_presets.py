@@ -3,7 +3,7 @@
 import pytest
 
 from whorl.envs.make import known_envs
-from whorl.feeds import Rollouts, Stream
+from whorl.feeds import Replay, Rollouts, Stream
 from whorl.training.build import build
 from whorl.training.catalog import AGENTS, agent_class, find, presets
 from whorl.training.config import from_json, to_json
@@ -22,9 +22,11 @@ def test_the_on_policy_agents_have_one_for_every_classic_world_and_the_others_ha
 def test_preset(agent, env, request):
     if env.startswith("LunarLander"):
         pytest.importorskip("Box2D", reason="needs the extra box2d: pip install 'whorl[box2d]'")
+    if env in ("InvertedPendulum-v5", "Hopper-v5", "HalfCheetah-v5"):
+        pytest.importorskip("mujoco", reason="needs the extra mujoco: pip install 'whorl[mujoco]'")
     preset = find(agent, env)
     assert env in known_envs() and preset.source and preset.total_steps > 0
-    assert isinstance(preset.config.feed, Rollouts | Stream)
+    assert isinstance(preset.config.feed, Rollouts | Stream | Replay)
     assert from_json(agent_class(agent).Config, to_json(preset.config)) == preset.config
     parts = build(agent, env)
     assert parts.env.num_envs == preset.num_envs

@@ -29,13 +29,14 @@ PROGRAMS = [  # name, whose interpreter, command
 REUSE = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**32), "MALLOC_TOP_PAD_": str(2**28)}
 
 
-def install():
+def install(python=OWN, wanted=HERE / "requirements.txt"):
     """The peers' own environment, once; again when the list changed or an earlier installation did not finish."""
-    wanted, installed = HERE / "requirements.txt", OWN.parents[1] / "installed.txt"
+    folder = python.parents[1]
+    installed = folder / "installed.txt"
     if not installed.exists() or installed.read_text() != wanted.read_text():
-        print(f"installing the peers into {OWN.parents[1]} ...", flush=True)
-        subprocess.run([sys.executable, "-m", "venv", str(OWN.parents[1])], check=True)
-        subprocess.run([str(OWN), "-m", "pip", "install", "--quiet", "-r", str(wanted)], check=True)
+        print(f"installing the peers into {folder} ...", flush=True)
+        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+        subprocess.run([str(python), "-m", "pip", "install", "--quiet", "-r", str(wanted)], check=True)
         installed.write_text(wanted.read_text())
 
 

@@ -33,12 +33,15 @@ VOCABULARY: dict[str, Entry] = {
     "advantage": Entry("`agent.prepare`", torch.float32, True),
     "return": Entry("`agent.prepare`", torch.float32, True),
     "value": Entry("`agent.prepare`", torch.float32, True),
+    "index": Entry("the buffer", torch.int64, True),
+    "weight": Entry("a prioritized buffer", torch.float32, True),
+    "noise": Entry("the agent's `update`", None, False),
     "next.observation": Entry("the collector", None, False),
     "next.reward": Entry("the environment", torch.float32, True),
     "next.terminated": Entry("the environment", torch.bool, True),
     "next.truncated": Entry("the environment", torch.bool, True),
     "next.action": Entry("the collector, for agents that read it", None, False),
-    "next.action_mask": Entry("the collector, for agents that read next.action", torch.bool, False),
+    "next.action_mask": Entry("the collector, where the environment has masks", torch.bool, False),
     "next.discount": Entry("n-step returns or a macro action", torch.float32, True),
 }
 

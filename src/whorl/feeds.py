@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 from typing import ClassVar, Literal
 
 from whorl.errors import BadInput
@@ -43,3 +44,52 @@ class Stream:
 
     def check(self, num_envs: int) -> None:
         """Any number of environments will do: their steps are learned from one after the other."""
+
+
+@dataclass(frozen=True)
+class Replay:
+    """Off-policy: rows are kept in a ring and drawn many times."""
+
+    batch_size: int = 256  # rows of one gradient update
+    capacity: int = 1_000_000  # rows that are kept; the oldest goes first
+    replay_ratio: float = 1.0  # gradient updates per environment step (Fedus et al. 2020); rlpyt's ratio / batch_size
+    warmup: int = 1_000  # environment steps before the first update
+    steps: int = 1  # rows of time collected between two rounds of updates [env steps per environment]
+    n_step: int = 1  # rewards summed before bootstrapping
+    prioritized: bool = False  # draw rows in proportion to priority**alpha (Schaul et al. 2016)
+    alpha: float = 0.6  # 0 = uniform
+    beta: float = 0.4  # exponent of the importance weights at the start, 1 = full correction
+    beta_steps: int = 0  # environment steps over which beta rises linearly to 1; 0 = it stays
+    storage: Literal["memory", "memmap", "frames"] = "memory"  # memmap: on disk; frames: each image once
+    relabel: Literal["none", "future", "final", "episode", "random"] = "none"  # hindsight goals (Andrychowicz et al. 2017)
+    relabel_fraction: float = 0.8  # of the rows that get another goal
+    prefetch: int = 0  # batches drawn ahead by a thread, of those that are due
+    unit: ClassVar[str] = "step"
+
+    def check(self, num_envs: int) -> None:
+        """Raises BadInput for sizes that cannot work with `num_envs` environments."""
+        for name, least in (("batch_size", 1), ("steps", 1), ("n_step", 1), ("warmup", 0), ("prefetch", 0)):
+            if getattr(self, name) < least:
+                raise BadInput(f"feed.{name} must be at least {least}, got {getattr(self, name)}")
+        for name in ("alpha", "beta", "relabel_fraction"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise BadInput(f"feed.{name} must lie in [0, 1], got {getattr(self, name)}")
+        if not 0 < self.replay_ratio < inf:
+            raise BadInput(f"feed.replay_ratio must be above 0, got {self.replay_ratio} (gradient updates per environment step)")
+        if self.beta_steps < 0:
+            raise BadInput(f"feed.beta_steps must be at least 0, got {self.beta_steps}")
+        rows = self.capacity // num_envs  # of each environment
+        for name in ("n_step", "steps"):
+            if getattr(self, name) > rows:
+                raise BadInput(
+                    f"feed.{name} = {getattr(self, name)} is longer than the {max(rows, 0)} rows that each of {num_envs} environments has in "
+                    f"the buffer (feed.capacity = {self.capacity}): use a larger capacity"
+                )
+        if self.warmup > self.capacity:
+            raise BadInput(
+                f"feed.warmup = {self.warmup} is more than feed.capacity = {self.capacity}: rows would be dropped before they are used"
+            )
+        if self.relabel != "none" and self.n_step > 1:
+            raise BadInput(
+                f"feed.relabel changes the goal of one row, but feed.n_step = {self.n_step} sums rewards of several: use n_step = 1"
+            )

@@ -25,6 +25,8 @@ CLASSIC = {  # id -> half-widths of the states that are injected: all of the sta
     "Pendulum-v1": (4 * np.pi, 8.0),
 }
 
+ARRAYS = [id for id in WORLDS if not id.startswith("BitFlipping")]  # those that observe one array
+
 
 def random_actions(env, rng: np.random.Generator) -> np.ndarray:
     """Discrete: uniform. Box: a quarter beyond the bounds, so that clipping is exercised."""
@@ -100,7 +102,7 @@ def test_the_same_spaces_limits_and_thresholds_as_gymnasium(id):
     )
 
 
-@pytest.mark.parametrize("id", WORLDS)
+@pytest.mark.parametrize("id", ARRAYS)
 def test_every_world_gives_what_its_spaces_and_the_contract_say(id):
     env, rng = make(id, 3, seed=2), np.random.default_rng(2)
     assert (env.id, env.origin, env.device, env.num_envs) == (id, "native", "cpu", 3)
@@ -195,7 +197,7 @@ def test_any_integer_is_a_seed(seed):
     assert not np.array_equal(env.reset(seed + 1), first)
 
 
-@pytest.mark.parametrize("id", WORLDS)
+@pytest.mark.parametrize("id", ARRAYS)
 def test_a_loaded_state_goes_on_to_the_same_bits(id):
     env, other = make(id, 5, seed=3), make(id, 5, seed=99)
     env.reset()

@@ -113,3 +113,31 @@ def test_score_by_finite_differences(kind):
         d = lambda x: SquashedGaussian(x[:, :2], x[:, 2:], low, high)  # noqa: E731
         f = lambda x: d(x).log_prob(torch.full((3, 2), 0.3, dtype=torch.float64)).sum() + d(x).entropy().sum()  # noqa: E731
     assert torch.autograd.gradcheck(f, (x,), eps=1e-6, atol=1e-6)
+
+
+def test_squashed_sample_scores_itself():
+    """By hand at one point, then against `log_prob` of the same action, which inverts the tanh."""
+    d = squashed([0.3], [math.log(0.5)])
+    action, log_prob = d.sample_and_log_prob(torch.tensor([0.8], dtype=torch.float64))
+    u = 0.3 + 0.5 * 0.8
+    assert action.item() == pytest.approx(-2 + 2.5 * (math.tanh(u) + 1), abs=1e-12)
+    normal = -0.5 * 0.8**2 - math.log(0.5) - 0.5 * math.log(2 * math.pi)
+    assert log_prob.item() == pytest.approx(normal - math.log(2.5 * (1 - math.tanh(u) ** 2)), abs=1e-9)
+    d = squashed([[0.5, -1.0]] * 1000, [[-0.5, 0.3]] * 1000)
+    action, log_prob = d.sample_and_log_prob(torch.randn(1000, 2, dtype=torch.float64, generator=g()))
+    torch.testing.assert_close(log_prob, d.log_prob(action), atol=1e-6, rtol=1e-6)
+
+
+def test_squashed_sample_scores_itself_where_the_tanh_is_flat():
+    """log (1 - tanh(u)^2) = log 4 - 2 u + O(e^-2u): float32 keeps it where 1 - tanh(u)^2 is 0."""
+    d = squashed([20.0], [0.0], -1.0, 1.0, torch.float32)
+    log_prob = d.sample_and_log_prob(torch.tensor([1.0]))[1]
+    assert log_prob.item() == pytest.approx(-0.5 - 0.5 * math.log(2 * math.pi) - (math.log(4) - 42), rel=1e-6)
+
+
+def test_squashed_sample_gradients_by_finite_differences():
+    x = torch.randn(3, 4, dtype=torch.float64, generator=g(), requires_grad=True)
+    noise = torch.randn(3, 2, dtype=torch.float64, generator=g(1))
+    low, high = torch.full((2,), -1.0, dtype=torch.float64), torch.full((2,), 2.0, dtype=torch.float64)
+    f = lambda x: SquashedGaussian(x[:, :2], x[:, 2:], low, high).sample_and_log_prob(noise)  # noqa: E731
+    assert torch.autograd.gradcheck(f, (x,), eps=1e-6, atol=1e-6)

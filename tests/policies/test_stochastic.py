@@ -190,7 +190,7 @@ def test_any_module_with_a_width_is_a_model():
 
 def test_options_that_nothing_would_read_are_refused():
     for fields, text in (
-        ({"std": "learned"}, "std must be one of 'independent', 'dependent', 'fixed', got 'learned'"),
+        ({"std": "learned"}, "std must be one of 'independent', 'dependent', 'fixed', 'sde', got 'learned'"),
         ({"mean": "softmax"}, "mean must be one of 'linear', 'tanh', got 'softmax'"),
         ({"initialization": "xavier"}, "initialization must be 'orthogonal' or 'uniform', got 'xavier'"),
         ({"std": "fixed", "fixed_std": 0.0}, "fixed_std .* must be above 0, got 0.0"),

@@ -7,6 +7,13 @@ from whorl.errors import AgentError
 from whorl.training.catalog import AGENTS
 from whorl.training.check_agent import PROBES, check_agent
 
+Q_AGENT = {
+    "steps": 6_000,
+    "learning_rate": 3e-3,
+    "target_rate": 0.05,
+    "epsilon_steps": 2_000,
+    "feed": {"replay_ratio": 0.25, "warmup": 200, "batch_size": 32},
+}
 FAST = {
     "ppo": {"learning_rate": 3e-3},
     "a2c": {"learning_rate": 3e-3, "entropy_weight": 0.0},
@@ -16,7 +23,13 @@ FAST = {
     "cem": {"feed": {"steps": 16}},
     "td": {"learning_rate": 0.05 / 8},
     "random": {},
+    "dqn": Q_AGENT,
+    "c51": Q_AGENT,
+    "qr_dqn": Q_AGENT,
+    "iqn": Q_AGENT,
+    "rainbow": {key: value for key, value in Q_AGENT.items() if key != "epsilon_steps"},
 }
+DISCRETE = ("td", "dqn", "c51", "qr_dqn", "iqn", "rainbow")  # action values are for Discrete actions only
 
 
 @pytest.mark.parametrize("agent", AGENTS)
@@ -24,7 +37,7 @@ def test_agent_on_all_probes(agent):
     checked = check_agent(agent, **FAST[agent])
     assert list(checked) == PROBES
     done = [text for text in checked.values() if "cannot act there" not in text]
-    kinds = 1 if agent == "td" else 2  # action values are for Discrete actions only
+    kinds = 1 if agent in DISCRETE else 2
     assert len(done) == 5 * kinds
     if agent != "random":
         assert sum("actions" in text for text in done) == 2 * kinds

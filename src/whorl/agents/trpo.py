@@ -191,8 +191,12 @@ class TRPO(Agent):
         )
         self.optimizer.report = {}
         metrics = self.optimize(self.policy_loss, self.optimizer, rows)
-        del metrics["loss"]
-        return {**metrics, "entropy_loss": -entropy, **self.optimizer.report}
+        return {
+            "policy_gradient_loss": metrics["policy_gradient_loss"],
+            "grad_norm": metrics["policy_grad_norm"],
+            "entropy_loss": -entropy,
+            **self.optimizer.report,
+        }
 
     def update(self, batch: Any) -> Metrics:
         """One step of the critic."""

@@ -41,8 +41,9 @@ class RolloutBuffer:
             size = len(rows) / self.feed.minibatches
             yield shuffled[round(piece * size) : round((piece + 1) * size)]
 
-    def state(self) -> dict[str, int]:
-        return {"draws": self.draws}
+    def state(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        return {}, {"draws": self.draws}
 
-    def load_state(self, state: dict[str, int]) -> None:
-        self.draws = state["draws"]
+    def load_state(self, arrays: dict[str, Any], numbers: dict[str, Any]) -> bool:
+        self.draws = numbers["draws"]
+        return True

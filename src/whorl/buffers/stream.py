@@ -20,8 +20,8 @@ class StreamBuffer:
             yield self._rollout
         self._rollout = None
 
-    def state(self) -> dict[str, int]:
-        return {}
+    def state(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        return {}, {}
 
-    def load_state(self, state: dict[str, int]) -> None:
-        pass
+    def load_state(self, arrays: dict[str, Any], numbers: dict[str, Any]) -> bool:
+        return True

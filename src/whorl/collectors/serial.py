@@ -97,6 +97,8 @@ class SerialCollector:
             result["terminated"][t] = step.terminated
             result["truncated"][t] = step.truncated
             is_first = step.terminated | step.truncated
+            if env.action_mask is not None:  # an end's own mask is not known: every action counts as allowed
+                result["action_mask"][t] = env.action_mask | is_first[:, None]
             if step.valid is not None:
                 m["mask"][t] = step.valid
                 is_first |= ~step.valid
@@ -147,7 +149,7 @@ class SerialCollector:
             },
         }
         if self.env.action_mask is not None:
-            memory["action_mask"] = like(self.env.action_mask)
+            memory["action_mask"], memory["next"]["action_mask"] = like(self.env.action_mask), like(self.env.action_mask)
         self._memory = spaces.tree_map(lambda x: x.numpy() if device == "cpu" else x.to(device), memory)
 
     def _grow(self) -> None:
@@ -212,6 +214,7 @@ class SerialCollector:
         arrays = {"is_first": self._is_first, "return": self._return, "length": self._length}
         env = self.env.state()
         arrays |= {f"env.{key}": value for key, value in (env or {}).items()}
+        arrays |= {f"carry.{key}": value for key, value in (self._carry or {}).items()}
         begun = self._observation is not None
         numbers = {key: getattr(self, key) for key in ("steps", "rollouts", "version", "finished")}
         return arrays, numbers | {"begun": begun, "env_saved": env is not None}
@@ -228,6 +231,8 @@ class SerialCollector:
         env = {key.removeprefix("env."): value for key, value in arrays.items() if key.startswith("env.")}
         self._observation = self.env.load_state(env)
         self._is_first[:] = spaces.like(arrays["is_first"], self._is_first)
+        for key, value in (self._carry or {}).items():
+            self._carry[key] = spaces.like(arrays[f"carry.{key}"], value)
         self._return[:], self._length[:] = arrays["return"], arrays["length"]
         return True
 

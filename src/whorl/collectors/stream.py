@@ -15,7 +15,7 @@ from whorl.errors import BadInput
 from whorl.functional.streams import stream
 from whorl.policies.policy import Policy
 
-NOISE = 16384  # steps whose random numbers are drawn at once, from a stream of their own
+NOISE = 16384  # steps whose random numbers are drawn at once, from a stream of their own; fewer where each takes many
 
 
 class StreamCollector(SerialCollector):
@@ -23,8 +23,7 @@ class StreamCollector(SerialCollector):
 
     next_action: also record `next.action`, what the policy does at `next.observation` before anything is learned from this step, and
     take it next (Sarsa). After a termination there is none (what is recorded is the first action of the next episode); at a time
-    limit it is decided with the same random numbers as that first action. `next.action_mask` comes with it where the environment has masks
-    (at a time limit the mask of the true successor is not known: every action counts as allowed).
+    limit it is decided with the same random numbers as that first action.
     """
 
     def __init__(self, env: Env, policy: Policy, seed: int = 0, next_action: bool = False):
@@ -34,6 +33,8 @@ class StreamCollector(SerialCollector):
         self.next_action = next_action
         self.decided: dict[str, Any] = {}  # what the policy does where the environments stand; empty: not asked yet
         self._block, self._numbers = -1, np.zeros(0)
+        a_step = max(1, policy.noise((1, env.num_envs), self._generator.manual_seed(0)).numel())
+        self._chunk = min(NOISE, max(1, 2**21 // a_step))  # of numbers, 8 MB
         self._rollout: Any = None
 
     def begin(self) -> None:
@@ -47,8 +48,6 @@ class StreamCollector(SerialCollector):
             if self.next_action:
                 action = self._memory["action"]
                 self._memory["next"] |= {"action": np.zeros_like(action)}
-                if self.env.action_mask is not None:
-                    self._memory["next"]["action_mask"] = np.ones_like(self._memory["action_mask"])
             self._memory["version"] = np.zeros((1, self.env.num_envs), np.int64)
             self._rollout = batch.make(spaces.to_tensors(self._memory), (1, self.env.num_envs))
             result = self._memory["next"]
@@ -76,6 +75,8 @@ class StreamCollector(SerialCollector):
         result["terminated"][0] = step.terminated
         result["truncated"][0] = step.truncated
         m["mask"][0] = True if step.valid is None else step.valid
+        if env.action_mask is not None:  # an end's own mask is not known: every action counts as allowed
+            result["action_mask"][0] = env.action_mask | (step.terminated | step.truncated)[:, None]
         self._observation = step.observation
         mask, reward, terminated, truncated = self._counted
         finished, finite = _count(mask, reward, terminated, truncated, self._is_first, self._return, self._length)
@@ -91,16 +92,16 @@ class StreamCollector(SerialCollector):
 
     def _decide(self, observation: Any, is_first: Any, allowed: Any) -> dict[str, Any]:
         """What the policy does, with the random numbers of step `rollouts`; valid until the next call."""
-        block, row = divmod(self.rollouts, NOISE)
+        block, row = divmod(self.rollouts, self._chunk)
         decided, self._carry = self._actor(observation, self._carry, is_first, self.numbers(block)[row], allowed)
         return decided
 
     def numbers(self, block: int) -> np.ndarray:
-        """The random numbers of the steps from block * NOISE on, [NOISE, N, ...], from the stream (seed, block)."""
+        """The random numbers of the steps from block * chunk on, [chunk, N, ...], from the stream (seed, block)."""
         if block != self._block:
             self._generator.manual_seed(stream(self.seed, "acting", block))
             self._block = block
-            self._numbers = self.policy.noise((NOISE, self.env.num_envs), self._generator).numpy()
+            self._numbers = self.policy.noise((self._chunk, self.env.num_envs), self._generator).numpy()
         return self._numbers
 
     def advance(self, steps: int, decided: dict[str, Any], ends: Any) -> None:
@@ -115,8 +116,6 @@ class StreamCollector(SerialCollector):
     def _look_ahead(self, step: Any) -> dict[str, Any]:
         """What is done next, and `next.action`."""
         result, allowed = self._memory["next"], self.env.action_mask
-        if allowed is not None:
-            result["action_mask"][0] = allowed | step.truncated[:, None]
         there = None
         if step.next_observation is not step.observation and step.truncated.any():
             there = self._decide(step.next_observation, self._is_first, None)["action"].copy()

@@ -6,6 +6,7 @@ who wants to keep them copies them.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -31,6 +32,14 @@ class Step(NamedTuple):
     info: dict = {}
 
 
+class Goal(NamedTuple):
+    """How an environment of goals judges a step, so that hindsight can judge it again under another goal. Both functions
+    take achieved_goal (of next_observation) and desired_goal, [..., *goal] numpy or torch."""
+
+    reward: Callable[[Any, Any], Any]  # -> [...] float32
+    terminated: Callable[[Any, Any], Any] | None = None  # -> [...] bool; None: goals do not end episodes
+
+
 class Env:
     """N environments of one kind, stepped together.
 
@@ -46,6 +55,7 @@ class Env:
     max_episode_steps: int | None = None
     reward_threshold: float | None = None
     action_mask: Any = None  # [N, A] bool, actions allowed where each environment stands now; None = all
+    goal: Goal | None = None  # of a Dict observation with achieved_goal and desired_goal
 
     def reset(self, seed: int | None = None) -> Observation:
         """Begin an episode in every environment. With a seed, every random stream starts anew; without one, they go on."""

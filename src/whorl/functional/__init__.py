@@ -8,6 +8,7 @@ from whorl.functional.baselines import (
     squared_scores,
     time_baseline,
 )
+from whorl.functional.bellman import huber, td_target, weighted_mean
 from whorl.functional.divergences import (
     categorical_entropy,
     categorical_kl,
@@ -44,6 +45,7 @@ __all__ = [
     "gae",
     "gaussian_entropy",
     "gaussian_kl",
+    "huber",
     "iqm",
     "kl_k1",
     "kl_k2",
@@ -62,7 +64,9 @@ __all__ = [
     "squared_scores",
     "standardise",
     "stream",
+    "td_target",
     "time_baseline",
     "value_loss",
     "vtrace",
+    "weighted_mean",
 ]

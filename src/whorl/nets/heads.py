@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
@@ -29,3 +31,14 @@ class Critic(nn.Module):
 
     def forward(self, observation: Any) -> Tensor:
         return self.head(self.encoder(observation)).squeeze(-1)
+
+
+class Temperature(nn.Module):
+    """alpha > 0, the weight of entropy beside reward, learned as log alpha. Haarnoja et al. 2018b, section 5."""
+
+    def __init__(self, initial: float = 1.0):
+        super().__init__()
+        self.log_temperature = nn.Parameter(torch.tensor(math.log(initial)))
+
+    def forward(self) -> Tensor:
+        return self.log_temperature.exp()

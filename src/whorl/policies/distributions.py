@@ -18,6 +18,7 @@ from whorl.functional.divergences import categorical_entropy, categorical_kl, ga
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(16)
 _WEIGHTS = _WEIGHTS / math.sqrt(2 * math.pi)  # sums to 1: an expectation over N(0, 1)
 LOG_STD_RANGE = (-5.0, 2.0)  # of a state-dependent std, as in most SAC code
+SDE_MEAN = 2.0  # bound of the mean before the tanh under gSDE, as in Stable-Baselines3
 MASKED = -1e8  # a logit that never wins and still has a finite gradient
 
 
@@ -153,15 +154,22 @@ class SquashedGaussian:
     def _half(self) -> Tensor:
         return (self.high - self.low) / 2
 
-    def _squash(self, u: Tensor) -> Tensor:
+    def squash(self, u: Tensor) -> Tensor:
+        """The action of a number u of the normal's."""
         return self.low + self._half * (u.tanh().clamp(-self.LIMIT, self.LIMIT) + 1)
 
     def sample(self, noise: Tensor) -> Tensor:
-        return self._squash(self.mean + self.log_std.exp() * noise)
+        return self.squash(self.mean + self.log_std.exp() * noise)
+
+    def sample_and_log_prob(self, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """`sample(noise)` [..., D] and its log_prob [...] from u itself: nothing is inverted, so no digit is lost near the bounds."""
+        u = self.mean + self.log_std.exp() * noise
+        normal = -0.5 * noise.square() - self.log_std - 0.5 * math.log(2 * math.pi)
+        return self.squash(u), (normal - self._log_slope(u)).sum(-1)
 
     @property
     def mode(self) -> Tensor:
-        return self._squash(self.mean)
+        return self.squash(self.mean)
 
     def log_prob(self, action: Tensor) -> Tensor:
         u = ((action - self.low) / self._half - 1).clamp(-self.LIMIT, self.LIMIT).atanh()

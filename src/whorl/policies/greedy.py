@@ -15,7 +15,9 @@ from whorl.functional.kernels.cached import cached
 from whorl.nets import tile_coding
 from whorl.nets.linear_q import LinearQ
 from whorl.nets.normalizer import NoNormalizer
+from whorl.nets.q import QNetwork
 from whorl.nets.tile_coding import code
+from whorl.policies.numpy_actor import numpy_mlp
 from whorl.policies.policy import Actor, Policy
 from whorl.spaces import describe
 
@@ -24,10 +26,12 @@ KIND, EPSILON, TEMPERATURE = 0, 1, 2  # entries of `exploration`
 
 
 class Greedy(Policy):
-    """The first action with the largest q(observation) [..., A]; `q` is any module, or LinearQ, which acts compiled.
+    """The first action with the largest q(observation) [..., A]; `q` is any module. LinearQ and small networks act compiled.
 
     epsilon_greedy: with probability epsilon a uniform action instead (which may be the best one). softmax: probabilities
-    exp(q / temperature) / sum. Masked actions are never taken. Raises Incompatible for actions that are not Discrete.
+    exp(q / temperature) / sum. A q with `noise_size` above 0 explores by its own noise, q(observation, noise) (NoisyLinear), and by
+    nothing else. epsilon_spread: environment i of N has epsilon ** (1 + epsilon_spread * i / (N - 1)), Horgan et al. 2018, section 4.
+    Masked actions are never taken. Raises Incompatible for actions that are not Discrete.
     """
 
     exploration: Tensor
@@ -39,16 +43,33 @@ class Greedy(Policy):
         exploration: Literal["epsilon_greedy", "softmax"] = "epsilon_greedy",
         epsilon: float = 0.1,
         temperature: float = 1.0,
+        epsilon_spread: float = 0.0,
     ):
         super().__init__()
         self.normalizer = NoNormalizer()
-        self.q, self.actions = q, discrete(action_space)
+        self.q, self.actions, self.epsilon_spread = q, discrete(action_space), epsilon_spread
+        self.noise_size = getattr(q, "noise_size", 0)
         kind = SOFTMAX if exploration == "softmax" else EPSILON_GREEDY
         # agents anneal epsilon in place; an array, because compiled code reads it
         self.register_buffer("exploration", torch.tensor([kind, epsilon, temperature], dtype=torch.float64))
 
+    def anneal(self, done: int, over: int, first: float, last: float) -> Tensor:
+        """Set epsilon to where it is, `done` steps on its straight way of `over` steps from `first` to `last`. Returns it."""
+        epsilon = self.exploration[EPSILON]
+        return epsilon.fill_(last if done >= over else first + (last - first) * done / over)
+
+    def epsilons(self, num_envs: int) -> Tensor:
+        """The epsilon of each environment [N], by `epsilon_spread`."""
+        place = torch.linspace(0, 1, num_envs, dtype=torch.float64, device=self.exploration.device)
+        return self.exploration[EPSILON] ** (1 + self.epsilon_spread * place)
+
     def noise(self, shape: tuple[int, ...], generator: Generator) -> Tensor:
-        """Uniform [*shape, 2]: whether to explore, and which action. Zeros where nothing is ever drawn."""
+        """Uniform [*shape, 2]: whether to explore, and which action. Zeros where nothing is ever drawn.
+
+        Of a noisy q: standard normal [*shape, noise_size].
+        """
+        if self.noise_size:
+            return torch.randn(*shape, self.noise_size, device=generator.device, generator=generator)
         kind, epsilon, _ = self.exploration.tolist()
         if kind == EPSILON_GREEDY and epsilon == 0:
             return torch.zeros(2, dtype=torch.float64, device=generator.device).expand(*shape, 2)
@@ -68,11 +89,12 @@ class Greedy(Policy):
         return (1 - epsilon) * best + epsilon * allowed / allowed.sum(-1, keepdim=True)
 
     def act(self, observation, carry, is_first, noise, action_mask=None):
-        q = self.encode({"observation": observation})
+        noisy = self.noise_size and noise is not None
+        q = self.q(observation, noise) if noisy else self.q(observation)
+        first = best(q, action_mask)
+        if noise is None or noisy:
+            return {"action": first}, carry
         allowed = torch.ones_like(q, dtype=torch.bool) if action_mask is None else action_mask
-        best = torch.where(allowed, q, -torch.inf).argmax(-1)
-        if noise is None:
-            return {"action": best}, carry
         explore, which = noise.unbind(-1)
         if int(self.exploration[KIND]) == SOFTMAX:
             share = self.probabilities(q, action_mask)
@@ -83,12 +105,28 @@ class Greedy(Policy):
         drawn = torch.minimum(below, last)
         if int(self.exploration[KIND]) == SOFTMAX:
             return {"action": drawn}, carry
-        return {"action": torch.where(explore < self.exploration[EPSILON], drawn, best)}, carry
+        epsilon = self.epsilons(explore.shape[-1]) if self.epsilon_spread else self.exploration[EPSILON]
+        return {"action": torch.where(explore < epsilon, drawn, first)}, carry
 
     def actor(self, num_envs: int) -> Actor:
-        """Linear values on the CPU act compiled, equal to `act` but for rounding."""
-        linear = isinstance(self.q, LinearQ) and self.q.weight.device.type == "cpu"
-        return _compiled_actor(self, num_envs) if linear else super().actor(num_envs)
+        """On the CPU, linear values and small MLPs act compiled, equal to `act` but for rounding."""
+        if self.exploration.device.type == "cpu":
+            if isinstance(self.q, LinearQ):
+                return _compiled_actor(self, num_envs)
+            if isinstance(self.q, QNetwork) and self.q.encoder.plain and self.q.outputs == 1 and not self.noise_size:
+                return _network_actor(self, num_envs)
+        return super().actor(num_envs)
+
+
+def best(q: Tensor, action_mask: Tensor | None = None) -> Tensor:
+    """The first action with the largest q [..., A] among those that are allowed: [...]."""
+    return (q if action_mask is None else torch.where(action_mask, q, -torch.inf)).argmax(-1)
+
+
+def taken(q: Tensor, action: Tensor) -> Tensor:
+    """What q [*rows, A, *rest] has at action [*rows]: q(s, a), its atoms, its quantiles: [*rows, *rest]."""
+    axis = action.ndim
+    return torch.take_along_dim(q, action.reshape(*action.shape, *[1] * (q.ndim - axis)), axis).squeeze(axis)
 
 
 def discrete(action_space: spaces.Space) -> int:
@@ -173,6 +211,37 @@ def _compiled_actor(policy: Greedy, num_envs: int) -> Actor:
         allowed = every if action_mask is None else action_mask
         rates, numbers = (greedy, nothing) if noise is None else (exploration, noise)
         _act(observation.reshape(num_envs, -1), *coder, weight, rates, numbers, allowed, *scratch, action)
+        return decided, carry
+
+    return act
+
+
+@cached()
+def _choose_all(q, exploration, rates, spread, noise, allowed, scratch, action):
+    """`rates` [3] is scratch: the exploration of one environment."""
+    for k in range(len(rates)):
+        rates[k] = exploration[k]
+    for i in range(len(action)):
+        if spread != 0.0:
+            rates[EPSILON] = exploration[EPSILON] ** (1.0 + spread * i / max(1, len(action) - 1))
+        action[i] = choose(q[i], allowed[i], rates, noise[i, 0], noise[i, 1], scratch)
+
+
+def _network_actor(policy: Greedy, num_envs: int) -> Actor:
+    """A small MLP's values in numpy. V(s) of a dueling network shifts them all, so it decides nothing and is left out."""
+    q: Any = policy.q
+    mlp = numpy_mlp([*q.encoder.mlp, *q.advantage], q.activation, num_envs)
+    exploration, spread = policy.exploration.numpy(), float(policy.epsilon_spread)
+    greedy, nothing = np.array([EPSILON_GREEDY, 0.0, 1.0]), np.zeros((num_envs, 2))
+    every = np.ones((num_envs, policy.actions), bool)
+    rates, scratch, action = np.zeros(3), np.zeros(policy.actions), np.zeros(num_envs, np.int64)
+    decided = {"action": action}
+
+    def act(observation, carry, is_first, noise, action_mask=None):
+        _, values = mlp(observation.reshape(num_envs, -1))
+        allowed = every if action_mask is None else action_mask
+        how, numbers = (greedy, nothing) if noise is None else (exploration, noise)
+        _choose_all(values, how, rates, spread, numbers, allowed, scratch, action)
         return decided, carry
 
     return act

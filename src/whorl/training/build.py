@@ -9,14 +9,17 @@ from typing import Any
 import torch
 
 from whorl.agents.agent import Agent
+from whorl.buffers.buffer import ReplayBuffer
 from whorl.buffers.rollout import RolloutBuffer
+from whorl.buffers.sample_uniform import Uniform
+from whorl.buffers.storage_memory import Memory
 from whorl.buffers.stream import StreamBuffer
 from whorl.collectors.serial import SerialCollector
 from whorl.collectors.stream import StreamCollector
 from whorl.envs.env import Env
 from whorl.envs.make import make_env
-from whorl.errors import BadInput
-from whorl.feeds import Stream
+from whorl.errors import BadInput, Incompatible
+from whorl.feeds import Replay, Stream
 from whorl.functional.streams import stream
 from whorl.training.catalog import agent_class, find
 from whorl.training.config import check
@@ -28,7 +31,7 @@ class Parts:
 
     env: Env
     agent: Agent
-    buffer: RolloutBuffer | StreamBuffer
+    buffer: Any  # RolloutBuffer, StreamBuffer or ReplayBuffer
     collector: SerialCollector
 
 
@@ -41,9 +44,11 @@ def build(
     device: str = "cpu",
     compile: bool = False,
     max_episode_steps: int | None = None,
+    slack: int = 0,
 ) -> Parts:
     """Agent and environment by name (or an `Env`), with the preset of the pair where `config` and `num_envs` are not given.
 
+    slack: rows that a replay buffer keeps of each environment behind those it draws from, for an exact resume.
     Raises BadInput or Incompatible before anything is trained or written.
     """
     cls: Any = agent_class(agent)
@@ -68,7 +73,7 @@ def build(
     config.feed.check(env.num_envs)
     learner = new_agent(agent, env, config, seed).to(device)
     learner.compiled = compile
-    return assemble(learner, env, seed)
+    return assemble(learner, env, seed, slack)
 
 
 def environment(id: str, num_envs: int, seed: int, device: str = "cpu", max_episode_steps: int | None = None) -> Env:
@@ -80,23 +85,70 @@ def environment(id: str, num_envs: int, seed: int, device: str = "cpu", max_epis
     return make_env(id, num_envs, seed=seed, device=device, max_episode_steps=max_episode_steps)
 
 
-def assemble(agent: Agent, env: Env, seed: int = 0) -> Parts:
+def assemble(agent: Agent, env: Env, seed: int = 0, slack: int = 0) -> Parts:
     """An agent put together by hand, with the buffer and the collector that its feed asks for."""
     feed = agent.config.feed
     feed.check(env.num_envs)
     if isinstance(feed, Stream):
         collector: SerialCollector = StreamCollector(env, agent.policy, seed, "next.action" in agent.reads)
         return Parts(env, agent, StreamBuffer(), collector)
+    if isinstance(feed, Replay):
+        one = feed.steps == 1 and env.device == "cpu"
+        collector = StreamCollector(env, agent.policy, seed) if one else SerialCollector(env, agent.policy, feed.steps, seed)
+        return Parts(env, agent, replay_buffer(agent, env, seed, slack), collector)
     whole = feed.unit == "episode"
     collector = SerialCollector(env, agent.policy, feed.steps, seed=seed, whole_episodes=whole)
     return Parts(env, agent, RolloutBuffer(feed, seed=seed), collector)
+
+
+def replay_buffer(agent: Agent, env: Env, seed: int = 0, slack: int = 0) -> ReplayBuffer:
+    """The buffer of an off-policy agent's feed: one lane for each environment. It takes its memory at the first write.
+
+    Raises Incompatible when hindsight is asked for and the environment does not say how its goals are rewarded.
+    """
+    feed: Replay = agent.config.feed
+    size = {"capacity": feed.capacity, "lanes": env.num_envs, "slack": slack}
+    if feed.storage == "frames":
+        from whorl.buffers.storage_frames import Frames
+
+        storage: Any = Frames(**size)
+    elif feed.storage == "memmap":
+        from whorl.buffers.storage_memmap import Memmap
+
+        storage = Memmap(**size)
+    else:
+        storage = Memory(**size)
+    if feed.prioritized:
+        from whorl.buffers.sample_prioritized import Prioritized
+
+        sampler: Any = Prioritized(seed, feed.alpha, feed.beta, feed.beta_steps)
+    else:
+        sampler = Uniform(seed)
+    transforms: list[Any] = []
+    if feed.n_step > 1:
+        from whorl.buffers.n_step import NStep
+
+        transforms.append(NStep(feed.n_step, agent.config.discount))
+    if feed.relabel != "none":
+        from whorl.buffers.relabel import Hindsight
+
+        goal = getattr(env, "goal", None)
+        if goal is None:
+            raise Incompatible(
+                f"feed.relabel = {feed.relabel!r} gives transitions other goals, but {env!r} does not say how a goal is rewarded "
+                "(an attribute `goal` with `reward` and `terminated`); use relabel='none'"
+            )
+        transforms.append(Hindsight(goal.reward, feed.relabel, feed.relabel_fraction, seed, terminated=goal.terminated))
+    return ReplayBuffer(storage, sampler, transforms, feed.batch_size, feed.replay_ratio, feed.warmup, feed.prefetch)
 
 
 def new_agent(agent: str, env: Env, config: Any, seed: int) -> Agent:
     """Fresh weights from the initialisation stream; the global torch stream is left as it was."""
     with torch.random.fork_rng():
         torch.manual_seed(stream(seed, "initialisation"))
-        return agent_class(agent).build(env.observation_space, env.action_space, config)
+        learner = agent_class(agent).build(env.observation_space, env.action_space, config)
+    learner.seed = seed
+    return learner
 
 
 def _check_device(device: str) -> None:

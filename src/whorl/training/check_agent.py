@@ -11,6 +11,7 @@ from whorl.agents.agent import Agent
 from whorl.envs.native import WORLDS
 from whorl.envs.native import make as make_world
 from whorl.errors import AgentError, Incompatible
+from whorl.feeds import Replay
 from whorl.training import loop
 from whorl.training.build import Parts, build
 from whorl.training.catalog import agent_class
@@ -38,26 +39,41 @@ def check_agent(
         except Incompatible as reason:
             checked[probe] = f"cannot act there: {reason}"
             continue
-        _check_pure(agent, parts)
+        _check_pure(agent, build(agent, probe, config, num_envs=8, seed=seed))
         loop.train(parts.agent, parts.collector, parts.buffer, steps)
         checked[probe] = ", ".join(_check_probe(agent, parts, probe, tolerance)) or "runs"
     return checked
 
 
 def _check_pure(name: str, parts: Parts) -> None:
-    """Two calls of `loss` on one batch: equal results, and no parameter or buffer changed."""
+    """Two calls of each loss on one batch: equal results, and no parameter or buffer changed."""
     agent = parts.agent
-    if type(agent).loss is Agent.loss:
-        return
     rollout = agent.prepare(parts.collector.collect())
-    before = {key: value.clone() for key, value in agent.state_dict().items()}
-    losses = [agent.loss(rollout.reshape(-1))[0] for _ in range(2)]
-    changed = [key for key, value in agent.state_dict().items() if not torch.equal(value, before[key])]
-    if changed or not torch.equal(*losses):
-        raise AgentError(
-            f"{name}.loss is not pure: it changed {changed or 'its own result'}; move state changes into update or learn"
-        )
-    agent.load_state_dict(before)
+    for loss, batch in _losses(parts, rollout):
+        before = {key: value.clone() for key, value in agent.state_dict().items()}
+        results = [loss(batch)[0] for _ in range(2)]
+        changed = [key for key, value in agent.state_dict().items() if not torch.equal(value, before[key])]
+        if changed or not torch.equal(*results):
+            raise AgentError(
+                f"{name}.{loss.__name__} is not pure: it changed {changed or 'its own result'}; move state changes into update or learn"
+            )
+
+
+def _losses(parts: Parts, rollout: Any) -> list[tuple[Any, Any]]:
+    """Every (loss, batch) of one update; of an agent that learns off-policy, as they came to `optimize`."""
+    agent: Any = parts.agent
+    if not isinstance(agent.config.feed, Replay):
+        return [] if type(agent).loss is Agent.loss else [(agent.loss, rollout.reshape(-1))]
+    seen, optimize = [], agent.optimize
+
+    def record(loss: Any, optimizer: Any, batch: Any) -> Any:
+        seen.append((loss, batch))
+        return optimize(loss, optimizer, batch)
+
+    agent.optimize = record
+    parts.buffer.add(rollout)
+    agent.update(parts.buffer.sample())
+    return seen
 
 
 def _check_probe(name: str, parts: Parts, probe: str, tolerance: float) -> list[str]:
@@ -65,7 +81,7 @@ def _check_probe(name: str, parts: Parts, probe: str, tolerance: float) -> list[
     world: Any = parts.env
     checked: list[str] = []
     kind = probe.removesuffix("-v0").removesuffix("Continuous")
-    if hasattr(agent, "value") and getattr(agent, "critic", None) is not None and agent.policy.greedy:
+    if hasattr(agent, "value") and getattr(agent, "critic", agent) is not None and agent.policy.greedy:
         for x in OBSERVATIONS.get(kind, (0.0,)):
             came = float(agent.value(torch.tensor([[x]])).detach())
             true = float(world.value(np.array([[x]]), agent.config.discount)[0])

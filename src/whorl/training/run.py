@@ -62,6 +62,7 @@ class Run:
         self._started, self._first_step = 0.0, 0
         self._best, self._best_step = -np.inf, 0
         self._due: dict[str, int] = {}
+        self._metrics: dict = {}  # of the last rollout that was learned from
         self.window = Window(s.window)  # sliding statistics of the training episodes
         self._stop = StopSignals()
         self._quiet, self._loggers = quiet, loggers
@@ -155,6 +156,7 @@ class Run:
         return True
 
     def _log(self, rollout: Any, metrics: dict) -> None:
+        self._metrics = metrics or self._metrics  # not every rollout is learned from
         episodes = self.parts.collector.episodes
         if episodes:
             for episode in episodes:
@@ -169,7 +171,7 @@ class Run:
         if len(self.window):
             rows["rollout/ep_rew_mean"], rows["rollout/ep_rew_std"] = self.window.mean, self.window.std
             rows["rollout/ep_len_mean"] = self.window.mean_length
-        self.logs.log(self.steps, rows | {f"train/{key}": float(value) for key, value in metrics.items()})
+        self.logs.log(self.steps, rows | {f"train/{key}": float(value) for key, value in self._metrics.items()})
 
     def _evaluate(self, rollout: Any, metrics: dict) -> None:
         if self._user_env is not None or not self._is_due("eval"):
@@ -214,9 +216,11 @@ class Run:
         groups = {}
         for name, optimizer in agent.optimizers().items():
             tensors[name], groups[name] = checkpoint.optimizer_state(optimizer)
+        rows, place = self.parts.buffer.state()  # not the rows themselves: those lie beside the checkpoints
+        tensors["buffer"] = {key: torch.as_tensor(value) for key, value in rows.items()}
         state = {
             "collector": numbers,
-            "buffer": self.parts.buffer.state(),
+            "buffer": place,
             "optimizers": groups,
             "best": None if self._best == -np.inf else [self._best, self._best_step],
             "window": self.window.state(),
@@ -242,7 +246,12 @@ class Run:
             checkpoint.load_optimizer_state(optimizer, tensors[name], state["optimizers"][name])
         arrays = {key: value.numpy() for key, value in tensors["collector"].items()}
         exact = self.parts.collector.load_state(arrays, state["collector"])
-        self.parts.buffer.load_state(state["buffer"])
+        rows = {key: value.numpy() for key, value in tensors["buffer"].items()}
+        if not self.parts.buffer.load_state(rows, state["buffer"]):
+            self.logs.message(
+                "rows of the replay buffer that this checkpoint used have been overwritten since: it goes on with those that are left, "
+                "so the run is not bit-equal to an unbroken one"
+            )
         if (
             state["best"] is not None
         ):  # marked again: a kill may have come before the mark, or the marked one is damaged

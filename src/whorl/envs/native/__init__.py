@@ -17,6 +17,8 @@ WORLDS: dict[str, str] = {  # id -> "file:class"
     "CliffWalking-v1": "cliff_walking:CliffWalking",
     "GridWorld-v0": "grid_world:GridWorld",
     "RandomWalk-v0": "random_walk:RandomWalk",
+    "BitFlipping8-v0": "bit_flipping:BitFlipping8",
+    "BitFlipping15-v0": "bit_flipping:BitFlipping",
     "ProbeConstant-v0": "probes:ProbeConstant",
     "ProbeObservation-v0": "probes:ProbeObservation",
     "ProbeDiscount-v0": "probes:ProbeDiscount",

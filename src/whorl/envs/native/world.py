@@ -119,7 +119,8 @@ class World(Env):
 
     dynamics(state, action, chance) -> (reward, terminated): moves one state [S] float64 in place; `action` is an int
     (Discrete) or a row [D] float32 (Box), `chance` a number uniform in [0, 1), new at each step.
-    observe(state, out): writes the observation of one state into the row `out` (one entry for Discrete).
+    observe(state, out): writes the observation of one state into the row `out` (one entry for Discrete; for a Dict of
+        Boxes [D] its parts side by side, in the order of the space).
     low, high: every episode starts at a state uniform in [low, high).
 
     `step` takes int64 [N] or float32 [N, D], converts integers to integers and numbers to floats, and refuses other
@@ -139,7 +140,8 @@ class World(Env):
         if max_episode_steps is not None:
             self.max_episode_steps = positive("max_episode_steps", max_episode_steps)
         self.observation_space, self.action_space = deepcopy(self.observation_space), deepcopy(self.action_space)
-        size, dtype = (self.observation_space.shape or (1,))[0], self.observation_space.dtype
+        parts = list(getattr(self.observation_space, "spaces", {None: self.observation_space}).values())
+        size, dtype = sum((part.shape or (1,))[0] for part in parts), parts[0].dtype
         self._state = np.zeros((num_envs, len(self.low)))
         self._clock = np.full((num_envs, 2), -1, np.int64)
         self._settings = np.array([wrapped(seed), self.max_episode_steps or NO_LIMIT], np.int64)
@@ -150,8 +152,7 @@ class World(Env):
         self._choices = int(getattr(self.action_space, "n", 0))
         self._action = np.zeros((num_envs, *(self.action_space.shape or ())), self.action_space.dtype)
         self._run = compiled(type(self).dynamics, type(self).observe)
-        box = bool(self.observation_space.shape)
-        here, there = (observation, successor) if box else (observation[:, 0], successor[:, 0])
+        here, there = (views(self.observation_space, rows) for rows in (observation, successor))
         self._went_on = Step(here, reward, flags[0], flags[1], here)
         self._some_ended = Step(here, reward, flags[0], flags[1], there)
 
@@ -199,6 +200,14 @@ class World(Env):
         self._settings[SEED] = state["seed"]
         self._run(LOOK, self._choices, self._action, *self._arrays)
         return self._went_on.observation
+
+
+def views(space: Any, rows: np.ndarray) -> Observation:
+    """The rows [N, D] that `observe` writes, as observations: [N] for Discrete, columns side by side for a Dict of Boxes."""
+    if not isinstance(space, gymnasium.spaces.Dict):
+        return rows if space.shape else rows[:, 0]
+    ends = np.cumsum([part.shape[0] for part in space.spaces.values()])[:-1]  # type: ignore[index]
+    return dict(zip(space.spaces, np.split(rows, ends, 1), strict=True))
 
 
 class Classic(World):

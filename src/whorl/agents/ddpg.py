@@ -1,0 +1,84 @@
+"""Deep deterministic policy gradient. Lillicrap et al. 2016, https://arxiv.org/abs/1509.02971. Deviations: docs/algorithms/ddpg.md"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from whorl.agents.agent import Agent, Metrics, adam
+from whorl.batch import get
+from whorl.feeds import Replay
+from whorl.functional.bellman import td_target, weighted_mean
+from whorl.nets.ensemble import QEnsemble
+from whorl.nets.target import Target
+from whorl.policies.deterministic import Deterministic
+
+
+@dataclass(frozen=True)
+class DDPGConfig:
+    """Defaults: Lillicrap et al. 2016, section 7."""
+
+    learning_rate: float = 1e-4  # Adam's step size, of the actor
+    critic_learning_rate: float = 1e-3  # Adam's step size, of the critic
+    discount: float = 0.99  # gamma, per environment step
+    target_rate: float = 0.001  # tau: share of the way that both targets go at each update
+    noise: Literal["gaussian", "ou"] = "ou"  # of exploration
+    std: float = 0.2  # of exploration, in units of half the action range
+    hidden: tuple[int, ...] = (400, 300)  # units of each hidden layer, actor and critic apart
+    activation: Literal["tanh", "relu"] = "relu"
+    feed: Replay = Replay(batch_size=64)
+
+
+class DDPG(Agent):
+    """Q-learning with a deterministic actor in place of the maximum; the actor climbs the critic. One update of each per batch."""
+
+    Config = DDPGConfig
+    policy: Deterministic
+
+    def __init__(self, policy: Deterministic, critic: nn.Module, config: DDPGConfig = DDPGConfig()):
+        super().__init__(policy, config)
+        self.critic = critic
+        self.target_policy, self.target = Target(policy), Target(critic)
+        self.policy.warming.fill_(config.feed.warmup > 0)
+        self.optimizer = adam(policy.parameters(), config.learning_rate, eps=1e-8)
+        self.critic_optimizer = adam(critic.parameters(), config.critic_learning_rate, eps=1e-8)
+
+    @classmethod
+    def build(cls, observation_space, action_space, config: DDPGConfig) -> DDPG:
+        policy = Deterministic.build(observation_space, action_space, config)
+        return cls(policy, QEnsemble(observation_space, action_space, 1, config.hidden, config.activation), config)
+
+    def value(self, observation: Any) -> Tensor:
+        """Q(s, pi(s))."""
+        return self.critic(observation, self.policy(observation))[0]
+
+    def prepare(self, rollout: Any) -> Any:  # [T, N]
+        rollout = super().prepare(rollout)
+        self.policy.warming.copy_(self.env_steps < self.config.feed.warmup)
+        return rollout
+
+    def critic_loss(self, batch: Any) -> tuple[Tensor, Metrics]:  # [B]
+        next = batch["next"]
+        with torch.no_grad():
+            next_value = self.target(next["observation"], self.target_policy(next["observation"]))[0]
+            discount = get(batch, "next.discount", self.config.discount)
+            target = td_target(next["reward"], next["terminated"], next_value, discount)
+        q = self.critic(batch["observation"], batch["action"])[0]  # [B]
+        error = q - target
+        loss = weighted_mean(error.square(), get(batch, "weight"))
+        return loss, {"q_mean": q.mean(), "priority": error.abs()}
+
+    def actor_loss(self, batch: Any) -> tuple[Tensor, Metrics]:  # [B]
+        """- mean Q(s, pi(s)), whose gradient is eq. 6."""
+        return -weighted_mean(self.value(batch["observation"]), get(batch, "weight")), {}
+
+    def update(self, batch: Any) -> Metrics:
+        metrics = self.optimize(self.critic_loss, self.critic_optimizer, batch)
+        metrics |= self.optimize(self.actor_loss, self.optimizer, batch)
+        self.target.follow(self.critic, self.config.target_rate)
+        self.target_policy.follow(self.policy, self.config.target_rate)
+        self.updates += 1
+        return metrics

@@ -1,0 +1,89 @@
+"""DQN with quantile regression. Dabney et al. 2018, https://arxiv.org/abs/1710.10044. Deviations: docs/algorithms/qr_dqn.md"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from whorl.agents.agent import Agent, Metrics, adam
+from whorl.batch import get
+from whorl.feeds import Replay
+from whorl.functional.bellman import td_target, weighted_mean
+from whorl.functional.distributional import midpoints, quantile_huber
+from whorl.nets.q import QNetwork, QuantileQ
+from whorl.nets.target import Target
+from whorl.policies.greedy import Greedy, best, discrete, taken
+
+
+@dataclass(frozen=True)
+class QRDQNConfig:
+    learning_rate: float = 5e-4  # Adam's step size
+    discount: float = 0.99  # gamma, per environment step
+    quantiles: int = 50  # N; 200 in the paper
+    huber: float = 1.0  # kappa: TD error from which the loss is linear; 0 = the sharp quantile loss
+    double: bool = False  # the online network chooses a', the target network gives its quantiles
+    dueling: bool = False  # one pair of streams for each quantile (Wang et al. 2016)
+    target_every: int = 1  # gradient updates between two steps of the target network
+    target_rate: float = 0.01  # how far it goes towards the online network; 1 = all the way, a copy
+    epsilon: float = 1.0  # share of uniform actions at the start
+    epsilon_min: float = 0.05  # at the end
+    epsilon_steps: int = 10_000  # environment steps between the two, on a straight line
+    epsilon_spread: float = 0.0  # environment i of N: epsilon ** (1 + spread i / (N - 1)); 7 in Horgan et al. 2018
+    max_grad_norm: float = 10.0  # global norm
+    hidden: tuple[int, ...] = (120, 84)  # units of each hidden layer; the last one twice when dueling
+    activation: Literal["tanh", "relu"] = "relu"
+    feed: Replay = Replay(batch_size=64, capacity=100_000, replay_ratio=0.5, warmup=1_000)
+
+
+class QRDQN(Agent):
+    """Quantile Huber loss between the quantiles of r + gamma Z(s', a*) and those of Z(s, a)."""
+
+    Config = QRDQNConfig
+    policy: Any  # Greedy on a QuantileQ
+    target: Any
+
+    def __init__(self, policy: Greedy, config: QRDQNConfig = QRDQNConfig()):
+        """policy: its `q` is a QuantileQ."""
+        super().__init__(policy, config)
+        self.target = Target(policy.q)
+        self.optimizer = adam(policy.q.parameters(), config.learning_rate, eps=1e-8)
+
+    @classmethod
+    def build(cls, observation_space, action_space, config: QRDQNConfig) -> QRDQN:
+        c, actions = config, discrete(action_space)
+        q = QuantileQ(QNetwork(observation_space, actions, c.hidden, c.activation, c.quantiles, c.dueling))
+        return cls(Greedy(q, action_space, epsilon=c.epsilon, epsilon_spread=c.epsilon_spread), c)
+
+    def value(self, observation: Any) -> Tensor:
+        """max_a Q(observation, a)."""
+        return self.policy.q(observation).amax(-1)
+
+    def prepare(self, rollout: Any) -> Any:  # [T, N]
+        rollout, c = super().prepare(rollout), self.config
+        self.report["epsilon"] = self.policy.anneal(int(self.env_steps), c.epsilon_steps, c.epsilon, c.epsilon_min)
+        return rollout
+
+    def loss(self, batch: Any) -> tuple[Tensor, Metrics]:  # [B]
+        c, z, next = self.config, self.policy.q, batch["next"]
+        quantiles = taken(z.quantiles(batch["observation"]), batch["action"])  # [B, N]
+        with torch.no_grad():
+            next_quantiles = self.target.module.quantiles(next["observation"])  # [B, A, N]
+            chooser = z(next["observation"]) if c.double else next_quantiles.mean(-1)
+            next_value = taken(next_quantiles, best(chooser, get(batch, "next.action_mask")))
+            discount = get(batch, "next.discount", c.discount)
+            target = td_target(next["reward"], next["terminated"], next_value.T, discount).T
+        tau = midpoints(c.quantiles, quantiles)
+        loss = weighted_mean(quantile_huber(quantiles, target, tau, c.huber), get(batch, "weight"))
+        value = quantiles.mean(-1)
+        td_error = (target.mean(-1) - value).abs()
+        return loss, {"q_mean": value.mean(), "td_error": td_error.mean(), "priority": td_error}
+
+    def update(self, batch: Any) -> Metrics:
+        metrics = super().update(batch)
+        self.updates += 1
+        if self.updates % self.config.target_every == 0:
+            self.target.follow(self.policy.q, self.config.target_rate)
+        return metrics

@@ -1,0 +1,85 @@
+"""Rainbow. Hessel et al. 2018, https://arxiv.org/abs/1710.02298. Deviations: docs/algorithms/rainbow.md"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from whorl.agents.agent import Agent, Metrics, adam
+from whorl.batch import get
+from whorl.feeds import Replay
+from whorl.functional.bellman import weighted_mean
+from whorl.functional.distributional import categorical_projection
+from whorl.nets.q import CategoricalQ, QNetwork
+from whorl.nets.target import Target
+from whorl.policies.greedy import Greedy, best, discrete, taken
+
+
+@dataclass(frozen=True)
+class RainbowConfig:
+    learning_rate: float = 5e-4  # Adam's step size
+    discount: float = 0.99  # gamma, per environment step
+    atoms: int = 51  # K
+    v_min: float = -10.0  # the lowest atom, in units of the return
+    v_max: float = 10.0  # the highest: no return that matters may lie outside
+    target_every: int = 1  # gradient updates between two steps of the target network
+    target_rate: float = 0.01  # how far it goes towards the online network; 1 = all the way, a copy
+    max_grad_norm: float = 10.0  # global norm
+    hidden: tuple[int, ...] = (120, 84)  # units of each hidden layer; the last is each stream's own
+    activation: Literal["tanh", "relu"] = "relu"
+    feed: Replay = Replay(
+        batch_size=64, capacity=100_000, replay_ratio=0.5, warmup=1_000, n_step=3, prioritized=True, alpha=0.5, beta=0.4
+    )
+
+
+class Rainbow(Agent):
+    """C51 with double Q-learning, dueling streams, noisy layers, prioritized replay and n-step returns.
+
+    It explores by the noise of its layers alone. In the loss, the two online passes and the target's have noise of their own.
+    """
+
+    Config = RainbowConfig
+    policy: Any  # Greedy on a noisy CategoricalQ
+    target: Any
+
+    def __init__(self, policy: Greedy, config: RainbowConfig = RainbowConfig()):
+        """policy: its `q` is a CategoricalQ on a noisy net."""
+        super().__init__(policy, config)
+        self.target = Target(policy.q)
+        self.optimizer = adam(policy.q.parameters(), config.learning_rate, eps=1e-8)
+
+    @classmethod
+    def build(cls, observation_space, action_space, config: RainbowConfig) -> Rainbow:
+        c, actions = config, discrete(action_space)
+        net = QNetwork(observation_space, actions, c.hidden, c.activation, c.atoms, dueling=True, noisy=True)
+        return cls(Greedy(CategoricalQ(net, c.v_min, c.v_max), action_space), c)
+
+    def value(self, observation: Any) -> Tensor:
+        """max_a Q(observation, a), with the mean weights."""
+        return self.policy.q(observation).amax(-1)
+
+    def loss(self, batch: Any) -> tuple[Tensor, Metrics]:  # [B]
+        c, z, next = self.config, self.policy.q, batch["next"]
+        noise, target_noise, choice_noise = batch["noise"].unbind(-2)  # each [B, noise_size]
+        log_p = taken(z.logits(batch["observation"], noise), batch["action"]).log_softmax(-1)  # [B, K]
+        with torch.no_grad():
+            action = best(z(next["observation"], choice_noise), get(batch, "next.action_mask"))
+            next_p = taken(self.target.module.logits(next["observation"], target_noise), action).softmax(-1)
+            discount = get(batch, "next.discount", c.discount)
+            p = categorical_projection(z.support, next_p, next["reward"], discount, next["terminated"])
+            entropy = -torch.xlogy(p, p).sum(-1)
+        cross_entropy = -(p * log_p).sum(-1)
+        loss = weighted_mean(cross_entropy, get(batch, "weight"))
+        kl = cross_entropy - entropy  # of the target from the prediction: the part that learning can take away
+        return loss, {"q_mean": (log_p.exp() @ z.support).mean(), "kl": kl.mean(), "priority": kl.clamp(min=0)}
+
+    def update(self, batch: Any) -> Metrics:
+        batch["noise"] = self.noise((len(batch), 3, self.policy.noise_size))
+        metrics = super().update(batch)
+        self.updates += 1
+        if self.updates % self.config.target_every == 0:
+            self.target.follow(self.policy.q, self.config.target_rate)
+        return metrics

@@ -1,0 +1,116 @@
+"""Randomized ensembled double Q-learning. Chen et al. 2021, https://arxiv.org/abs/2101.05982. Deviations: docs/algorithms/redq.md"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from whorl.agents.agent import Agent, Metrics, adam
+from whorl.batch import get
+from whorl.errors import BadInput
+from whorl.feeds import Replay
+from whorl.functional.bellman import td_target, weighted_mean
+from whorl.nets.ensemble import QEnsemble
+from whorl.nets.heads import Temperature
+from whorl.nets.target import Target
+from whorl.policies.stochastic import Stochastic
+
+
+@dataclass(frozen=True)
+class REDQConfig:
+    """Defaults: Chen et al. 2021, appendix B."""
+
+    learning_rate: float = 3e-4  # Adam's step size, of actor and temperature
+    critic_learning_rate: float = 3e-4  # Adam's step size, of all critics
+    discount: float = 0.99  # gamma, per environment step
+    target_rate: float = 0.005  # share of the way that the target critics go at each update
+    critics: int = 10  # N
+    subset: int = 2  # M: how many target critics, drawn anew at each update, the target is the smallest of
+    policy_delay: int = 20  # updates of the critics for one of the actor
+    temperature: float = 1.0  # alpha at the start
+    learn_temperature: bool = True  # False: alpha stays what it is
+    target_entropy: float = -1.0  # of the policy, per action component, in units of half the action range [nats]
+    hidden: tuple[int, ...] = (256, 256)  # units of each hidden layer, actor and critics apart
+    activation: Literal["tanh", "relu"] = "relu"
+    feed: Replay = Replay(replay_ratio=20.0, warmup=5_000)
+
+
+class REDQ(Agent):
+    """SAC with many critics and many updates: the target is the smallest of a random few, the actor climbs the mean of all."""
+
+    Config = REDQConfig
+    policy: Stochastic
+
+    def __init__(self, policy: Stochastic, critic: QEnsemble, config: REDQConfig = REDQConfig()):
+        super().__init__(policy, config)
+        if not 1 <= config.subset <= critic.members:
+            raise BadInput(f"subset must be from 1 to the {critic.members} critics, got {config.subset}")
+        self.critic, self.target = critic, Target(critic)
+        self.temperature = Temperature(config.temperature).requires_grad_(config.learn_temperature)
+        self.target_entropy = config.target_entropy * policy.outputs
+        self.policy.warming.fill_(config.feed.warmup > 0)
+        learned = [p for part in (policy, self.temperature) for p in part.parameters() if p.requires_grad]
+        self.optimizer = adam(learned, config.learning_rate, eps=1e-8)
+        self.critic_optimizer = adam(critic.parameters(), config.critic_learning_rate, eps=1e-8)
+        self._actor_metrics: Metrics = {}
+
+    @classmethod
+    def build(cls, observation_space, action_space, config: REDQConfig) -> REDQ:
+        c = config
+        policy = Stochastic.squashed(observation_space, action_space, c)
+        return cls(policy, QEnsemble(observation_space, action_space, c.critics, c.hidden, c.activation), c)
+
+    def value(self, observation: Any) -> Tensor:
+        """Mean Q(s, a) of the greedy action."""
+        action = self.policy.act(observation, None, None, None)[0]["action"]
+        return self.critic(observation, action).mean(0)
+
+    def prepare(self, rollout: Any) -> Any:  # [T, N]
+        rollout = super().prepare(rollout)
+        self.policy.warming.copy_(self.env_steps < self.config.feed.warmup)
+        return rollout.select("observation", "action", "mask", "next", strict=False)
+
+    def critic_loss(self, batch: Any) -> tuple[Tensor, Metrics]:  # [B]
+        next, c = batch["next"], self.config
+        with torch.no_grad():
+            action, log_prob = self.policy.sample(next["observation"], batch["noise"][:, 0])
+            few = self.target.module.some(batch["subset"][0], next["observation"], action)  # [M, B]
+            next_value = few.amin(0) - self.temperature() * log_prob
+            discount = get(batch, "next.discount", c.discount)
+            target = td_target(next["reward"], next["terminated"], next_value, discount)  # eq. 1
+        q = self.critic(batch["observation"], batch["action"])  # [N, B]
+        error = q - target
+        loss = weighted_mean(error.square().sum(0), get(batch, "weight"))
+        priority = {"priority": error.abs().mean(0)} if c.feed.prioritized else {}
+        return loss, {"q_mean": q.mean(), "q_std": q.std(0).mean(), **priority}
+
+    def actor_loss(self, batch: Any) -> tuple[Tensor, Metrics]:  # [B]
+        """Algorithm 1, line 12, and the temperature's: they share no parameter, so one optimizer minimises both."""
+        weight = get(batch, "weight")
+        action, log_prob = self.policy.sample(batch["observation"], batch["noise"][:, 1])
+        q = self.critic(batch["observation"], action).mean(0)
+        temperature = self.temperature()
+        actor_loss = weighted_mean(temperature.detach() * log_prob - q, weight)
+        entropy = -log_prob.detach()
+        loss, metrics = actor_loss, {"temperature": temperature, "entropy": entropy.mean()}
+        if self.config.learn_temperature:
+            metrics["temperature_loss"] = temperature * weighted_mean(entropy - self.target_entropy, weight)
+            loss = actor_loss + metrics["temperature_loss"]
+        return loss, metrics
+
+    def update(self, batch: Any) -> Metrics:
+        c, shape = self.config, (*batch.shape, 2, self.policy.outputs)  # of the next and of the new actions
+        numbers = self.noise((self.critic.members + math.prod(shape),))
+        order = numbers[: self.critic.members].argsort()  # of independent numbers: a random permutation
+        batch["subset"] = order[: c.subset].expand(*batch.shape, c.subset)
+        batch["noise"] = numbers[self.critic.members :].view(shape)
+        metrics = self.optimize(self.critic_loss, self.critic_optimizer, batch)
+        if self.updates % c.policy_delay == 0:
+            self._actor_metrics = self.optimize(self.actor_loss, self.optimizer, batch)
+        self.target.follow(self.critic, c.target_rate)
+        self.updates += 1
+        return metrics | self._actor_metrics

@@ -1,0 +1,118 @@
+"""Truncated quantile critics. Kuznetsov et al. 2020, https://arxiv.org/abs/2005.04269. Deviations: docs/algorithms/tqc.md"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from whorl.agents.agent import Agent, Metrics, adam
+from whorl.batch import get
+from whorl.errors import BadInput
+from whorl.feeds import Replay
+from whorl.functional.bellman import td_target, weighted_mean
+from whorl.functional.distributional import midpoints
+from whorl.functional.quantiles import sorted_quantile_huber
+from whorl.nets.ensemble import QEnsemble
+from whorl.nets.heads import Temperature
+from whorl.nets.target import Target
+from whorl.policies.stochastic import Stochastic
+
+
+@dataclass(frozen=True)
+class TQCConfig:
+    """Defaults: Kuznetsov et al. 2020, table 3."""
+
+    learning_rate: float = 3e-4  # Adam's step size, of actor and temperature
+    critic_learning_rate: float = 3e-4  # Adam's step size, of all critics
+    discount: float = 0.99  # gamma, per environment step
+    target_rate: float = 0.005  # beta: share of the way that the target critics go at each update
+    critics: int = 5  # N
+    quantiles: int = 25  # M: atoms of each critic
+    dropped: int = 2  # d: atoms dropped for each critic, the largest of all pooled ones
+    temperature: float = 1.0  # alpha at the start
+    learn_temperature: bool = True  # False: alpha stays what it is
+    target_entropy: float = -1.0  # of the policy, per action component, in units of half the action range [nats]
+    hidden: tuple[int, ...] = (256, 256)  # units of each hidden layer of the actor
+    critic_hidden: tuple[int, ...] = (512, 512, 512)  # of each critic
+    activation: Literal["tanh", "relu"] = "relu"
+    feed: Replay = Replay()
+
+
+class TQC(Agent):
+    """SAC with critics of the return's distribution, whose pooled targets lose their highest atoms."""
+
+    Config = TQCConfig
+    policy: Stochastic
+
+    def __init__(self, policy: Stochastic, critic: QEnsemble, config: TQCConfig = TQCConfig()):
+        super().__init__(policy, config)
+        if not 0 <= config.dropped < critic.outputs:
+            raise BadInput(f"dropped must be from 0 to less than the {critic.outputs} quantiles, got {config.dropped}")
+        self.critic, self.target = critic, Target(critic)
+        self.temperature = Temperature(config.temperature).requires_grad_(config.learn_temperature)
+        self.target_entropy = config.target_entropy * policy.outputs
+        self.policy.warming.fill_(config.feed.warmup > 0)
+        learned = [p for part in (policy, self.temperature) for p in part.parameters() if p.requires_grad]
+        self.optimizer = adam(learned, config.learning_rate, eps=1e-8)
+        self.critic_optimizer = adam(critic.parameters(), config.critic_learning_rate, eps=1e-8)
+
+    @classmethod
+    def build(cls, observation_space, action_space, config: TQCConfig) -> TQC:
+        c = config
+        policy = Stochastic.squashed(observation_space, action_space, c)
+        sizes = c.critics, c.critic_hidden, c.activation, c.quantiles
+        return cls(policy, QEnsemble(observation_space, action_space, *sizes), c)
+
+    def value(self, observation: Any) -> Tensor:
+        """Mean of all critics' atoms at the greedy action."""
+        action = self.policy.act(observation, None, None, None)[0]["action"]
+        return self.critic(observation, action).mean((0, -1))
+
+    def prepare(self, rollout: Any) -> Any:  # [T, N]
+        rollout = super().prepare(rollout)
+        self.policy.warming.copy_(self.env_steps < self.config.feed.warmup)
+        return rollout.select("observation", "action", "mask", "next", strict=False)
+
+    def critic_loss(self, batch: Any) -> tuple[Tensor, Metrics]:  # [B]
+        next, c = batch["next"], self.config
+        with torch.no_grad():
+            action, log_prob = self.policy.sample(next["observation"], batch["noise"][:, 0])
+            pooled = pool(self.target(next["observation"], action)).sort(-1).values  # [B, N * M]
+            kept = pooled[:, : pooled.shape[1] - c.dropped * c.critics] - (self.temperature() * log_prob).unsqueeze(-1)
+            discount = get(batch, "next.discount", c.discount)
+            target = td_target(next["reward"], next["terminated"], kept.T, discount).T  # eq. 12, ascending still
+        z = pool(self.critic(batch["observation"], batch["action"]))  # [B, N * M]
+        tau = midpoints(c.quantiles, z).repeat(c.critics)
+        loss = weighted_mean(sorted_quantile_huber(z, target, tau) / c.quantiles, get(batch, "weight"))  # eq. 13
+        priority = {"priority": (z.mean(-1) - target.mean(-1)).abs()} if c.feed.prioritized else {}
+        return loss, {"q_mean": z.mean(), **priority}
+
+    def actor_loss(self, batch: Any) -> tuple[Tensor, Metrics]:  # [B]
+        """Eq. 14, the mean of all atoms, none dropped; and the temperature's: they share no parameter, so one optimizer does."""
+        weight = get(batch, "weight")
+        action, log_prob = self.policy.sample(batch["observation"], batch["noise"][:, 1])
+        q = self.critic(batch["observation"], action).mean((0, -1))
+        temperature = self.temperature()
+        actor_loss = weighted_mean(temperature.detach() * log_prob - q, weight)
+        entropy = -log_prob.detach()
+        loss, metrics = actor_loss, {"temperature": temperature, "entropy": entropy.mean()}
+        if self.config.learn_temperature:
+            metrics["temperature_loss"] = temperature * weighted_mean(entropy - self.target_entropy, weight)
+            loss = actor_loss + metrics["temperature_loss"]
+        return loss, metrics
+
+    def update(self, batch: Any) -> Metrics:
+        batch["noise"] = self.noise((*batch.shape, 2, self.policy.outputs))  # of the next and of the new actions
+        metrics = self.optimize(self.critic_loss, self.critic_optimizer, batch)
+        metrics |= self.optimize(self.actor_loss, self.optimizer, batch)
+        self.target.follow(self.critic, self.config.target_rate)
+        self.updates += 1
+        return metrics
+
+
+def pool(atoms: Tensor) -> Tensor:
+    """[N, B, M] -> [B, N * M]: the atoms of all critics, critic after critic."""
+    return atoms.transpose(0, 1).flatten(1)

@@ -1,0 +1,83 @@
+"""The compiled copies between rollouts, packed rows and batches. Compiled on first use, then cached on disk."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import carray, njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+compiled: Any = njit(cache=True, nogil=True)
+primitive: Any = intrinsic
+
+
+@primitive
+def _pointer(typing: Any, address: Any) -> Any:
+    """An integer as a pointer."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.inttoptr(arguments[0], cgutils.voidptr_t)
+
+    return types.voidptr(types.int64), codegen
+
+
+@primitive
+def _memcpy(typing: Any, target: Any, source: Any, size: Any) -> Any:
+    """memcpy between two addresses."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        pointers = [builder.inttoptr(address, cgutils.voidptr_t) for address in arguments[:2]]
+        cgutils.raw_memcpy(builder, pointers[0], pointers[1], arguments[2], 1)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64), codegen
+
+
+@compiled
+def scatter(rows, width, fields, mask, steps, envs, first, ring, count, index):
+    """Writes row (t, e) to slot (count[lane] % ring) * lanes + lane and raises count[lane], lane = first + e; masked rows are left out.
+
+    `rows` is the address of slots of `width` bytes. `fields` int64 [3, F]: address of a contiguous [T, N, *shape], bytes
+    a row, offset in the packed row. `mask`: address of a contiguous bool [T, N], or 0. Absolute indexes go to `index`,
+    oldest first. Returns (rows written, whether all counts agree).
+    """
+    lanes = len(count)
+    written = 0
+    kept = carray(_pointer(mask), (steps * envs if mask else 0,), np.bool_)
+    for t in range(steps):
+        for e in range(envs):
+            row = t * envs + e
+            if mask and not kept[row]:
+                continue
+            lane = first + e
+            k = count[lane]
+            slot = rows + ((k % ring) * lanes + lane) * width
+            for f in range(fields.shape[1]):
+                size = fields[1, f]
+                _memcpy(slot + fields[2, f], fields[0, f] + row * size, size)
+            index[written] = k * lanes + lane
+            count[lane] = k + 1
+            written += 1
+    even = True
+    for lane in range(1, lanes):
+        even &= count[lane] == count[0]
+    return written, even
+
+
+@compiled
+def gather(rows, width, slots, index, size, packed, copied):
+    """Copies row index[i] % slots to packed[i], and index[i] to copied[i], for i < size; all four are addresses."""
+    wanted = carray(_pointer(index), (size,), np.int64)
+    for i in range(size):
+        _memcpy(packed + i * width, rows + (wanted[i] % slots) * width, width)
+    _memcpy(copied, index, size * 8)
+
+
+def table(layout: Any) -> np.ndarray:
+    """`fields` of `scatter` for a layout, addresses still zero."""
+    fields = np.zeros((3, len(layout.fields)), np.int64)
+    fields[1] = [entry.nbytes for entry in layout.fields]
+    fields[2] = [entry.offset for entry in layout.fields]
+    return fields

@@ -1,0 +1,44 @@
+"""One-step targets of Q-learning and the losses on their errors, per row."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from whorl.errors import BatchError
+from whorl.functional.shapes import same_shape
+
+
+def td_target(reward: Tensor, terminated: Tensor, next_value: Tensor, discount: float | Tensor) -> Tensor:
+    """r + discount * (1 - terminated) * next_value, without a gradient: the right-hand side of Bellman's equation.
+
+    A truncated row keeps its bootstrap: only `terminated` cuts it. Under n-step returns reward is the sum of n discounted rewards
+    and discount is that of the whole stretch, per row. Where terminated, next_value may hold anything, NaN too.
+    All [...] of one shape, discount a number or [...]; next_value may have leading axes of its own, such as [members, B].
+    Raises BatchError for unequal shapes and for a terminated that is not bool. Watkins 1989.
+    """
+    shape = next_value[(0,) * max(next_value.ndim - reward.ndim, 0)]
+    rows = {"discount": discount} if isinstance(discount, Tensor) else {}
+    same_shape(reward=reward, terminated=terminated, next_value=shape, **rows)
+    if terminated.dtype != torch.bool:
+        raise BatchError(f"terminated has dtype {terminated.dtype}, expected torch.bool: convert it where it is made")
+    return (reward + discount * next_value.masked_fill(terminated, 0.0)).detach()
+
+
+def huber(error: Tensor, threshold: float = 1.0) -> Tensor:
+    """error^2 / 2 where |error| <= threshold, else threshold * (|error| - threshold / 2). Huber 1964."""
+    size = error.abs()
+    inner = size.clamp(max=threshold)
+    return inner * (size - 0.5 * inner)
+
+
+def weighted_mean(x: Tensor, weight: Tensor | None = None) -> Tensor:
+    """mean(weight * x) over all rows: weight holds the importance weights of prioritized replay. The mean without them.
+
+    Divided by the number of rows, not by the sum of the weights, as in Schaul et al. 2016.
+    x and weight of one shape, BatchError if not: sum the members of an ensemble first.
+    """
+    if weight is None:
+        return x.mean()
+    same_shape(x=x, weight=weight)
+    return (x * weight).mean()

@@ -1,0 +1,125 @@
+"""Several networks of one shape as one: every layer is one batched matrix product."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from whorl.errors import BadInput, Incompatible
+from whorl.nets.mlp import ACTIVATIONS, linear
+from whorl.spaces import describe, flat_size, flatten, is_image
+
+
+class EnsembleLinear(nn.Module):
+    """x [E, B, inputs] (or [B, inputs], the same for all) -> [E, B, outputs]: member e has its own weight and bias.
+
+    initialization: of each member apart, as `nets.mlp.initialize` names them.
+    """
+
+    def __init__(
+        self, members: int, inputs: int, outputs: int, initialization: str = "uniform", gain: float = math.sqrt(2)
+    ):
+        super().__init__()
+        layers = [linear(inputs, outputs, gain) for _ in range(members)]
+        if initialization == "uniform":
+            for layer in layers:
+                layer.reset_parameters()
+        self.weight = nn.Parameter(torch.stack([layer.weight.detach().T for layer in layers]).contiguous())
+        self.bias = nn.Parameter(torch.stack([layer.bias.detach() for layer in layers]).unsqueeze(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x if x.ndim == 3 else x.expand(len(self.weight), *x.shape)
+        return torch.baddbmm(self.bias, x, self.weight)
+
+
+class EnsembleLayerNorm(nn.Module):
+    """Layer norm over the last axis of [E, B, width], member e with its own scale and shift. Ba et al. 2016."""
+
+    def __init__(self, members: int, width: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(members, 1, width))
+        self.bias = nn.Parameter(torch.zeros(members, 1, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.addcmul(self.bias, nn.functional.layer_norm(x, x.shape[-1:]), self.weight)
+
+
+class QEnsemble(nn.Module):
+    """`members` action-value networks q_e(s, a), each initialised by itself: observation [B], action [B, *] -> [members, B].
+
+    outputs: more than one number for each pair, [members, B, outputs] (quantiles). action_space None: a function of the observation
+    alone, such as the values of all Discrete actions. Actions of a bounded Box enter in units of half its range around its centre.
+    Raises Incompatible for image observations, BadInput for fewer than one member.
+    """
+
+    def __init__(
+        self,
+        observation_space: spaces.Space,
+        action_space: spaces.Space | None,
+        members: int = 2,
+        hidden: Sequence[int] = (256, 256),
+        activation: str = "relu",
+        outputs: int = 1,
+        initialization: str = "uniform",
+        layer_norm: bool = False,
+    ):
+        super().__init__()
+        if members < 1:
+            raise BadInput(f"an ensemble needs at least 1 member, got {members}")
+        if initialization not in ("orthogonal", "uniform"):
+            raise BadInput(f"initialization must be 'orthogonal' or 'uniform', got {initialization!r}")
+        self.inputs = PairInput(observation_space, action_space)
+        self.members, self.outputs = members, outputs
+        sizes = [self.inputs.width, *hidden]
+        layers: list[nn.Module] = []
+        for a, b in zip(sizes, sizes[1:], strict=False):
+            layers += [EnsembleLinear(members, a, b, initialization)]
+            layers += [EnsembleLayerNorm(members, b)] if layer_norm else []
+            layers += [ACTIVATIONS[activation]()]
+        self.layers = nn.Sequential(*layers, EnsembleLinear(members, sizes[-1], outputs, initialization, gain=1.0))
+
+    def forward(self, observation: Any, action: Tensor | None = None) -> Tensor:
+        q = self.layers(self.inputs(observation, action))
+        return q.squeeze(-1) if self.outputs == 1 else q
+
+    def some(self, members: Tensor, observation: Any, action: Tensor | None = None) -> Tensor:
+        """`forward` of these members only, members [M] of their numbers: [M, B], [M, B, outputs]. The others cost nothing."""
+        chosen = {name: parameter[members] for name, parameter in self.named_parameters()}
+        return functional_call(self, chosen, (observation, action))
+
+
+class PairInput(nn.Module):
+    """(observation, action) -> one vector [B, width]; the actions of a bounded Box in units of half its range around its centre."""
+
+    centre: Tensor
+    half_range: Tensor
+
+    def __init__(self, observation_space: spaces.Space, action_space: spaces.Space | None):
+        super().__init__()
+        inner = observation_space.spaces.values() if isinstance(observation_space, spaces.Dict) else [observation_space]
+        if any(is_image(space) for space in inner):
+            raise Incompatible(f"a critic of observation and action takes vectors, got {describe(observation_space)}")
+        self.spaces = observation_space, action_space
+        self.width = flat_size(observation_space) + (flat_size(action_space) if action_space is not None else 0)
+        box = action_space if isinstance(action_space, spaces.Box) else None
+        bounded = box is not None and np.isfinite([box.low, box.high]).all()
+        self.scaled = bool(bounded and ((box.low != -1).any() or (box.high != 1).any()))  # type: ignore[union-attr]
+        if self.scaled:
+            low, high = (torch.as_tensor(b, dtype=torch.float32) for b in (box.low, box.high))  # type: ignore[union-attr]
+            self.register_buffer("centre", (low + high) / 2, persistent=False)
+            self.register_buffer("half_range", (high - low) / 2, persistent=False)
+
+    def forward(self, observation: Any, action: Tensor | None = None) -> Tensor:
+        observation_space, action_space = self.spaces
+        x = flatten(observation_space, observation)
+        if action_space is None or action is None:
+            return x
+        action = (action - self.centre) / self.half_range if self.scaled else action
+        return torch.cat([x, flatten(action_space, action)], -1)

@@ -1,0 +1,102 @@
+"""The deterministic policy of DDPG and TD3: an action inside the bounds, with noise added to explore."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Generator, Tensor, nn
+
+from whorl.errors import BadInput, Incompatible
+from whorl.nets.encoder import Encoder
+from whorl.nets.mlp import initialize, linear
+from whorl.nets.normalizer import NoNormalizer
+from whorl.policies.numpy_actor import DT, THETA, deterministic_actor
+from whorl.policies.policy import Actor, Policy
+from whorl.spaces import describe
+
+
+class Deterministic(Policy):
+    """action = low + (high - low) / 2 * (tanh(head(features)) + 1), so that bounds of any size and centre are met.
+
+    model: the finished encoder, observation -> features [..., model.width]. Exploring, in units of half the action range and cut at
+    the bounds, it adds
+        noise "gaussian": std * z,
+        noise "ou":       x <- x - 0.15 x dt + std sqrt(dt) z with dt = 0.01, x = 0 where an episode begins (Ornstein-Uhlenbeck),
+    z standard normal; while `warming` is set actions are uniform over the Box instead, by the same numbers.
+    Raises Incompatible unless actions are a Box of one axis with finite bounds, BadInput for another noise or a negative std.
+    """
+
+    low: Tensor
+    high: Tensor
+    warming: Tensor
+
+    def __init__(
+        self, model: nn.Module, action_space: spaces.Space, noise: Literal["gaussian", "ou"] = "gaussian", std: float = 0.1
+    ):
+        super().__init__()
+        if not isinstance(action_space, spaces.Box) or len(action_space.shape) != 1:
+            raise Incompatible(f"a deterministic policy acts in one-axis Box spaces, got {describe(action_space)}")
+        if not np.isfinite([action_space.low, action_space.high]).all():
+            raise Incompatible(f"a deterministic policy needs finite action bounds, got {action_space}")
+        if noise not in ("gaussian", "ou"):
+            raise BadInput(f"noise must be 'gaussian' or 'ou', got {noise!r}")
+        if std < 0:
+            raise BadInput(f"std is that of the exploration noise and must be at least 0, got {std}")
+        self.normalizer = NoNormalizer()
+        self.encoder, self.ou, self.std = model, noise == "ou", std
+        self.outputs = action_space.shape[0]
+        self.head = linear(model.width, self.outputs)  # type: ignore[arg-type]
+        initialize(self.head, "uniform")
+        self.register_buffer("low", torch.as_tensor(action_space.low, dtype=torch.float32))
+        self.register_buffer("high", torch.as_tensor(action_space.high, dtype=torch.float32))
+        self.register_buffer("warming", torch.zeros((), dtype=torch.bool))
+
+    @classmethod
+    def build(cls, observation_space: spaces.Space, action_space: spaces.Space, config: Any) -> Deterministic:
+        """The default one: an `Encoder` of config's hidden and activation with torch's weights; config's noise and std."""
+        model = Encoder(observation_space, config.hidden, config.activation, "uniform")
+        return cls(model, action_space, config.noise, config.std)
+
+    def encode(self, batch: Any) -> Tensor:
+        """Features [..., width] of `observation`."""
+        return self.encoder(batch["observation"])
+
+    def unit(self, observation: Any) -> Tensor:
+        """The greedy action in units of half the range around the centre, [..., D] in [-1, 1]."""
+        return self.head(self.encode({"observation": observation})).tanh()
+
+    def scale(self, unit: Tensor) -> Tensor:
+        """The action of such units; what lies outside [-1, 1] is cut."""
+        return self.low + (self.high - self.low) / 2 * (unit.clamp(-1, 1) + 1)
+
+    def forward(self, observation: Any) -> Tensor:
+        """The greedy action [..., D]."""
+        return self.scale(self.unit(observation))
+
+    def initial(self, n: int) -> Any:
+        """The state x of Ornstein-Uhlenbeck noise [n, D]."""
+        return {"ou": torch.zeros(n, self.outputs, device=self.low.device)} if self.ou else None
+
+    def noise(self, shape: tuple[int, ...], generator: Generator) -> Tensor:
+        return torch.randn(*shape, self.outputs, device=generator.device, generator=generator)
+
+    def act(self, observation, carry, is_first, noise, action_mask=None):
+        unit = self.unit(observation)
+        if noise is None:
+            return {"action": self.scale(unit)}, carry
+        if self.ou:
+            x = torch.where(is_first[:, None], 0.0, carry["ou"])
+            added = (1 - THETA * DT) * x + self.std * DT**0.5 * noise
+            carry = {"ou": added}
+        else:
+            added = self.std * noise
+        unit = torch.where(self.warming, torch.special.erf(noise * 0.5**0.5), unit + added)
+        return {"action": self.scale(unit)}, carry
+
+    def actor(self, num_envs: int) -> Actor:
+        """On the CPU, a small MLP over a float vector runs in numpy over views of the weights; all else is `act`."""
+        small = isinstance(self.encoder, Encoder) and self.encoder.plain and self.low.device.type == "cpu"
+        return deterministic_actor(self, num_envs) if small else super().actor(num_envs)

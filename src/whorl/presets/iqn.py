@@ -1,0 +1,14 @@
+"""Presets of iqn."""
+
+from whorl.agents.iqn import IQNConfig
+from whorl.feeds import Replay
+from whorl.presets import Preset
+
+PRESETS = {
+    "CartPole-v1": Preset(
+        IQNConfig(learning_rate=5e-4, feed=Replay(batch_size=64, capacity=100_000, replay_ratio=0.5, warmup=1_000)),
+        num_envs=4,
+        total_steps=150_000,
+        source="that of DQN",
+    ),
+}

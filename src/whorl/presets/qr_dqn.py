@@ -1,0 +1,14 @@
+"""Presets of qr_dqn."""
+
+from whorl.agents.qr_dqn import QRDQNConfig
+from whorl.feeds import Replay
+from whorl.presets import Preset
+
+PRESETS = {
+    "CartPole-v1": Preset(
+        QRDQNConfig(learning_rate=5e-4, feed=Replay(batch_size=64, capacity=100_000, replay_ratio=0.5, warmup=1_000)),
+        num_envs=4,
+        total_steps=150_000,
+        source="that of DQN",
+    ),
+}
