@@ -38,8 +38,8 @@ class Windows:
         needed = self.rows + self.stride - 1
         if storage.rows < needed:
             raise BadInput(
-                f"sequences of {self.rows} rows (burn_in {self.burn_in} + length {self.length}) that begin at every "
-                f"{self.stride}th row need a buffer of {needed} rows a lane, this one has {storage.rows}: "
+                f"sequences of {self.rows} rows (burn_in {self.burn_in} + length {self.length}) that begin every "
+                f"{self.stride} rows need a buffer of {needed} rows a lane, this one has {storage.rows}: "
                 f"raise its capacity to {needed * storage.lanes} ({storage.lanes} lanes), or use shorter sequences"
             )
         low, high = storage.live()

@@ -261,7 +261,7 @@ class Memory:
     def _fresh(self, index: np.ndarray) -> Any:
         assert self.layout is not None
         slots = torch.from_numpy(index % self._size).to(self.device)
-        packed = self._rows[slots.view(-1)].view(*index.shape, -1)
+        packed = self._rows[slots.view(-1)].view(*index.shape, self._width)
         return batch.make(self.layout.views(packed), index.shape)
 
     # ------------------------------------------------------------------------------------------------ on disk

@@ -111,7 +111,8 @@ def fold(children: Tensor) -> Tensor:
 
 def check(name: str, values: Tensor) -> None:
     """Raises BadInput, naming the first, if a value is NaN, negative, infinite or too large to be summed."""
-    bad = ~((values >= 0) & (values <= LARGEST))
+    numbers = values.double()  # LARGEST is infinite in float32
+    bad = ~((numbers >= 0) & (numbers <= LARGEST))
     if bad.any():
         raise wrong(name, values, int(bad.nonzero()[0, 0]))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -44,11 +45,11 @@ def build(
     device: str = "cpu",
     compile: bool = False,
     max_episode_steps: int | None = None,
-    slack: int = 0,
+    buffer: bool = True,
 ) -> Parts:
     """Agent and environment by name (or an `Env`), with the preset of the pair where `config` and `num_envs` are not given.
 
-    slack: rows that a replay buffer keeps of each environment behind those it draws from, for an exact resume.
+    buffer: False leaves it out (None), for `new_buffer` to make.
     Raises BadInput or Incompatible before anything is trained or written.
     """
     cls: Any = agent_class(agent)
@@ -73,7 +74,7 @@ def build(
     config.feed.check(env.num_envs)
     learner = new_agent(agent, env, config, seed).to(device)
     learner.compiled = compile
-    return assemble(learner, env, seed, slack)
+    return assemble(learner, env, seed, buffer)
 
 
 def environment(id: str, num_envs: int, seed: int, device: str = "cpu", max_episode_steps: int | None = None) -> Env:
@@ -85,29 +86,42 @@ def environment(id: str, num_envs: int, seed: int, device: str = "cpu", max_epis
     return make_env(id, num_envs, seed=seed, device=device, max_episode_steps=max_episode_steps)
 
 
-def assemble(agent: Agent, env: Env, seed: int = 0, slack: int = 0) -> Parts:
+def assemble(agent: Agent, env: Env, seed: int = 0, buffer: bool = True) -> Parts:
     """An agent put together by hand, with the buffer and the collector that its feed asks for."""
     feed = agent.config.feed
     feed.check(env.num_envs)
+    collector: SerialCollector
     if isinstance(feed, Stream):
-        collector: SerialCollector = StreamCollector(env, agent.policy, seed, "next.action" in agent.reads)
-        return Parts(env, agent, StreamBuffer(), collector)
+        collector = StreamCollector(env, agent.policy, seed, "next.action" in agent.reads)
+    elif isinstance(feed, Replay) and feed.steps == 1 and env.device == "cpu":
+        collector = StreamCollector(env, agent.policy, seed)
+    else:
+        collector = SerialCollector(env, agent.policy, feed.steps, seed=seed, whole_episodes=feed.unit == "episode")
+    return Parts(env, agent, new_buffer(agent, env, seed) if buffer else None, collector)
+
+
+def new_buffer(agent: Agent, env: Env, seed: int = 0, folder: Path | None = None, slack: int = 0) -> Any:
+    """The buffer that the agent's feed asks for. folder, slack: see `replay_buffer`."""
+    feed = agent.config.feed
+    if isinstance(feed, Stream):
+        return StreamBuffer()
     if isinstance(feed, Replay):
-        one = feed.steps == 1 and env.device == "cpu"
-        collector = StreamCollector(env, agent.policy, seed) if one else SerialCollector(env, agent.policy, feed.steps, seed)
-        return Parts(env, agent, replay_buffer(agent, env, seed, slack), collector)
-    whole = feed.unit == "episode"
-    collector = SerialCollector(env, agent.policy, feed.steps, seed=seed, whole_episodes=whole)
-    return Parts(env, agent, RolloutBuffer(feed, seed=seed), collector)
+        return replay_buffer(agent, env, seed, folder, slack)
+    return RolloutBuffer(feed, seed=seed)
 
 
-def replay_buffer(agent: Agent, env: Env, seed: int = 0, slack: int = 0) -> ReplayBuffer:
+def replay_buffer(
+    agent: Agent, env: Env, seed: int = 0, folder: Path | None = None, slack: int = 0
+) -> ReplayBuffer:
     """The buffer of an off-policy agent's feed: one lane for each environment. It takes its memory at the first write.
 
-    Raises Incompatible when hindsight is asked for and the environment does not say how its goals are rewarded.
+    folder: where the rows are kept beside checkpoints (None: they are lost with the process). slack: rows of each lane that stay
+    behind those that can be drawn, at least as many as come between two checkpoints.
+    Raises BadInput when memory or disk is too small and for a memmap without a folder, Incompatible when hindsight is asked for and
+    the environment does not say how its goals are rewarded.
     """
     feed: Replay = agent.config.feed
-    size = {"capacity": feed.capacity, "lanes": env.num_envs, "slack": slack}
+    size: Any = {"capacity": feed.capacity, "lanes": env.num_envs, "slack": slack, "folder": folder}
     if feed.storage == "frames":
         from whorl.buffers.storage_frames import Frames
 
@@ -115,6 +129,8 @@ def replay_buffer(agent: Agent, env: Env, seed: int = 0, slack: int = 0) -> Repl
     elif feed.storage == "memmap":
         from whorl.buffers.storage_memmap import Memmap
 
+        if folder is None:
+            raise BadInput("storage='memmap' keeps its rows in a folder: train a run, or pass `folder` to new_buffer")
         storage = Memmap(**size)
     else:
         storage = Memory(**size)

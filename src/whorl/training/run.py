@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import shutil
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -19,7 +20,7 @@ from whorl.errors import BadInput
 from whorl.feeds import Stream
 from whorl.functional.streams import stream
 from whorl.training import checkpoint, folder, hogwild, loop
-from whorl.training.build import build, environment
+from whorl.training.build import build, environment, new_buffer
 from whorl.training.catalog import find
 from whorl.training.config import override, to_json
 from whorl.training.curve import draw_curve
@@ -54,7 +55,7 @@ class Run:
         self.seconds = 0.0  # of the training loop in this process, learning included
         with threads_of_torch(s.threads):  # initial weights come from a QR decomposition, whose bits depend on them too
             self.parts = build(
-                s.agent, env or s.env, config, s.num_envs, s.seed, s.device, s.compile, s.max_episode_steps
+                s.agent, env or s.env, config, s.num_envs, s.seed, s.device, s.compile, s.max_episode_steps, buffer=False
             )
         self.agent = self.parts.agent
         self.parts.collector.most_episodes = s.total_episodes or math.inf
@@ -99,6 +100,7 @@ class Run:
         """Train to `total_steps` inside the folder, then evaluate the best checkpoint and draw the curve."""
         with folder.lock(self.path), threads_of_torch(self.settings.threads):
             checkpoint.clean(self.checkpoints)
+            self._make_buffer()
             self.logs = Loggers(
                 [
                     JsonLines(self.path / "metrics.jsonl"),
@@ -120,6 +122,13 @@ class Run:
     @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
+
+    def _make_buffer(self) -> None:
+        """Rows that a checkpoint needs stay on disk until the second checkpoint after it, in case the first is damaged."""
+        s, p = self.settings, self.parts
+        rows = 2 * (s.checkpoint_every // p.env.num_envs + getattr(self.config.feed, "steps", 1))
+        saved = {"folder": self.path / "replay", "slack": rows} if s.checkpoint_every else {}
+        p.buffer = new_buffer(self.agent, p.env, s.seed, **saved)
 
     def _write_config(self) -> None:
         settings = dataclasses.asdict(self.settings) | {"config": to_json(self.config)}
@@ -236,6 +245,8 @@ class Run:
         if path is None and not self.settings.checkpoint_every:
             raise BadInput(f"{self.path} has no checkpoint to resume from: it was started with checkpoint_every=0")
         if path is None:  # killed before the first one was complete: nothing had been learned
+            shutil.rmtree(self.path / "replay", ignore_errors=True)
+            self._make_buffer()
             return self._greet()
         checkpoint.mark(self.checkpoints, "last", path)  # a kill between saving and marking leaves it one behind
         tensors, state = checkpoint.load(path)

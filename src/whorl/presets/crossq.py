@@ -1,0 +1,16 @@
+"""CrossQ's presets. "Zoo" is Stable-Baselines3's rl-zoo3, hyperparams/crossq.yml."""
+
+from whorl.agents.crossq import CrossQConfig
+from whorl.feeds import Replay
+from whorl.presets import Preset
+
+PRESETS = {
+    "Pendulum-v1": Preset(
+        CrossQConfig(
+            policy_delay=2, hidden=(64, 64), critic_hidden=(256, 256), feed=Replay(capacity=20_000, warmup=100)
+        ),
+        num_envs=1,
+        total_steps=10_000,
+        source="Zoo, with a smaller actor and half the steps",
+    ),
+}
