@@ -46,7 +46,7 @@ def whorl_work(rows: int, priorities: np.ndarray) -> dict[str, Callable[[int], o
     for _ in range(0, rows, CHUNK):
         buffer.add(batch.make(entries, (CHUNK, 1)))
     storage, sampler = buffer.storage, buffer.sampler
-    given = torch.from_numpy(priorities)
+    given = list(torch.from_numpy(priorities))
     sampler.feedback(storage, torch.arange(rows), torch.from_numpy(np.resize(priorities, rows)))
     drawn = [sampler.draw(storage, SIZE)[0] for _ in range(CALLS)]
     return {

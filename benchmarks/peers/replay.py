@@ -4,11 +4,12 @@ python replay.py whorl|sb3|torchrl|cpprb          one line of JSON for each oper
 
 sample              256 rows, uniform
 prioritized sample  256 rows with their weights, alpha .6, beta .4, over random priorities
-priority update     of 256 rows drawn at random (64 prepared sets in turn)
+priority update     of 256 rows drawn at random; no row gets the value it has: cpprb stops early where nothing changes
 add                 64 rows, one from each of 64 environments, into the full buffer
 """
 
 import argparse
+import itertools
 import json
 import statistics
 import time
@@ -17,7 +18,7 @@ import numpy as np
 import report  # noqa: F401  (one thread)
 import torch
 
-OBSERVATION, ACTION, BATCH, ROWS, CHUNK, BLOCKS = 17, 6, 256, 64, 10_000, 7
+OBSERVATION, ACTION, BATCH, ROWS, CHUNK, BLOCKS, SETS = 17, 6, 256, 64, 10_000, 7, 2_000
 
 
 def rows(*shape):
@@ -32,27 +33,28 @@ def rows(*shape):
     }
 
 
-def drawn(capacity):
-    """Prepared sets of indexes and priorities for updates."""
+def drawn(capacity, as_given=lambda array: array):
+    """A function that calls another with 256 rows drawn at random and new priorities for them, prepared beforehand."""
     random = np.random.default_rng(1)
-    return [(random.integers(0, capacity, BATCH), random.random(BATCH).astype(np.float32)) for _ in range(64)]
+    index = [as_given(random.integers(0, capacity, BATCH)) for _ in range(SETS)]
+    priority = [as_given(random.random(BATCH).astype(np.float32)) for _ in range(SETS + 1)]
+
+    def repeatedly(function):
+        calls = itertools.count()
+
+        def call():
+            i = next(calls)
+            function(index[i % SETS], priority[i % (SETS + 1)])
+
+        return call
+
+    return repeatedly
 
 
 def priorities(capacity):
     """A first priority for every row, CHUNK at a time."""
     random = np.random.default_rng(2)
     return [(np.arange(i, i + CHUNK), random.random(CHUNK).astype(np.float32)) for i in range(0, capacity, CHUNK)]
-
-
-def in_turn(function, arguments):
-    """function with the next arguments at each call."""
-    state = {"next": 0}
-
-    def call():
-        state["next"] = (state["next"] + 1) % len(arguments)
-        function(*arguments[state["next"]])
-
-    return call
 
 
 def measure(library, operation, function, seconds):
@@ -120,8 +122,7 @@ def torchrl(capacity, seconds):
     for index, priority in priorities(capacity):
         update(index, priority)
     measure("torchrl", "prioritized sample", buffer.sample, seconds)
-    sets = [(torch.from_numpy(index), torch.from_numpy(priority)) for index, priority in drawn(capacity)]
-    measure("torchrl", "priority update", in_turn(buffer.update_priority, sets), seconds)
+    measure("torchrl", "priority update", drawn(capacity, torch.from_numpy)(buffer.update_priority), seconds)
 
 
 def cpprb(capacity, seconds):
@@ -153,7 +154,7 @@ def cpprb(capacity, seconds):
     for index, priority in priorities(capacity):
         buffer.update_priorities(index, priority)
     measure("cpprb", "prioritized sample", lambda: buffer.sample(BATCH, beta=0.4), seconds)
-    measure("cpprb", "priority update", in_turn(buffer.update_priorities, drawn(capacity)), seconds)
+    measure("cpprb", "priority update", drawn(capacity)(buffer.update_priorities), seconds)
 
 
 def whorl(capacity, seconds):
@@ -186,11 +187,11 @@ def whorl(capacity, seconds):
     measure("whorl", "add", lambda: buffer.add(few), seconds)
     buffer = filled(Prioritized(0, 0.6, 0.4), 1)
     first = int(buffer.storage.live()[0][0])
-    as_tensors = lambda pairs: [(torch.from_numpy(index + first), torch.from_numpy(p)) for index, p in pairs]  # noqa: E731
-    for index, priority in as_tensors(priorities(capacity)):
-        buffer.feedback(index, priority)
+    given = lambda array: torch.from_numpy(array + first if array.dtype == np.int64 else array)  # noqa: E731
+    for index, priority in priorities(capacity):
+        buffer.feedback(given(index), given(priority))
     measure("whorl", "prioritized sample", buffer.sample, seconds)
-    measure("whorl", "priority update", in_turn(buffer.feedback, as_tensors(drawn(capacity))), seconds)
+    measure("whorl", "priority update", drawn(capacity, given)(buffer.feedback), seconds)
 
 
 LIBRARIES = {f.__name__: f for f in (whorl, sb3, torchrl, cpprb)}

@@ -11,7 +11,7 @@ from gymnasium import spaces
 
 import whorl
 from whorl import batch
-from whorl.agents.agent import OPTIMIZERS, optimizer
+from whorl.agents.optimizers import OPTIMIZERS, optimizer
 from whorl.agents.reinforce import REINFORCE, REINFORCEConfig
 from whorl.errors import BadInput, Incompatible
 from whorl.feeds import Rollouts

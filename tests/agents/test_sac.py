@@ -76,7 +76,9 @@ def sample(s, z):
     """(action, log pi) from the formulas of appendix C, the density in units of half the range."""
     std = math.exp(-0.5 + 0.25 * s)
     u = 0.5 * s + std * z
-    return 2 * math.tanh(u), -0.5 * z * z - math.log(std) - 0.5 * math.log(2 * math.pi) - math.log(1 - math.tanh(u) ** 2)
+    return 2 * math.tanh(u), -0.5 * z * z - math.log(std) - 0.5 * math.log(2 * math.pi) - math.log(
+        1 - math.tanh(u) ** 2
+    )
 
 
 def errors(discounts=(GAMMA,) * 3):

@@ -196,6 +196,29 @@ def test_rows_taken_back_by_a_resumed_run_are_forgotten(tmp_path):
     assert set(goals(hindsight(storage, index, storage.read(index)))) == {(0, 29)}
 
 
+@pytest.mark.parametrize("way", ["state", "save"])
+def test_a_resumed_buffer_draws_the_same_goals(way, tmp_path):
+    def start():
+        hindsight = Hindsight(reward, "episode", seed=1)
+        return ReplayBuffer(
+            Memory(60, 2, slack=5, folder=tmp_path / "rows"), Uniform(seed=1), [hindsight], batch_size=30
+        )
+
+    buffer = start()
+    played = Played(buffer.storage)
+    for _ in range(10):
+        played.write(5)
+        buffer.sample()
+    other = start()
+    if way == "save":
+        buffer.save(tmp_path / "saved")
+        other.load(tmp_path / "saved")
+    else:
+        other.load_state(*buffer.state())
+    for _ in range(3):
+        assert goals(buffer.sample()) == goals(other.sample())
+
+
 def test_it_relabels_what_a_collector_plays_in_the_bit_flipping_world():
     env = make("BitFlipping8-v0", 4, seed=0)
     collector = SerialCollector(env, Random(env.action_space), steps=16)

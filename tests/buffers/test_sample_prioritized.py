@@ -277,8 +277,9 @@ def test_a_state_of_something_else_is_refused():
     for lanes, capacity, message in ((1, 20, "are of 2 lanes, the storage has 1"), (2, 30, "a sum tree of 30 leaves")):
         other = Prioritized(5)
         other.load_state(*state)
-        with pytest.raises(BadInput, match=message):
-            add(Memory(capacity, lanes), other, 9)
+        for _ in range(2):  # it is not forgotten
+            with pytest.raises(BadInput, match=message):
+                add(Memory(capacity, lanes), other, 9)
     other = Prioritized(5)
     other.load_state(*state)
     with pytest.raises(BadInput, match=r"knows rows up to \[5, 5\] of each lane, the storage holds \[2, 2\]"):
@@ -342,3 +343,14 @@ def test_given_priorities_that_are_bad_leave_the_window_where_it_was():
     with pytest.raises(BadInput, match="stored priority"):
         priorities.move(low, high, given=lambda index: -torch.ones(len(index)))
     assert priorities.high.tolist() == [0] and priorities.tree.total == 0
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_what_left_the_window_does_not_come_back(backend):
+    """A storage that several processes write may withhold its oldest rows for a moment."""
+    priorities = Priorities(1, 8, 1.0, "cpu", backend)
+    for low, high in ((0, 6), (4, 6), (2, 7)):
+        priorities.move(np.array([low]), np.array([high]))
+    priorities.update(torch.tensor([3, 4]), torch.tensor([9.0, 5.0]))
+    assert priorities.tree.leaves.tolist() == pytest.approx([0, 0, 0, 0, 5 + EPS, 1 + EPS, 1 + EPS, 0], rel=1e-6)
+    assert set(priorities.draw(np.full(20, 0.5), 0.4)[0].tolist()) == {4, 5, 6}

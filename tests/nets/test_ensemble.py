@@ -69,6 +69,7 @@ def test_without_actions():
     x = torch.randn(5, 3)
     assert q(x).shape == (2, 5, 4)
     torch.testing.assert_close(q(x)[1], member(q, 1, "relu")(x))
+    assert QEnsemble(OBSERVATION, None, 2, (8,), outputs=1)(x).shape == (2, 5, 1)  # one action is one column
 
 
 def test_dict_observations_are_laid_side_by_side():

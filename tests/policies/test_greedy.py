@@ -8,6 +8,7 @@ from torch import nn
 
 from whorl.errors import Incompatible
 from whorl.nets.linear_q import LinearQ
+from whorl.nets.q import QNetwork
 from whorl.nets.tile_coding import OneHot, TileCoding
 from whorl.policies import greedy
 from whorl.policies.greedy import Greedy
@@ -72,6 +73,55 @@ def test_a_network_acts_through_act():
     assert came["action"].tolist() == expected["action"].tolist()
     best, _ = policy.actor(50)(x.numpy(), None, first.numpy(), None)
     assert best["action"].tolist() == q(x).argmax(-1).tolist()
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("dueling", [False, True])
+@pytest.mark.parametrize("hidden", [(), (16,), (16, 8)])
+def test_a_small_network_acts_compiled_equal_to_act(hidden, dueling, masked):
+    torch.manual_seed(0)
+    box = spaces.Box(-1, 1, (3,))
+    for kind in KINDS:
+        for spread in (0.0, 7.0) if kind[0] == "epsilon_greedy" else (0.0,):
+            q = QNetwork(box, 4, hidden, dueling=dueling)
+            policy = Greedy(q, spaces.Discrete(4), *kind, epsilon_spread=spread)
+            n = 300
+            actor = policy.actor(n)
+            assert actor.__module__ == "whorl.policies.greedy"
+            x, first = torch.randn(n, 3, generator=numbers(1)), torch.zeros(n, dtype=torch.bool)
+            allowed = masks(n, 4) if masked else None
+            for _ in range(2):  # a change of the weights is seen
+                for noise in (policy.noise((n,), numbers(2)), None):
+                    ours, _ = policy.act(x, None, first, noise, allowed)
+                    arrays = (None if a is None else a.numpy() for a in (noise, allowed))
+                    came, _ = actor(x.numpy(), None, first.numpy(), *arrays)
+                    assert came["action"].tolist() == ours["action"].tolist()
+                with torch.no_grad():
+                    for p in q.parameters():
+                        p.mul_(-1.5)
+
+
+def test_spread_epsilons_by_hand():
+    """Horgan et al. 2018, section 4: epsilon_i = epsilon ** (1 + alpha i / (N - 1)), there .4 and 7."""
+    policy = Greedy(QNetwork(spaces.Box(-1, 1, (1,)), 2, ()), spaces.Discrete(2), epsilon=0.4, epsilon_spread=7.0)
+    expected = [0.4, 0.4 ** (1 + 7 / 3), 0.4 ** (1 + 14 / 3), 0.4**8]
+    assert policy.epsilons(4).tolist() == pytest.approx(expected, abs=1e-12)
+    assert policy.epsilons(1).tolist() == pytest.approx([0.4])
+    with torch.no_grad():
+        policy.q.advantage[0].weight.zero_()
+        policy.q.advantage[0].bias.copy_(torch.tensor([0.0, 1.0]))  # 1 is best; `which` 0 explores with 0
+    x, first = torch.zeros(4, 1), torch.zeros(4, dtype=torch.bool)
+    for shift, actions in ((-1e-6, [0, 0, 0, 0]), (1e-6, [1, 1, 1, 1])):
+        noise = torch.tensor([[e + shift, 0.0] for e in expected], dtype=torch.float64)
+        assert policy.act(x, None, first, noise)[0]["action"].tolist() == actions
+        assert policy.actor(4)(x.numpy(), None, first.numpy(), noise.numpy())[0]["action"].tolist() == actions
+
+
+def test_epsilon_is_annealed_in_place_on_a_straight_line():
+    policy = table(epsilon=1.0)
+    seen = policy.exploration
+    assert [float(policy.anneal(done, 10, 1.0, 0.2)) for done in (0, 5, 10, 99)] == pytest.approx([1.0, 0.6, 0.2, 0.2])
+    assert float(policy.anneal(0, 0, 1.0, 0.2)) == 0.2 and float(seen[greedy.EPSILON]) == 0.2
 
 
 def test_the_actor_sees_later_weights_and_epsilons():

@@ -14,6 +14,14 @@ Q_AGENT = {
     "epsilon_steps": 2_000,
     "feed": {"replay_ratio": 0.25, "warmup": 200, "batch_size": 32},
 }
+ACTOR_CRITIC = {
+    "steps": 8_000,
+    "learning_rate": 3e-3,
+    "critic_learning_rate": 3e-3,
+    "target_rate": 0.05,
+    "hidden": (32, 32),
+    "feed": {"replay_ratio": 0.2, "warmup": 400, "batch_size": 64},
+}
 FAST = {
     "ppo": {"learning_rate": 3e-3},
     "a2c": {"learning_rate": 3e-3, "entropy_weight": 0.0},
@@ -23,13 +31,23 @@ FAST = {
     "cem": {"feed": {"steps": 16}},
     "td": {"learning_rate": 0.05 / 8},
     "random": {},
+    "ddpg": ACTOR_CRITIC,
+    "td3": ACTOR_CRITIC,
+    "sac": ACTOR_CRITIC,
+    "discrete_sac": ACTOR_CRITIC | {"target_entropy": 0.3},
+    "redq": ACTOR_CRITIC | {"policy_delay": 2},
+    "crossq": {k: v for k, v in ACTOR_CRITIC.items() if k != "target_rate"}
+    | {"critic_hidden": (32, 32), "temperature": 0.1},
+    "tqc": ACTOR_CRITIC | {"critic_hidden": (32, 32)},
     "dqn": Q_AGENT,
     "c51": Q_AGENT,
     "qr_dqn": Q_AGENT,
     "iqn": Q_AGENT,
     "rainbow": {key: value for key, value in Q_AGENT.items() if key != "epsilon_steps"},
 }
-DISCRETE = ("td", "dqn", "c51", "qr_dqn", "iqn", "rainbow")  # action values are for Discrete actions only
+CONTINUOUS = ("ddpg", "td3", "sac", "redq", "crossq", "tqc")
+# action values are for Discrete actions only
+DISCRETE = ("td", "dqn", "c51", "qr_dqn", "iqn", "rainbow", "discrete_sac")
 
 
 @pytest.mark.parametrize("agent", AGENTS)
@@ -37,7 +55,7 @@ def test_agent_on_all_probes(agent):
     checked = check_agent(agent, **FAST[agent])
     assert list(checked) == PROBES
     done = [text for text in checked.values() if "cannot act there" not in text]
-    kinds = 1 if agent in DISCRETE else 2
+    kinds = 1 if agent in DISCRETE + CONTINUOUS else 2
     assert len(done) == 5 * kinds
     if agent != "random":
         assert sum("actions" in text for text in done) == 2 * kinds

@@ -2,54 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from inspect import signature
+from collections.abc import Callable
 from typing import Any, ClassVar, Literal
 
 import torch
 from gymnasium import spaces
 from torch import Tensor, nn
-from torch.func import functional_call, grad_and_value
 from torch.nn.utils import clip_grad_value_, clip_grads_with_norm_, get_total_norm
-from torch.optim.adam import adam as adam_step
 
+from whorl.agents.optimizers import FusedAdam, compiled_step, is_fused_adam, judge, named
+from whorl.agents.optimizers import adam as adam
 from whorl.batch import get
-from whorl.errors import BadInput, NotFinite
+from whorl.errors import NotFinite
 from whorl.functional.streams import stream
 from whorl.policies.policy import Policy
 
 Metrics = dict[str, Tensor]
 Loss = Callable[[Any], tuple[Tensor, Metrics]]
-
-
-def adam(
-    parameters: Iterable[nn.Parameter], learning_rate: float, eps: float = 1e-5, beta1: float = 0.9
-) -> torch.optim.Adam:
-    """torch's fused Adam with its learning rate in a tensor, so that schedules never rebuild a compiled graph."""
-    return torch.optim.Adam(parameters, lr=torch.tensor(learning_rate), betas=(beta1, 0.999), eps=eps, fused=True)
-
-
-_NOT_PLAIN = ("Optimizer", "LBFGS", "Muon", "SparseAdam")  # want a closure, matrices only, sparse gradients
-OPTIMIZERS = {n.lower(): o for n, o in vars(torch.optim).items() if isinstance(o, type) and n not in _NOT_PLAIN}
-
-
-def optimizer(
-    name: str, parameters: Iterable[nn.Parameter], rate: float, eps: float, weight_decay: float, smoothing: float
-) -> torch.optim.Optimizer:
-    """The torch optimizer of this name in lower case, its learning rate in a tensor.
-
-    eps: for those that have one number of that name. smoothing: RMSprop's alpha.
-    Raises BadInput for an unknown name, listing the choices, and for a weight_decay that the optimizer does not have.
-    """
-    if name not in OPTIMIZERS:
-        raise BadInput(f"unknown optimizer {name!r}. Optimizers: {', '.join(sorted(OPTIMIZERS))}")
-    own = {key: value.default for key, value in signature(OPTIMIZERS[name]).parameters.items()}
-    if weight_decay and "weight_decay" not in own:
-        raise BadInput(f"optimizer {name!r} has no weight decay: weight_decay must be 0, got {weight_decay}")
-    settings: dict[str, Any] = {"weight_decay": weight_decay} if "weight_decay" in own else {}
-    settings |= {"eps": eps} if isinstance(own.get("eps"), float) else {}
-    settings |= {"alpha": smoothing} if name == "rmsprop" else {"fused": True} if name == "adam" else {}
-    return OPTIMIZERS[name](parameters, lr=torch.tensor(rate), **settings)
 
 
 class Agent(nn.Module):
@@ -77,7 +46,7 @@ class Agent(nn.Module):
         self._generator: torch.Generator | None = None
         self._moments: list = []
         self._graphs: dict = {}
-        self._lists: dict = {}  # what `_fused_step` has made of an optimizer
+        self._lean: dict[int, FusedAdam] = {}
         self._parts: list[nn.Module] = []
         self.eval()
 
@@ -158,7 +127,7 @@ class Agent(nn.Module):
         if self.compiled:
             key = (loss.__name__, id(optimizer))
             if key not in self._graphs:
-                self._graphs[key] = _compile(self, loss, optimizer)
+                self._graphs[key] = compiled_step(self, loss, optimizer)
             return self._graphs[key](batch.to_dict())
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         for p in parameters:
@@ -167,33 +136,22 @@ class Agent(nn.Module):
         value.backward(inputs=parameters)
         gradients = [p.grad for p in parameters if p.grad is not None]
         norm = get_total_norm(gradients)
-        self._void.copy_(_judge(self._void, value.detach(), norm))
+        self._void.copy_(judge(self._void, value.detach(), norm))
         if self.max_grad_norm < float("inf"):
             clip_grads_with_norm_(parameters, self.max_grad_norm, norm)
         if self.clip_value < float("inf"):
             clip_grad_value_(parameters, self.clip_value)
-        if len(gradients) == len(parameters) and _is_fused_adam(optimizer):
-            self._fused_step(optimizer, parameters, gradients)
+        if len(gradients) == len(parameters) and is_fused_adam(optimizer):
+            lean = self._lean.get(id(optimizer))
+            if lean is None or not lean.holds(optimizer):
+                lean = self._lean[id(optimizer)] = FusedAdam(optimizer)
+            lean.step(gradients, self._void.clamp(max=1))
         elif optimizer.defaults.get("fused"):
             optimizer.found_inf = self._void.clamp(max=1)  # type: ignore[attr-defined]  # fused kernels skip the step by themselves: no host sync
             optimizer.step()
         elif not self._void:
             optimizer.step()
-        return _named(loss, value.detach(), norm) | {k: v.detach() for k, v in metrics.items()}
-
-    @torch.no_grad()
-    def _fused_step(self, optimizer: torch.optim.Optimizer, parameters: list, gradients: list) -> None:
-        """optimizer.step() with the same bits and a quarter of its overhead: its lists are made once."""
-        lists = self._lists.get(id(optimizer))
-        if lists is None or any(optimizer.state[p]["step"] is not step for p, step in zip(parameters, lists[2])):
-            lists = self._lists[id(optimizer)] = _adam_state(optimizer)
-        group, void = optimizer.param_groups[0], self._void.clamp(max=1)
-        torch._foreach_add_(lists[2], 1 - void)
-        torch._fused_adam_(
-            parameters, gradients, lists[0], lists[1], [], lists[2], lr=group["lr"], beta1=group["betas"][0],
-            beta2=group["betas"][1], weight_decay=group["weight_decay"], eps=group["eps"], amsgrad=False, maximize=False,
-            grad_scale=None, found_inf=void,
-        )  # fmt: skip
+        return named(loss, value.detach(), norm) | {k: v.detach() for k, v in metrics.items()}
 
     @property
     def max_grad_norm(self) -> float:
@@ -229,70 +187,9 @@ class Agent(nn.Module):
         return loss(batch)
 
 
-def _named(loss: Loss, value: Tensor, norm: Tensor) -> Metrics:
-    name = loss.__name__
-    return {name: value, f"{name.removesuffix('loss')}grad_norm": norm}
-
-
-def _judge(void: Tensor, loss: Tensor, norm: Tensor) -> Tensor:
-    """`void` if it is set already, else 1 for a bad loss, 2 for a bad gradient, 0 for none."""
-    now = torch.where(loss.isfinite(), torch.where(norm.isfinite(), 0.0, 2.0), 1.0)
-    return torch.where(void > 0, void, now)
-
-
-def _is_fused_adam(optimizer: torch.optim.Optimizer) -> bool:
-    """One group of plain, fused Adam."""
-    o = optimizer.defaults
-    plain = type(optimizer) is torch.optim.Adam and len(optimizer.param_groups) == 1
-    return plain and bool(o["fused"]) and not (o["amsgrad"] or o["maximize"] or o["decoupled_weight_decay"])
-
-
-def _adam_state(optimizer: torch.optim.Optimizer) -> list[list[Tensor]]:
-    """Adam's first moments, second moments and step counters, made where no step was taken yet."""
-    parameters = optimizer.param_groups[0]["params"]
-    for p in parameters:
-        if not optimizer.state[p]:
-            zeros = lambda p=p: torch.zeros_like(p, memory_format=torch.preserve_format)  # noqa: E731
-            optimizer.state[p] = {"step": torch.zeros((), device=p.device), "exp_avg": zeros(), "exp_avg_sq": zeros()}
-    return [[optimizer.state[p][key] for p in parameters] for key in ("exp_avg", "exp_avg_sq", "step")]
-
-
 def _mean(history: list[Metrics]) -> Metrics:
     if len(history) <= 1:
         return dict(history[0]) if history else {}
     keys = list(history[0])
     table = torch.stack([metrics[key] for metrics in history for key in keys]).view(len(history), -1)
     return dict(zip(keys, table.mean(0).unbind(), strict=True))
-
-
-def _compile(agent: Agent, loss: Loss, optimizer: torch.optim.Optimizer) -> Callable[[Mapping], Metrics]:
-    """Gradient, clip and Adam as one graph, writing into the weights and the state of an ordinary optimizer."""
-    if type(optimizer) is not torch.optim.Adam or len(optimizer.param_groups) != 1:
-        raise BadInput(f"compile=True needs one Adam with one parameter group, got {type(optimizer).__name__}")
-    group = optimizer.param_groups[0]
-    name_of = {id(p): name for name, p in agent.named_parameters()}
-    weights = {name_of[id(p)]: p for p in group["params"]}
-    state = _adam_state(optimizer)
-    limit, bound, (beta1, beta2), rate = agent.max_grad_norm, agent.clip_value, group["betas"], group["lr"]
-
-    def step(batch: Mapping) -> Metrics:
-        with torch.no_grad():
-            objective = lambda weights: functional_call(agent, weights, (loss, batch))  # noqa: E731
-            gradients, (value, metrics) = grad_and_value(objective, has_aux=True)(weights)
-            squares = torch.stack([g.square().sum() for g in gradients.values()])
-            norm = squares.sum().sqrt()
-            agent._void.copy_(_judge(agent._void, value, norm))
-            fine = agent._void == 0
-            scale = (limit / (norm + 1e-6)).clamp(max=1.0)
-            clipped = [
-                torch.where(fine, (g * scale).clamp(-bound, bound), torch.zeros_like(g)) for g in gradients.values()
-            ]
-            adam_step(
-                list(weights.values()), clipped, state[0], state[1], [], state[2],
-                foreach=True, capturable=True, amsgrad=False, beta1=beta1, beta2=beta2, lr=rate * fine,
-                weight_decay=group["weight_decay"], eps=group["eps"], maximize=False,
-            )  # fmt: skip
-            return _named(loss, value, norm) | metrics
-
-    step.__code__ = step.__code__.replace()  # torch recompiles one code object 8 times at most: each agent has its own
-    return torch.compile(step, fullgraph=True)

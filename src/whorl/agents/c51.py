@@ -20,7 +20,7 @@ from whorl.policies.greedy import Greedy, best, discrete, taken
 
 @dataclass(frozen=True)
 class C51Config:
-    learning_rate: float = 5e-4  # Adam's step size
+    learning_rate: float = 1e-3  # Adam's step size
     discount: float = 0.99  # gamma, per environment step
     atoms: int = 51  # K
     v_min: float = -10.0  # the lowest atom, in units of the return
@@ -28,7 +28,7 @@ class C51Config:
     double: bool = False  # the online network chooses a', the target network gives its distribution
     dueling: bool = False  # one pair of streams for each atom (Wang et al. 2016)
     target_every: int = 1  # gradient updates between two steps of the target network
-    target_rate: float = 0.01  # how far it goes towards the online network; 1 = all the way, a copy
+    target_rate: float = 0.02  # how far it goes towards the online network; 1 = all the way, a copy
     epsilon: float = 1.0  # share of uniform actions at the start
     epsilon_min: float = 0.05  # at the end
     epsilon_steps: int = 10_000  # environment steps between the two, on a straight line
@@ -36,7 +36,7 @@ class C51Config:
     max_grad_norm: float = 10.0  # global norm
     hidden: tuple[int, ...] = (120, 84)  # units of each hidden layer; the last one twice when dueling
     activation: Literal["tanh", "relu"] = "relu"
-    feed: Replay = Replay(batch_size=64, capacity=100_000, replay_ratio=0.5, warmup=1_000)
+    feed: Replay = Replay(batch_size=128, capacity=100_000, replay_ratio=0.125, warmup=1_000)
 
 
 class C51(Agent):

@@ -85,8 +85,7 @@ class CrossQ(Agent):
         target = td_target(next["reward"], next["terminated"], next_value, discount)
         error = q - target
         loss = weighted_mean(error.square().sum(0), get(batch, "weight"))
-        priority = {"priority": error.abs().amax(0)} if c.feed.prioritized else {}
-        return loss, {"q_mean": q.mean(), "moments": flat(moments), **priority}
+        return loss, {"q_mean": q.mean(), "moments": flat(moments), "priority": error.abs().amax(0)}
 
     def actor_loss(self, batch: Any) -> tuple[Tensor, Metrics]:  # [B]
         """SAC's, the policy in training and the critics as they act: by running statistics."""

@@ -82,8 +82,7 @@ class DiscreteSAC(Agent):
         q = taken(self.critic(batch["observation"]), batch["action"].expand(2, *batch["action"].shape))  # [2, B]
         error = q - target
         loss = weighted_mean(0.5 * error.square().sum(0), get(batch, "weight"))
-        priority = {"priority": error.abs().amax(0)} if c.feed.prioritized else {}
-        return loss, {"q_mean": q.mean(), **priority}
+        return loss, {"q_mean": q.mean(), "priority": error.abs().amax(0)}
 
     def actor_loss(self, batch: Any) -> tuple[Tensor, Metrics]:  # [B]
         """Eq. 11 and 12: they share no parameter, so one optimizer minimises both."""

@@ -20,12 +20,12 @@ from whorl.policies.greedy import Greedy, best, discrete, taken
 
 @dataclass(frozen=True)
 class DQNConfig:
-    learning_rate: float = 5e-4  # Adam's step size
+    learning_rate: float = 1e-3  # Adam's step size
     discount: float = 0.99  # gamma, per environment step
     double: bool = True  # the online network chooses a', the target network values it (van Hasselt et al. 2016)
     dueling: bool = False  # V(s) + A(s, a) - mean A (Wang et al. 2016)
     target_every: int = 1  # gradient updates between two steps of the target network
-    target_rate: float = 0.01  # how far it goes towards the online network; 1 = all the way, a copy
+    target_rate: float = 0.02  # how far it goes towards the online network; 1 = all the way, a copy
     epsilon: float = 1.0  # share of uniform actions at the start
     epsilon_min: float = 0.05  # at the end
     epsilon_steps: int = 10_000  # environment steps between the two, on a straight line
@@ -34,7 +34,7 @@ class DQNConfig:
     max_grad_norm: float = 10.0  # global norm
     hidden: tuple[int, ...] = (120, 84)  # units of each hidden layer; the last one twice when dueling
     activation: Literal["tanh", "relu"] = "relu"
-    feed: Replay = Replay(batch_size=64, capacity=100_000, replay_ratio=0.5, warmup=1_000)
+    feed: Replay = Replay(batch_size=128, capacity=100_000, replay_ratio=0.125, warmup=1_000)
 
 
 class DQN(Agent):

@@ -20,14 +20,14 @@ from whorl.policies.greedy import Greedy, best, discrete, taken
 
 @dataclass(frozen=True)
 class QRDQNConfig:
-    learning_rate: float = 5e-4  # Adam's step size
+    learning_rate: float = 1e-3  # Adam's step size
     discount: float = 0.99  # gamma, per environment step
     quantiles: int = 50  # N; 200 in the paper
     huber: float = 1.0  # kappa: TD error from which the loss is linear; 0 = the sharp quantile loss
     double: bool = False  # the online network chooses a', the target network gives its quantiles
     dueling: bool = False  # one pair of streams for each quantile (Wang et al. 2016)
     target_every: int = 1  # gradient updates between two steps of the target network
-    target_rate: float = 0.01  # how far it goes towards the online network; 1 = all the way, a copy
+    target_rate: float = 0.02  # how far it goes towards the online network; 1 = all the way, a copy
     epsilon: float = 1.0  # share of uniform actions at the start
     epsilon_min: float = 0.05  # at the end
     epsilon_steps: int = 10_000  # environment steps between the two, on a straight line
@@ -35,7 +35,7 @@ class QRDQNConfig:
     max_grad_norm: float = 10.0  # global norm
     hidden: tuple[int, ...] = (120, 84)  # units of each hidden layer; the last one twice when dueling
     activation: Literal["tanh", "relu"] = "relu"
-    feed: Replay = Replay(batch_size=64, capacity=100_000, replay_ratio=0.5, warmup=1_000)
+    feed: Replay = Replay(batch_size=128, capacity=100_000, replay_ratio=0.125, warmup=1_000)
 
 
 class QRDQN(Agent):

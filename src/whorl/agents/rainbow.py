@@ -20,18 +20,25 @@ from whorl.policies.greedy import Greedy, best, discrete, taken
 
 @dataclass(frozen=True)
 class RainbowConfig:
-    learning_rate: float = 5e-4  # Adam's step size
+    learning_rate: float = 1e-3  # Adam's step size
     discount: float = 0.99  # gamma, per environment step
     atoms: int = 51  # K
     v_min: float = -10.0  # the lowest atom, in units of the return
     v_max: float = 10.0  # the highest: no return that matters may lie outside
     target_every: int = 1  # gradient updates between two steps of the target network
-    target_rate: float = 0.01  # how far it goes towards the online network; 1 = all the way, a copy
+    target_rate: float = 0.02  # how far it goes towards the online network; 1 = all the way, a copy
     max_grad_norm: float = 10.0  # global norm
     hidden: tuple[int, ...] = (120, 84)  # units of each hidden layer; the last is each stream's own
     activation: Literal["tanh", "relu"] = "relu"
     feed: Replay = Replay(
-        batch_size=64, capacity=100_000, replay_ratio=0.5, warmup=1_000, n_step=3, prioritized=True, alpha=0.5, beta=0.4
+        batch_size=128,
+        capacity=100_000,
+        replay_ratio=0.125,
+        warmup=1_000,
+        n_step=3,
+        prioritized=True,
+        alpha=0.5,
+        beta=0.4,
     )
 
 

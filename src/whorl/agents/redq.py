@@ -85,8 +85,7 @@ class REDQ(Agent):
         q = self.critic(batch["observation"], batch["action"])  # [N, B]
         error = q - target
         loss = weighted_mean(error.square().sum(0), get(batch, "weight"))
-        priority = {"priority": error.abs().mean(0)} if c.feed.prioritized else {}
-        return loss, {"q_mean": q.mean(), "q_std": q.std(0).mean(), **priority}
+        return loss, {"q_mean": q.mean(), "q_std": q.std(0).mean(), "priority": error.abs().mean(0)}
 
     def actor_loss(self, batch: Any) -> tuple[Tensor, Metrics]:  # [B]
         """Algorithm 1, line 12, and the temperature's: they share no parameter, so one optimizer minimises both."""

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from whorl.agents.agent import Agent, Metrics, optimizer
+from whorl.agents.agent import Agent, Metrics
+from whorl.agents.optimizers import optimizer
 from whorl.batch import ended, get, values
 from whorl.errors import BadInput, Incompatible
 from whorl.feeds import Rollouts

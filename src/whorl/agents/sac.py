@@ -84,7 +84,7 @@ class SAC(Agent):
         """Eq. 7 and 18: they share no parameter, so one optimizer minimises both."""
         weight = get(batch, "weight")
         action, log_prob = self.policy.sample(batch["observation"], batch["noise"][:, 1])
-        q = self.critic(batch["observation"], action).amin(0)
+        q = self.critic(batch["observation"], action).min(0).values
         temperature = self.temperature()
         actor_loss = weighted_mean(temperature.detach() * log_prob - q, weight)
         entropy = -weighted_mean(log_prob.detach(), weight)

@@ -87,8 +87,7 @@ class TQC(Agent):
         z = pool(self.critic(batch["observation"], batch["action"]))  # [B, N * M]
         tau = midpoints(c.quantiles, z).repeat(c.critics)
         loss = weighted_mean(sorted_quantile_huber(z, target, tau) / c.quantiles, get(batch, "weight"))  # eq. 13
-        priority = {"priority": (z.mean(-1) - target.mean(-1)).abs()} if c.feed.prioritized else {}
-        return loss, {"q_mean": z.mean(), **priority}
+        return loss, {"q_mean": z.mean(), "priority": (z.mean(-1) - target.mean(-1)).abs()}
 
     def actor_loss(self, batch: Any) -> tuple[Tensor, Metrics]:  # [B]
         """Eq. 14, the mean of all atoms, none dropped; and the temperature's: they share no parameter, so one optimizer does."""

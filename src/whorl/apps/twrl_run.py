@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from gymnasium import spaces
 
-from whorl.agents.agent import OPTIMIZERS
+from whorl.agents.optimizers import OPTIMIZERS
 from whorl.apps.twrl import Choice, text
 from whorl.envs.env import Env
 from whorl.envs.make import make_env

@@ -144,7 +144,7 @@ class ReplayBuffer:
         self.storage.flush()
         numbers: dict[str, Any] = {"added": self.added, "drawn": self.drawn}
         arrays: dict[str, Tensor] = {}
-        for name, part in (("storage", self.storage), ("sampler", self.sampler)):
+        for name, part in (("storage", self.storage), *self.drawing()):
             tensors, numbers[name] = part.state()
             arrays |= {f"{name}.{key}": value for key, value in tensors.items()}
         return arrays, numbers
@@ -154,9 +154,15 @@ class ReplayBuffer:
         self._settle()
         part = lambda name: {key.removeprefix(f"{name}."): x for key, x in arrays.items() if key.startswith(f"{name}.")}  # noqa: E731
         exact = self.storage.load_state(part("storage"), numbers["storage"])
-        self.sampler.load_state(part("sampler"), numbers["sampler"])
+        for name, drawing in self.drawing():
+            drawing.load_state(part(name), numbers[name])
         self.added, self.drawn = numbers["added"], numbers["drawn"]
         return exact
+
+    def drawing(self) -> list[tuple[str, Any]]:
+        """The parts that draw random numbers, and so have a state, by name: the sampler, and some transforms."""
+        some = [(f"transform{i}", part) for i, part in enumerate(self.transforms) if hasattr(part, "state")]
+        return [("sampler", self.sampler), *some]
 
     def save(self, folder: str | Path) -> Path:
         """Everything, rows included, as a folder that `load` reads (see saved.py)."""

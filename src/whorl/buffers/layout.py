@@ -43,6 +43,8 @@ class Layout:
         entries = []
         for name in batch.names(rollout):
             value = batch.get(rollout, name)
+            if value is None:
+                raise BatchError(f"the key {name!r} holds a '.', which stands for nesting: rename it")
             if not isinstance(value, Tensor) or value.layout != torch.strided:
                 raise BatchError(f"{name!r} is a {type(value).__name__}; a replay buffer keeps dense tensors only")
             if name not in ("mask", "index"):

@@ -26,7 +26,9 @@ class Priorities:
     def __init__(self, lanes: int, ring: int, alpha: float, device: torch.device | str, backend: str | None = None):
         self.lanes, self.ring, self.alpha = lanes, ring, alpha
         self.tree = SumTree(lanes * ring, device, backend)
-        self.largest: Any = 1.0  # the largest priority there ever was
+        # float32 priorities are raised in float32: half the time
+        self._exponents = {torch.float32: (np.float32(alpha), np.float32(EPS)), torch.float64: (alpha, EPS)}
+        self.largest = 1.0  # the largest priority there ever was
         self._window(np.zeros(lanes, np.int64), np.zeros(lanes, np.int64))
 
     def move(
@@ -36,30 +38,37 @@ class Priorities:
         initial: float | None = None,
         given: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
-        """The window is [low, high) from now on: what left it gets leaf 0, what came in gets its first priority.
+        """The window is [low, high) from now on (arrays that nobody writes to any more).
 
-        That is given(index) if there is `given`, else `initial`, else the largest there ever was.
-        Raises BadInput if the window would move back, or for what `given` gives; then nothing has changed.
+        What left it gets leaf 0, for good. What came in gets given(index) as its first priority if there is `given`, else
+        `initial`, else the largest there ever was.
+        Raises BadInput if `high` would move back, or for what `given` gives; then nothing has changed.
         """
-        if (low == self.low).all() and (high == self.high).all():
+        low = np.maximum(
+            low, self.low
+        )  # while another process is writing, a storage withholds rows and gives them back
+        if np.array_equal(high, self.high) and np.array_equal(low, self.low):
             return
-        if (low < self.low).any() or (high < self.high).any():
+        if (high < self.high).any():
             raise BadInput(
                 f"the sampler knows rows up to {self.high.tolist()} of each lane, the storage holds {high.tolist()}: "
                 "load the state of both from one checkpoint"
             )
-        gone, fresh = (
-            self._indexes(self.low, np.minimum(self.high, low)),
-            self._indexes(np.maximum(self.high, low), high),
-        )
-        priority = given(fresh) if given is not None and len(fresh) else None
-        if priority is not None:
+        tree, priority = self.tree, None
+        if given is not None:
+            fresh = self._indexes(np.maximum(self.high, low), high)
+            priority = given(fresh)
             check("stored priority", priority)
+        value = ((self.largest if initial is None else initial) + EPS) ** self.alpha
+        if tree.backend == "numba":
+            kernels().slide(tree.array, tree.starts, self.low, self.high, low, high, self.ring, value)
+        else:
+            gone = self._indexes(self.low, np.minimum(self.high, low))
+            new = self._indexes(np.maximum(self.high, low), high)
+            leaves = torch.zeros(len(gone) + len(new), dtype=torch.float64, device=tree.device)
+            leaves[len(gone) :] = value
+            tree.set(torch.cat([gone, new]) % tree.size, leaves)
         self._window(low, high)
-        value = (self.largest if initial is None else initial) + EPS
-        leaves = torch.zeros(len(gone) + len(fresh), dtype=torch.float64, device=self.tree.device)
-        leaves[len(gone) :] = value**self.alpha
-        self.tree.set(torch.cat([gone, fresh]) % self.tree.size, leaves)
         if priority is not None:
             self.update(fresh, priority)
 
@@ -89,20 +98,21 @@ class Priorities:
 
         Raises BadInput for a priority that is NaN, negative or infinite; then nothing has changed.
         """
-        priority = priority.detach()
+        if priority.requires_grad:
+            priority = priority.detach()
         if index.shape != priority.shape or index.ndim != 1:
             raise BadInput(
                 f"feedback needs one priority for each index, got {list(priority.shape)} for {list(index.shape)}"
             )
         tree = self.tree
         if tree.backend == "numba":
-            if priority.dtype not in (torch.float32, torch.float64):
+            if priority.dtype not in self._exponents:
                 priority = priority.float()
+            alpha, eps = self._exponents[priority.dtype]
             numbers = priority.cpu().contiguous().numpy()
-            kind = numbers.dtype.type
             bad, self.largest = kernels().update(
                 tree.array, tree.starts, index.cpu().contiguous().numpy(), numbers, self.low, self.high, self._first, self.ring,
-                kind(self.alpha), kind(EPS), self.largest,
+                alpha, eps, self.largest,
             )  # fmt: skip
             if bad >= 0:
                 raise wrong("priority", priority, bad)
@@ -130,7 +140,7 @@ class Priorities:
         self._window(arrays["low"].cpu().numpy(), arrays["high"].cpu().numpy())
 
     def _window(self, low: np.ndarray, high: np.ndarray) -> None:
-        self.low, self.high, self._first = low.copy(), high.copy(), low % self.ring
+        self.low, self.high, self._first = low, high, low % self.ring
         if self.tree.backend == "torch":
             self._on_device = [torch.from_numpy(x).to(self.tree.device) for x in (self.low, self.high, self._first)]
 
@@ -215,10 +225,10 @@ class Prioritized:
     def _follow(self, storage: Any) -> Priorities:
         """The priorities, for the rows that are live now."""
         if self.priorities is None:
-            self.priorities, self._seen = self._new(storage), None
+            priorities = self._new(storage)
             if self._loaded is not None:
-                self.priorities.load_state(*self._loaded)
-                self._loaded = None
+                priorities.load_state(*self._loaded)
+            self.priorities, self._seen, self._loaded = priorities, None, None
         window = storage.window()
         if window is None or window != self._seen:  # most calls find nothing new, and see it in a microsecond
             self.priorities.move(*self._window(storage), self.initial, self._given(storage))

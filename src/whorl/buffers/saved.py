@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import secrets
 import shutil
@@ -27,13 +28,16 @@ def save(buffer: Any, folder: str | Path) -> Path:
     try:
         draft.mkdir(parents=True)
         rows = buffer.storage.dump(draft)
-        arrays, numbers = buffer.sampler.state()
+        (_, sampler), *others = buffer.drawing()
+        arrays, numbers = sampler.state()
         safetensors.torch.save_file(
             {name: value.cpu().contiguous() for name, value in arrays.items()}, draft / "sampler.safetensors"
         )
         files = {path.name: {"bytes": path.stat().st_size, "sha256": _hash(path)} for path in sorted(draft.iterdir())}
-        contents = {"added": buffer.added, "drawn": buffer.drawn, "storage": rows, "sampler": numbers}
-        write_json(draft / "buffer.json", {"format": FORMAT, "files": files, **contents})
+        contents = {"format": FORMAT, "files": files, "storage": rows, "sampler": numbers}
+        contents |= {"added": buffer.added, "drawn": buffer.drawn}
+        contents["transforms"] = {name: part.state()[1] for name, part in others}
+        write_json(draft / "buffer.json", contents | {"sha256": _hash_json(contents)})
         old = draft.with_name(draft.name + "-old")
         if folder.exists():
             os.rename(folder, old)
@@ -55,14 +59,11 @@ def load(buffer: Any, folder: str | Path) -> None:
     if not (folder / "buffer.json").is_file():
         raise BadInput(f"there is no saved replay buffer in {folder}")
     contents = read_json(folder / "buffer.json")
-    try:
-        form, files = contents["format"], contents["files"]
-        added, drawn, rows, numbers = (contents[key] for key in ("added", "drawn", "storage", "sampler"))
-        declared = [(folder / name, file["bytes"], file["sha256"]) for name, file in files.items() if "/" not in name]
-    except (TypeError, KeyError, AttributeError):
-        raise Damaged(f"{folder / 'buffer.json'} was not written by whorl: it was changed") from None
-    if form != FORMAT:
-        raise Damaged(f"{folder} has format {form}, this whorl reads {FORMAT}")
+    if not isinstance(contents, dict) or contents.pop("sha256", None) != _hash_json(contents):
+        raise Damaged(f"{folder / 'buffer.json'} is not as it was written: its SHA-256 differs")
+    if contents["format"] != FORMAT:
+        raise Damaged(f"{folder} has format {contents['format']}, this whorl reads {FORMAT}")
+    declared = [(folder / name, file["bytes"], file["sha256"]) for name, file in contents["files"].items()]
     for path, size, sha256 in declared:
         if not path.is_file() or path.stat().st_size != size or _hash(path) != sha256:
             raise Damaged(f"{path} is not as it was written: its size or SHA-256 differs from buffer.json")
@@ -70,11 +71,18 @@ def load(buffer: Any, folder: str | Path) -> None:
         arrays = safetensors.torch.load_file(folder / "sampler.safetensors")
     except (SafetensorError, OSError) as error:
         raise Damaged(f"{folder / 'sampler.safetensors'}: {error}") from None
-    buffer.storage.restore(folder, rows)
-    buffer.sampler.load_state(arrays, numbers)
-    buffer.added, buffer.drawn = added, drawn
+    buffer.storage.restore(folder, contents["storage"])
+    (_, sampler), *others = buffer.drawing()
+    sampler.load_state(arrays, contents["sampler"])
+    for name, part in others:
+        part.load_state({}, contents["transforms"][name])
+    buffer.added, buffer.drawn = contents["added"], contents["drawn"]
 
 
 def _hash(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _hash_json(contents: Any) -> str:
+    return hashlib.sha256(json.dumps(contents, sort_keys=True).encode()).hexdigest()

@@ -33,7 +33,7 @@ NUMBER, PIXELS = "frame", "pixels"  # keys in the two rings
 class Frames:
     """A storage like `Memory` for observations uint8 [stack, H, W]: consecutive frames, oldest first, as from Gymnasium's
     FrameStackObservation. What comes back equals what was written bit for bit; that it can be rebuilt is checked when it
-    is written.
+    is written. `writer`: as in `Memory`.
 
     `observation` and `next.observation` of a batch read share memory: do not write into them.
     Raises BadInput for sizes that cannot be, BatchError for observations that are no stacks of frames.
@@ -42,17 +42,23 @@ class Frames:
     shared = False
 
     def __init__(
-        self, capacity: int, lanes: int, stack: int = 4, slack: int = 0, folder: str | Path | None = None
+        self,
+        capacity: int,
+        lanes: int,
+        stack: int = 4,
+        slack: int = 0,
+        writer: str = "ring",
+        folder: str | Path | None = None,
     ) -> None:
         if stack < 1:
             raise BadInput(f"a stack has at least 1 frame, got stack={stack}")
         folders = [Path(folder) / part for part in ("transitions", "frames")] if folder is not None else [None, None]
-        self.transitions = Memory(capacity, lanes, slack, folder=folders[0])
+        self.transitions = Memory(capacity, lanes, slack, writer=writer, folder=folders[0])
         frames = math.ceil(self.transitions.rows * (1 + MARGIN)) + stack + 1
         # all the rows in the slack may have begun episodes: the frames they wrote must not reach those of live rows
         self.pixels = Memory(frames * lanes, lanes, slack * (stack + 1), folder=folders[1])
         self.stack = stack
-        self.capacity, self.lanes, self.slack = capacity, lanes, slack
+        self.capacity, self.lanes, self.slack, self.writer = capacity, lanes, slack, writer
         self.rows, self.ring, self.device = self.transitions.rows, self.transitions.ring, self.transitions.device
         self.floor = np.zeros(lanes, np.int64)  # rows before these have lost a frame
         self._offsets = torch.arange(1 - stack, 2)
@@ -92,8 +98,13 @@ class Frames:
             raise BatchError(f"lanes {first_lane} to {lanes[-1]} were to be written, there are {self.lanes}")
         kept = _numpy(batch.get(rollout, "mask", torch.ones(steps, envs, dtype=torch.bool)))
         first, before = self._starts(rollout, kept, lanes)
+        frames = np.cumsum(kept + kept * first * self.stack, 0)
+        if self.writer == "once":
+            self._refuse_overflow(
+                (self.count[lanes] + kept.sum(0)).max(), (self.pixels.count[lanes] + frames[-1]).max()
+            )
         self._verify(here, there, kept, first, before, lanes)
-        number = self.pixels.count[lanes] + np.cumsum(kept + kept * first * self.stack, 0) - 2
+        number = self.pixels.count[lanes] + frames - 2
         entries = {key: value for key, value in rollout.items() if key not in ("observation", "next")}
         following = {key: value for key, value in rollout["next"].items() if key != "observation"}
         rest = batch.make({**entries, NUMBER: torch.from_numpy(number), "next": following}, (steps, envs))
@@ -107,6 +118,13 @@ class Frames:
             k, lane = np.divmod(index.numpy(), self.lanes)
             index = index[torch.from_numpy(k >= self.floor[lane])]
         return index
+
+    def _refuse_overflow(self, rows: int, frames: int) -> None:
+        if rows > self.rows or frames > self.pixels.rows:
+            raise BadInput(
+                f"this storage is written once and holds {self.rows} rows and {self.pixels.rows} frames a lane; {rows} rows "
+                f"with {frames} frames came. Use a larger capacity, or writer='ring'"
+            )
 
     def _checked(self, rollout: Any) -> tuple[Tensor, Tensor]:
         """observation and next.observation [T, N, C, H, W]."""
@@ -151,17 +169,18 @@ class Frames:
         moved = _equal(there[:, :, :-1], here[:, :, 1:])
         if self.stack > 1 and not moved[kept].all():
             self._refuse("next.observation", "observation", kept & ~moved)
-        goes_on = kept & ~first
-        times = np.flatnonzero((goes_on & (before >= 0)).any(1))
-        same = np.ones_like(kept)
-        if len(times) and np.array_equal(before[times], np.repeat(times[:, None] - 1, kept.shape[1], 1)):
-            same[times] = _equal(here[times[0] : times[-1] + 1], there[times[0] - 1 : times[-1]])[times - times[0]]
-        else:
-            for t, e in np.argwhere(goes_on & (before >= 0)):
-                same[t, e] = torch.equal(here[t, e], there[before[t, e], e])
-        for t, e in np.argwhere(goes_on & (before < 0)):
-            newest = (self.pixels.count[lanes[e]] - self.stack + np.arange(self.stack)) * self.lanes + lanes[e]
-            same[t, e] = torch.equal(here[t, e], self.pixels.read(torch.from_numpy(newest))[PIXELS])
+        goes_on, same = kept & ~first, np.ones_like(kept)
+        if (goes_on & (before >= 0)).any():
+            plain = kept.all()  # the row before is the one above
+            columns = np.arange(len(lanes))
+            same[1:] = _equal(here[1:], there[:-1] if plain else there[np.maximum(before[1:], 0), columns])
+        if (goes_on & (before < 0)).any():  # the row before came with an earlier rollout
+            newest = self.pixels.count[lanes][:, None] + np.arange(-self.stack, 0)
+            stored = self.pixels.read(torch.from_numpy(newest * self.lanes + lanes[:, None]))[PIXELS]
+            time, column = np.nonzero(goes_on & (before < 0))
+            whole = len(time) == len(lanes) and not time.any()
+            these = (here[0], stored) if whole else (here[time, column], stored[column])
+            same[time, column] = _equal(these[0][None], these[1][None])[0]
         if not (same | ~goes_on).all():
             self._refuse("observation", "the next.observation before it", goes_on & ~same)
 
@@ -309,4 +328,7 @@ def _numpy(flags: Tensor) -> np.ndarray:
 
 def _equal(one: Tensor, other: Tensor) -> np.ndarray:
     """bool [T, N]: whether two images [T, N, C, H, W] agree."""
+    one, other = one.flatten(3), other.flatten(3)
+    if one.shape[3] % 8 == 0:  # eight pixels at once
+        one, other = one.view(torch.int64), other.view(torch.int64)
     return (one == other).flatten(2).all(-1).numpy()

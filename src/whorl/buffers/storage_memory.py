@@ -66,6 +66,7 @@ class Memory:
         self.memories = 1  # batches of one shape that stay valid at the same time
         self.layout: Layout | None = None
         self._file = RingFile(folder) if folder is not None else None
+        self._batches: dict[Any, list[_Batch]] = {}  # by shape, the one to write next first
         self._floored = False  # whether any floor is above 0
         self._even = True  # all lanes have equal counts, and no floor
 
@@ -83,7 +84,7 @@ class Memory:
     def _use(self, layout: Layout, packed: Tensor) -> None:
         self.layout, self._rows, self._width = layout, packed, layout.row_bytes
         self._reader = Reader(layout)
-        self._batches: dict[Any, list[_Batch]] = {}
+        self._batches = {}
         if self._compiled:
             from whorl.buffers import pack  # brings numba
 
@@ -321,7 +322,9 @@ class Memory:
         """New counters in place; whether all live rows of them are intact."""
         wanted = np.maximum(count - self.rows, floor)
         self.count[:] = count
-        self.floor[:] = np.maximum(floor, intact)
+        self.floor[:] = np.where(
+            intact > wanted, intact, floor
+        )  # a floor below the live rows would make them look uneven
         self._floored = bool((self.floor > 0).any())
         self._even = bool((count == count[0]).all()) and not self._floored
         return bool((np.maximum(wanted, intact) == wanted).all())

@@ -20,24 +20,25 @@ def _wrong(value):
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _sum(nodes, first):
-    """The sum of 8 neighbours, added as the halves are folded onto each other: the order of `sum_tree.fold`."""
-    a = nodes[first] + nodes[first + 4]
-    b = nodes[first + 1] + nodes[first + 5]
-    c = nodes[first + 2] + nodes[first + 6]
-    d = nodes[first + 3] + nodes[first + 7]
+def _sum(lines, i):
+    """The sum of a line of 8 neighbours, added as its halves are folded onto each other: the order of `sum_tree.fold`."""
+    a = lines[i, 0] + lines[i, 4]
+    b = lines[i, 1] + lines[i, 5]
+    c = lines[i, 2] + lines[i, 6]
+    d = lines[i, 3] + lines[i, 7]
     return (a + c) + (b + d)
 
 
 @njit(cache=True, nogil=True)
 def refresh(nodes, starts, changed, length):
     """Recompute all that lies above the leaves changed[:length], level by level. `changed` is written over."""
+    lines = nodes.reshape(-1, WIDTH)
     for level in range(starts.size - 2, -1, -1):
-        start, below = starts[level], starts[level + 1]
-        width = (starts[level + 2] - below if level + 2 < starts.size else nodes.size - below) // WIDTH
+        start, below = starts[level], starts[level + 1] >> SHIFT
+        width = (starts[level + 2] >> SHIFT if level + 2 < starts.size else len(lines)) - below
         if width <= length:  # the whole level costs less than looking who is in it
             for node in range(width):
-                nodes[start + node] = _sum(nodes, below + WIDTH * node)
+                nodes[start + node] = _sum(lines, below + node)
             length = width
             for node in range(width):
                 changed[node] = node
@@ -45,7 +46,7 @@ def refresh(nodes, starts, changed, length):
         kept, previous = 0, -1
         for i in range(length):
             node = changed[i] >> SHIFT
-            nodes[start + node] = _sum(nodes, below + WIDTH * node)
+            nodes[start + node] = _sum(lines, below + node)
             kept += int(node != previous)
             changed[kept - 1] = node  # over its neighbour if that is the same: cheaper than a branch
             previous = node
@@ -74,18 +75,19 @@ def descend(nodes, starts, masses, slots):
     All masses go down one level before any goes down the next: their cache misses overlap.
     """
     slots[:] = 0
+    lines = nodes.reshape(-1, WIDTH)
     for level in range(1, starts.size):
-        start = starts[level]
+        start = starts[level] >> SHIFT
         for i in range(masses.size):
-            child = start + WIDTH * slots[i]
-            p0 = nodes[child]
-            p1 = p0 + nodes[child + 1]
-            p2 = p1 + nodes[child + 2]
-            p3 = p2 + nodes[child + 3]
-            p4 = p3 + nodes[child + 4]
-            p5 = p4 + nodes[child + 5]
-            p6 = p5 + nodes[child + 6]
-            p7 = p6 + nodes[child + 7]
+            line = start + slots[i]
+            p0 = lines[line, 0]
+            p1 = p0 + lines[line, 1]
+            p2 = p1 + lines[line, 2]
+            p3 = p2 + lines[line, 3]
+            p4 = p3 + lines[line, 4]
+            p5 = p4 + lines[line, 5]
+            p6 = p5 + lines[line, 6]
+            p7 = p6 + lines[line, 7]
             mass = masses[i]
             if mass >= p7:  # rounding: the sums were added in another order
                 mass = np.nextafter(p7, 0.0)
@@ -145,3 +147,28 @@ def update(nodes, starts, index, priority, low, high, first, ring, alpha, eps, l
             kept += 1
     refresh(nodes, starts, changed, kept)
     return -1, largest
+
+
+@njit(cache=True, nogil=True)
+def slide(nodes, starts, low, high, new_low, new_high, ring, value):
+    """The window moves: leaves of what left it become 0, those of what came in `value`."""
+    lanes, leaves = low.size, starts[-1]
+    gone, fresh, total = 0, 0, 0
+    for e in range(lanes):
+        gone = max(gone, min(high[e], new_low[e]) - low[e])
+        fresh = max(fresh, new_high[e] - max(high[e], new_low[e]))
+    changed = np.empty((gone + fresh) * lanes, np.int64)
+    for step in range(gone):
+        for e in range(lanes):
+            if low[e] + step < min(high[e], new_low[e]):
+                changed[total] = (low[e] + step) % ring * lanes + e
+                nodes[leaves + changed[total]] = 0.0
+                total += 1
+    for step in range(fresh):
+        for e in range(lanes):
+            row = max(high[e], new_low[e]) + step
+            if row < new_high[e]:
+                changed[total] = row % ring * lanes + e
+                nodes[leaves + changed[total]] = value
+                total += 1
+    refresh(nodes, starts, changed, total)

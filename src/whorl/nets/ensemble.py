@@ -55,7 +55,7 @@ class QEnsemble(nn.Module):
     """`members` action-value networks q_e(s, a), each initialised by itself: observation [B], action [B, *] -> [members, B].
 
     outputs: more than one number for each pair, [members, B, outputs] (quantiles). action_space None: a function of the observation
-    alone, such as the values of all Discrete actions. Actions of a bounded Box enter in units of half its range around its centre.
+    alone, [members, B, outputs] always, such as the values of all Discrete actions. Actions of a bounded Box enter in units of half its range around its centre.
     Raises Incompatible for image observations, BadInput for fewer than one member.
     """
 
@@ -77,6 +77,7 @@ class QEnsemble(nn.Module):
             raise BadInput(f"initialization must be 'orthogonal' or 'uniform', got {initialization!r}")
         self.inputs = PairInput(observation_space, action_space)
         self.members, self.outputs = members, outputs
+        self.scalar = outputs == 1 and action_space is not None
         sizes = [self.inputs.width, *hidden]
         layers: list[nn.Module] = []
         for a, b in zip(sizes, sizes[1:], strict=False):
@@ -87,7 +88,7 @@ class QEnsemble(nn.Module):
 
     def forward(self, observation: Any, action: Tensor | None = None) -> Tensor:
         q = self.layers(self.inputs(observation, action))
-        return q.squeeze(-1) if self.outputs == 1 else q
+        return q.squeeze(-1) if self.scalar else q
 
     def some(self, members: Tensor, observation: Any, action: Tensor | None = None) -> Tensor:
         """`forward` of these members only, members [M] of their numbers: [M, B], [M, B, outputs]. The others cost nothing."""

@@ -10,6 +10,8 @@ import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
+from whorl.errors import BadInput
+from whorl.functional.distributional import midpoints
 from whorl.nets.encoder import Encoder
 from whorl.nets.mlp import ACTIVATIONS
 from whorl.nets.noisy import NoisyLinear
@@ -75,13 +77,15 @@ class QNetwork(nn.Module):
 class CategoricalQ(nn.Module):
     """Returns over the atoms of `support` [K], spaced evenly from v_min to v_max: Bellemare et al. 2017.
 
-    net: observation -> logits [..., A, K]. forward: the mean, q [..., A].
+    net: observation -> logits [..., A, K]. forward: the mean, q [..., A]. Raises BadInput unless v_min < v_max.
     """
 
     support: Tensor
 
     def __init__(self, net: QNetwork, v_min: float, v_max: float):
         super().__init__()
+        if v_min >= v_max:
+            raise BadInput(f"the atoms go from v_min up to v_max, got v_min = {v_min}, v_max = {v_max}")
         self.net, self.noise_size = net, net.noise_size
         self.register_buffer("support", torch.linspace(v_min, v_max, net.outputs))
 
@@ -127,7 +131,7 @@ class ImplicitQuantileQ(nn.Module):
         self.net = net
         self.embedding = nn.Linear(cosines, net.encoder.width)
         self.register_buffer("multiples", math.pi * torch.arange(cosines), persistent=False)
-        self.register_buffer("midpoints", (torch.arange(acting) + 0.5) / acting, persistent=False)
+        self.register_buffer("midpoints", midpoints(acting, torch.zeros(())), persistent=False)
 
     def quantiles(self, observation: Any, tau: Tensor) -> Tensor:
         """[..., A, N] for observations [...] and tau [..., N]."""

@@ -34,7 +34,11 @@ class Deterministic(Policy):
     warming: Tensor
 
     def __init__(
-        self, model: nn.Module, action_space: spaces.Space, noise: Literal["gaussian", "ou"] = "gaussian", std: float = 0.1
+        self,
+        model: nn.Module,
+        action_space: spaces.Space,
+        noise: Literal["gaussian", "ou"] = "gaussian",
+        std: float = 0.1,
     ):
         super().__init__()
         if not isinstance(action_space, spaces.Box) or len(action_space.shape) != 1:

@@ -161,11 +161,21 @@ class SquashedGaussian:
     def sample(self, noise: Tensor) -> Tensor:
         return self.squash(self.mean + self.log_std.exp() * noise)
 
+    def unit_sample(self, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """tanh(u) [..., D] and its log-density [...]: the action in units of half the range. u = mean + std noise.
+
+        The density comes from u itself, log N(u) - sum log(1 - tanh(u)^2) (appendix C): nothing is inverted, so no digit is lost
+        near the bounds.
+        """
+        u = torch.addcmul(self.mean, self.log_std.exp(), noise)
+        minus = 0.5 * noise.square() + self.log_std - 2 * (u + softplus(-2 * u))
+        return u.tanh(), -minus.sum(-1) - u.shape[-1] * (0.5 * math.log(2 * math.pi) + 2 * math.log(2))
+
     def sample_and_log_prob(self, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """`sample(noise)` [..., D] and its log_prob [...] from u itself: nothing is inverted, so no digit is lost near the bounds."""
-        u = self.mean + self.log_std.exp() * noise
-        normal = -0.5 * noise.square() - self.log_std - 0.5 * math.log(2 * math.pi)
-        return self.squash(u), (normal - self._log_slope(u)).sum(-1)
+        """`sample(noise)` [..., D] and its log_prob [...], as exact as `unit_sample`."""
+        unit, log_prob = self.unit_sample(noise)
+        action = self.low + self._half * (unit.clamp(-self.LIMIT, self.LIMIT) + 1)
+        return action, log_prob - self._half.log().expand_as(unit).sum(-1)
 
     @property
     def mode(self) -> Tensor:

@@ -50,6 +50,8 @@ class Stochastic(Policy):
     low: Tensor
     high: Tensor
     warming: Tensor
+    centre: Tensor
+    half_range: Tensor
     log_half: Tensor
 
     def __init__(
@@ -121,7 +123,9 @@ class Stochastic(Policy):
             raise BadInput("replay=True is of squashed Gaussians: it needs squash=True")
         if self.replay:
             self.register_buffer("warming", torch.zeros((), dtype=torch.bool))
-            self.register_buffer("log_half", ((self.high - self.low) / 2).log().sum(), persistent=False)
+            self.register_buffer("centre", (self.low + self.high) / 2, persistent=False)
+            self.register_buffer("half_range", (self.high - self.low) / 2, persistent=False)
+            self.register_buffer("log_half", self.half_range.log().sum(), persistent=False)
 
     @classmethod
     def build(cls, observation_space: spaces.Space, action_space: spaces.Space, config: Any = None) -> Stochastic:
@@ -182,8 +186,8 @@ class Stochastic(Policy):
         In these units neither an entropy bonus nor a target entropy depends on the bounds.
         """
         distribution: Any = self.distribution(self.encode({"observation": observation}))
-        action, log_prob = distribution.sample_and_log_prob(noise)
-        return action, log_prob + self.log_half
+        unit, log_prob = distribution.unit_sample(noise)
+        return torch.addcmul(self.centre, self.half_range, unit), log_prob
 
     def initial(self, n: int) -> Any:
         """Under gSDE the standard normal matrices [n, width * D] and how long they have been held [n]."""

@@ -7,13 +7,52 @@ from whorl.presets import Preset
 PRESETS = {
     "CartPole-v1": Preset(
         DQNConfig(
-            learning_rate=5e-4,
-            target_rate=0.01,
+            learning_rate=1e-3,
+            target_rate=0.02,
             epsilon_steps=10_000,
-            feed=Replay(batch_size=64, capacity=100_000, replay_ratio=0.5, warmup=1_000),
+            feed=Replay(batch_size=128, capacity=100_000, replay_ratio=0.125, warmup=1_000),
         ),
-        num_envs=4,
+        num_envs=8,
         total_steps=100_000,
-        source="found here",
+        source="found here: a target that follows slowly, double Q-learning, few updates on many rows",
+    ),
+    "Acrobot-v1": Preset(
+        DQNConfig(
+            learning_rate=6.3e-4,
+            target_rate=0.02,
+            epsilon_steps=12_000,
+            hidden=(256, 256),
+            feed=Replay(batch_size=128, capacity=50_000, replay_ratio=0.25, warmup=1_000),
+        ),
+        num_envs=8,
+        total_steps=100_000,
+        source="Zoo, with double Q-learning, a target that follows slowly, and a quarter of its updates",
+    ),
+    "MountainCar-v0": Preset(
+        DQNConfig(
+            learning_rate=4e-3,
+            discount=0.98,
+            target_every=300,
+            target_rate=1.0,
+            epsilon_steps=24_000,
+            epsilon_min=0.07,
+            hidden=(256, 256),
+            feed=Replay(batch_size=128, capacity=10_000, replay_ratio=0.5, warmup=1_000, steps=16),
+        ),
+        num_envs=1,
+        total_steps=120_000,
+        source="Zoo, with double Q-learning",
+    ),
+    "LunarLander-v3": Preset(
+        DQNConfig(
+            learning_rate=6.3e-4,
+            target_rate=0.01,
+            epsilon_steps=60_000,
+            hidden=(256, 256),
+            feed=Replay(batch_size=128, capacity=200_000, replay_ratio=0.25, warmup=2_000),
+        ),
+        num_envs=8,
+        total_steps=500_000,
+        source="Zoo, with double Q-learning, a target that follows slowly, a quarter of its updates, more rows and steps",
     ),
 }

@@ -1,4 +1,4 @@
-"""Presets of qr_dqn."""
+"""Presets of QRDQN."""
 
 from whorl.agents.qr_dqn import QRDQNConfig
 from whorl.feeds import Replay
@@ -6,9 +6,14 @@ from whorl.presets import Preset
 
 PRESETS = {
     "CartPole-v1": Preset(
-        QRDQNConfig(learning_rate=5e-4, feed=Replay(batch_size=64, capacity=100_000, replay_ratio=0.5, warmup=1_000)),
-        num_envs=4,
-        total_steps=150_000,
+        QRDQNConfig(
+            learning_rate=1e-3,
+            target_rate=0.02,
+            epsilon_steps=10_000,
+            feed=Replay(batch_size=128, capacity=100_000, replay_ratio=0.125, warmup=1_000),
+        ),
+        num_envs=8,
+        total_steps=100_000,
         source="that of DQN",
     ),
 }

@@ -1,4 +1,4 @@
-"""Presets of rainbow."""
+"""Presets of Rainbow."""
 
 from whorl.agents.rainbow import RainbowConfig
 from whorl.feeds import Replay
@@ -7,13 +7,14 @@ from whorl.presets import Preset
 PRESETS = {
     "CartPole-v1": Preset(
         RainbowConfig(
-            learning_rate=5e-4,
+            learning_rate=1e-3,
+            target_rate=0.02,
             v_min=0.0,
             v_max=100.0,
             feed=Replay(
-                batch_size=64,
+                batch_size=128,
                 capacity=100_000,
-                replay_ratio=0.5,
+                replay_ratio=0.125,
                 warmup=1_000,
                 n_step=3,
                 prioritized=True,
@@ -21,8 +22,8 @@ PRESETS = {
                 beta=0.4,
             ),
         ),
-        num_envs=4,
-        total_steps=150_000,
+        num_envs=8,
+        total_steps=100_000,
         source="that of DQN",
     ),
 }

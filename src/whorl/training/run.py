@@ -226,7 +226,7 @@ class Run:
         for name, optimizer in agent.optimizers().items():
             tensors[name], groups[name] = checkpoint.optimizer_state(optimizer)
         rows, place = self.parts.buffer.state()  # not the rows themselves: those lie beside the checkpoints
-        tensors["buffer"] = {key: torch.as_tensor(value) for key, value in rows.items()}
+        tensors["buffer"] = rows
         state = {
             "collector": numbers,
             "buffer": place,
@@ -257,8 +257,7 @@ class Run:
             checkpoint.load_optimizer_state(optimizer, tensors[name], state["optimizers"][name])
         arrays = {key: value.numpy() for key, value in tensors["collector"].items()}
         exact = self.parts.collector.load_state(arrays, state["collector"])
-        rows = {key: value.numpy() for key, value in tensors["buffer"].items()}
-        if not self.parts.buffer.load_state(rows, state["buffer"]):
+        if not self.parts.buffer.load_state(tensors["buffer"], state["buffer"]):
             self.logs.message(
                 "rows of the replay buffer that this checkpoint used have been overwritten since: it goes on with those that are left, "
                 "so the run is not bit-equal to an unbroken one"

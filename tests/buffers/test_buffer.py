@@ -1,0 +1,256 @@
+"""The replay buffer: how many batches are due, prefetching, saving, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+
+import pytest
+import torch
+
+from whorl import batch
+from whorl.buffers.buffer import ReplayBuffer
+from whorl.buffers.sample_prioritized import Prioritized
+from whorl.buffers.sample_uniform import Uniform
+from whorl.buffers.storage_memmap import Memmap
+from whorl.buffers.storage_memory import Memory
+from whorl.buffers.transfer import Transfer
+from whorl.errors import BadInput, Damaged
+
+
+def rollout(steps, lanes=2, start=0):
+    number = (start + torch.arange(steps)).view(-1, 1).expand(steps, lanes)
+    entries = {"observation": number[..., None].float() + torch.arange(3), "next": {"reward": number.float()}}
+    return batch.make(entries, (steps, lanes))
+
+
+def filled(steps=20, **options):
+    options = {"batch_size": 8, **options}
+    buffer = ReplayBuffer(Memory(100, 2), options.pop("sampler", None) or Uniform(0), **options)
+    buffer.add(rollout(steps))
+    return buffer
+
+
+@pytest.mark.parametrize(
+    ("ratio", "warmup", "steps"), [(1.0, 10, 1), (0.29, 0, 1), (1 / 3, 7, 1), (4.0, 50, 3), (0.1, 100, 8), (2.5, 3, 1)]
+)
+def test_batches_due_follow_the_ratio_exactly_and_the_warm_up_is_not_caught_up(ratio, warmup, steps):
+    buffer = ReplayBuffer(Memory(100, 2), Uniform(0), batch_size=1, replay_ratio=ratio, warmup=warmup)
+    drawn, rows = 0, 0
+    for _ in range(150):
+        buffer.add(rollout(steps))
+        rows += 2 * steps
+        drawn += len(list(buffer.batches()))
+        assert drawn == max(int(round(ratio * max(rows - warmup, 0), 6)), 0)
+    assert len(list(buffer.batches())) == 0
+    assert len(list(buffer.batches(3))) == 3  # asked for: not taken from what is due
+    buffer.add(rollout(100))
+    rows += 200
+    assert drawn + len(list(buffer.batches())) == int(round(ratio * (rows - warmup), 6))
+
+
+def test_batches_that_were_not_taken_stay_due():
+    buffer = filled(steps=5, replay_ratio=1.0)
+    for _ in buffer.batches():
+        break
+    assert len(list(buffer.batches())) == 9
+
+
+def test_masked_rows_do_not_count():
+    buffer = ReplayBuffer(Memory(100, 2), Uniform(0), replay_ratio=1.0, batch_size=1)
+    rows = rollout(4)
+    rows["mask"] = torch.tensor([[True, False]]).expand(4, 2)
+    buffer.add(rows)
+    assert len(buffer) == buffer.added == 4 and len(list(buffer.batches())) == 4
+
+
+@pytest.mark.parametrize("ahead", [1, 3])
+def test_prefetching_changes_no_row(ahead):
+    plain, early = filled(), filled(prefetch=ahead)
+    for part in range(4):
+        for count in (0, 1, 2, 9):
+            seen = 0
+            for one, other in zip(plain.batches(count), early.batches(count)):
+                assert torch.equal(one["index"], other["index"])
+                assert torch.equal(other["observation"][:, 1], other["index"] // 2 + 1.0)  # and nobody writes over it
+                seen += 1
+            assert seen == count
+        plain.add(rollout(5, start=20 + 5 * part))
+        early.add(rollout(5, start=20 + 5 * part))
+    assert plain.state() == early.state()
+
+
+def test_prefetching_with_priorities_has_one_order():
+    """The batch that was drawn ahead does not see the feedback of the one before it, whoever is faster."""
+
+    class Slow(Prioritized):
+        def draw(self, storage, size):
+            if self.pause:
+                threading.Event().wait(self.pause)
+            return super().draw(storage, size)
+
+    results = []
+    for pause in (0.0, 0.02):
+        sampler = Slow(0)
+        sampler.pause = pause
+        buffer, drawn = filled(sampler=sampler, prefetch=1), []
+        for rows in buffer.batches(12):
+            drawn.append(rows["index"].clone())
+            buffer.feedback(rows["index"], (rows["index"] % 7).float() ** 3)
+        results.append(torch.stack(drawn))
+    assert torch.equal(*results)
+
+
+def test_an_exception_in_the_thread_arrives():
+    def broken(storage, index, rows):
+        raise RuntimeError("broken transform")
+
+    buffer = filled(prefetch=2, transforms=[broken])
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="broken transform"):
+            next(buffer.batches(3))
+
+
+def test_leaving_a_loop_early_and_sampling_in_between():
+    buffer = filled(prefetch=2)
+    for _ in range(3):
+        for i, rows in enumerate(buffer.batches(10)):
+            kept = rows.clone()
+            assert bool((rows == kept).all())
+            buffer.sample(8)
+            buffer.add(rollout(1, start=20))
+            if i == 4:
+                break
+
+
+def test_transforms_see_storage_index_and_batch_in_turn():
+    def double(storage, index, rows):
+        assert torch.equal(rows["index"], index) and storage.lanes == 2
+        rows["next"]["reward"].mul_(2)
+        return rows
+
+    buffer = filled(transforms=[double, double])
+    for _ in range(3):
+        rows = buffer.sample(5)
+        assert torch.equal(rows["next"]["reward"], (rows["index"] // 2 * 4).float())
+
+
+def test_a_transfer_hands_out_equal_batches_in_memory_of_its_own():
+    """On the CPU, where it can be read; a device only adds pinned memory and an event."""
+    move = Transfer("cpu", memories=2)
+    buffer = filled()
+    results = []
+    for _ in range(2):
+        rows = buffer.sample()
+        results.append((move(rows), rows.clone()))
+    for moved, rows in results:
+        assert bool((moved == rows).all()) and moved["observation"].is_contiguous()
+        assert moved["next"]["reward"].dtype == torch.float32 and moved.batch_size == rows.batch_size
+    assert move(buffer.sample()) is results[0][0]
+    assert move(buffer.sample(3)).batch_size == (3,)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("prefetch", [0, 2])
+@pytest.mark.parametrize("side", ["cpu", "cuda"])
+def test_batches_on_a_gpu(side, prefetch):
+    plain = filled()
+    buffer = ReplayBuffer(Memory(100, 2, device=side), Uniform(0), batch_size=8, prefetch=prefetch, device="cuda")
+    buffer.add(rollout(20).to(side))
+    for one, other in zip(plain.batches(200), buffer.batches(200)):
+        assert other["observation"].is_cuda and other["index"].is_cuda
+        assert bool((other.cpu() == one).all())
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: ReplayBuffer(Memory(4, 2), Uniform()).sample(), "the replay buffer is empty: add rollouts before sampling"),
+        (lambda: next(ReplayBuffer(Memory(4, 2), Uniform()).batches(1)), "the replay buffer is empty"),
+        (lambda: ReplayBuffer(Memory(4, 2), Uniform()).add(rollout(2, lanes=1)), r"keeps rollouts \[T, 2\].*; \[2, 1\] came"),
+        (lambda: ReplayBuffer(Memory(4, 2), Uniform()).add(rollout(2)[0]), r"\[2\] came"),
+        (lambda: ReplayBuffer(Memory(4, 2), Uniform(), batch_size=0), "batch_size >= 1"),
+        (lambda: ReplayBuffer(Memory(4, 2), Uniform(), replay_ratio=0.0), "replay_ratio must be at least 0.000001, got 0.0"),
+        (lambda: filled().load("nowhere"), "there is no saved replay buffer in nowhere"),
+    ],
+)  # fmt: skip
+def test_bad_input(make, message):
+    with pytest.raises(BadInput, match=message):
+        make()
+
+
+# ------------------------------------------------------------------------------------------------ keeping it
+
+
+@pytest.mark.parametrize("sampler", [Uniform, Prioritized])
+@pytest.mark.parametrize("kind", ["memory", "memmap"])
+def test_a_resumed_buffer_goes_on_with_the_same_bits(kind, sampler, tmp_path):
+    def make():
+        storage = Memory(40, 2, 10, folder=tmp_path) if kind == "memory" else Memmap(tmp_path, 40, 2, 10)
+        return ReplayBuffer(storage, sampler(0), batch_size=4, replay_ratio=0.7, warmup=9)
+
+    def run(buffer, start, until):
+        drawn = []
+        for k in range(start, until):
+            buffer.add(rollout(2, start=2 * k))
+            for rows in buffer.batches():
+                drawn.append(rows.clone())
+                if sampler is Prioritized:
+                    buffer.feedback(rows["index"], rows["next"]["reward"])
+        return torch.stack(drawn)
+
+    buffer = make()
+    run(buffer, 0, 25)
+    arrays, numbers = buffer.state()
+    numbers = json.loads(json.dumps(numbers))
+    arrays = {name: x.clone() for name, x in arrays.items()}
+    assert sum(x.nbytes for x in arrays.values()) < 4000
+    uninterrupted = run(buffer, 25, 29)  # within the slack
+    if kind == "memory":
+        buffer.storage.flush()
+    other = make()
+    assert other.load_state(arrays, numbers) is True
+    assert bool((run(other, 25, 29) == uninterrupted).all())
+
+
+@pytest.mark.parametrize("sampler", [Uniform, Prioritized])
+def test_save_and_load_keep_everything(sampler, tmp_path):
+    buffer = ReplayBuffer(Memory(40, 2), sampler(0), batch_size=4)
+    for k in range(30):
+        buffer.add(rollout(1, start=k))
+    list(buffer.batches(3))
+    if sampler is Prioritized:
+        buffer.feedback(torch.arange(40, 60), torch.arange(20.0))
+    for folder in (tmp_path / "saved", tmp_path / "saved"):  # the second replaces the first
+        assert buffer.save(folder) == folder
+    assert [path.name for path in tmp_path.iterdir()] == ["saved"]
+    other = ReplayBuffer(Memmap(tmp_path / "rows", 40, 2, 0), sampler(0), batch_size=4)
+    other.load(tmp_path / "saved")
+    assert len(other) == len(buffer) and other.added == buffer.added == 60
+    for _ in range(10):
+        assert bool((other.sample() == buffer.sample()).all())
+    with pytest.raises(BadInput, match="the state has 2 lanes of 20 rows, this buffer 2 of 25"):
+        ReplayBuffer(Memory(50, 2), sampler(0)).load(tmp_path / "saved")
+    os.makedirs(tmp_path / "mine")
+    (tmp_path / "mine" / "thesis.txt").write_text("")
+    with pytest.raises(BadInput, match="is not a saved replay buffer and not empty"):
+        buffer.save(tmp_path / "mine")
+
+
+@pytest.mark.parametrize("name", ["rows.bin", "sampler.safetensors", "buffer.json"])
+def test_a_damaged_file_is_named_and_nothing_is_loaded(name, tmp_path):
+    filled().save(tmp_path / "saved")
+    path = tmp_path / "saved" / name
+    data = path.read_bytes()
+    changed = bytearray(data)
+    changed[len(data) // 2] ^= 1
+    buffer = filled(steps=3)
+    for damaged in (changed, data[: len(data) // 2], b"[]"):
+        path.write_bytes(damaged)
+        with pytest.raises(Damaged, match=name):
+            buffer.load(tmp_path / "saved")
+    assert len(buffer) == 6 and buffer.added == 6
+    path.write_bytes(data)
+    buffer.load(tmp_path / "saved")
+    assert len(buffer) == 40

@@ -1,0 +1,92 @@
+"""A process that writes replay rows to disk is killed at random moments: what is found is whole, in order, and all of it.
+
+The writer says after each write how far it came. WHORL_KILLS sets the number of kills (10).
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+import zlib
+
+import numpy as np
+import pytest
+import torch
+
+from whorl import batch
+from whorl.buffers.storage_memmap import Memmap
+
+KILLS = int(os.environ.get("WHORL_KILLS", "10"))
+CAPACITY, LANES, SLACK, WIDTH = 60, 2, 16, 20_000  # rows of 80 kB: a kill often hits inside one
+
+pytestmark = pytest.mark.fault
+
+
+def contents(lane: int, k: int) -> np.ndarray:
+    return (np.arange(WIDTH) * (k + 1) + lane).astype(np.float32)
+
+
+def rollout(start: np.ndarray, steps: int):
+    x = np.stack([[contents(lane, int(start[lane]) + t) for lane in range(LANES)] for t in range(steps)])
+    check = np.array([[zlib.crc32(row.tobytes()) for row in line] for line in x])
+    return batch.make({"check": torch.from_numpy(check), "observation": torch.from_numpy(x)}, (steps, LANES))
+
+
+def write(folder: str) -> None:
+    """Goes on where the rows end, for ever."""
+    torch.set_num_threads(1)
+    storage = Memmap(folder, CAPACITY, LANES, SLACK)
+    steps = 1
+    while True:
+        storage.write(rollout(storage.count, steps))
+        os.write(1, b"%d\n" % storage.count[0])
+        steps = steps % 5 + 1
+
+
+def helper(folder: str, rounds: int) -> None:
+    """Forks the writer from a process that has everything imported, kills it, and looks at the rows."""
+    torch.set_num_threads(1)
+    draw = random.Random(0)
+    Memmap(folder, CAPACITY, LANES, SLACK).write(rollout(np.zeros(LANES), 1))
+    inside = 0
+    for number in range(rounds):
+        read, said = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.dup2(said, 1)
+            write(folder)
+        os.close(said)
+        lines = os.read(read, 10)  # it writes
+        time.sleep(draw.uniform(0, 0.2))
+        os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
+        assert os.WTERMSIG(status) == signal.SIGKILL, "the writer ended by itself"
+        with os.fdopen(read, "rb") as rest:
+            lines += rest.read()
+        storage = Memmap.open(folder)
+        assert storage.count.min() >= int(lines.split()[-1]), "rows that were reported are lost"
+        inside += bool((storage._begun > storage.count).any())
+        low, high = storage.live()
+        assert (high - low == np.minimum(high, CAPACITY // LANES)).all()
+        for lane in range(LANES):
+            rows = storage.read(torch.arange(low[lane], high[lane]) * LANES + lane)
+            for k, check, x in zip(range(low[lane], high[lane]), rows["check"].tolist(), rows["observation"].numpy()):
+                assert zlib.crc32(x.tobytes()) == check, f"row {k} of lane {lane} is torn, round {number}"
+                assert np.array_equal(x, contents(lane, k)), f"row {k} of lane {lane} is another"
+    print("inside a write:", inside, "rows:", storage.count.tolist())
+
+
+def test_a_killed_writer_leaves_whole_rows(tmp_path):
+    process = subprocess.run(
+        [sys.executable, __file__, str(tmp_path / "rows"), str(KILLS)], capture_output=True, text=True, timeout=600
+    )
+    print(process.stdout)
+    assert process.returncode == 0, process.stderr
+
+
+if __name__ == "__main__":
+    helper(sys.argv[1], int(sys.argv[2]))
