@@ -72,6 +72,13 @@ def test_without_actions():
     assert QEnsemble(OBSERVATION, None, 2, (8,), outputs=1)(x).shape == (2, 5, 1)  # one action is one column
 
 
+def test_some_members_are_what_they_are_among_all():
+    q = QEnsemble(OBSERVATION, UNIT, 5, (8,), outputs=2)
+    observation, action = torch.randn(7, 3), torch.rand(7, 2)
+    chosen = torch.tensor([3, 1])
+    torch.testing.assert_close(q.some(chosen, observation, action), q(observation, action)[chosen])
+
+
 def test_dict_observations_are_laid_side_by_side():
     space = spaces.Dict(a=OBSERVATION, b=spaces.Discrete(2))
     q = QEnsemble(space, UNIT, 2, (8,))

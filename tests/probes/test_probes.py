@@ -8,10 +8,11 @@ from whorl.training.catalog import AGENTS
 from whorl.training.check_agent import PROBES, check_agent
 
 Q_AGENT = {
-    "steps": 6_000,
+    "steps": 4_000,
     "learning_rate": 3e-3,
     "target_rate": 0.05,
     "epsilon_steps": 2_000,
+    "hidden": (32, 32),
     "feed": {"replay_ratio": 0.25, "warmup": 200, "batch_size": 32},
 }
 ACTOR_CRITIC = {

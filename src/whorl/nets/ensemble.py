@@ -55,7 +55,8 @@ class QEnsemble(nn.Module):
     """`members` action-value networks q_e(s, a), each initialised by itself: observation [B], action [B, *] -> [members, B].
 
     outputs: more than one number for each pair, [members, B, outputs] (quantiles). action_space None: a function of the observation
-    alone, [members, B, outputs] always, such as the values of all Discrete actions. Actions of a bounded Box enter in units of half its range around its centre.
+    alone, such as the values of all Discrete actions, always [members, B, outputs]. Actions of a bounded Box enter in units of half
+    its range around its centre.
     Raises Incompatible for image observations, BadInput for fewer than one member.
     """
 

@@ -11,10 +11,10 @@ PRESETS = {
             critic_learning_rate=1e-3,
             hidden=(64, 64),
             critic_hidden=(64, 64),
-            feed=Replay(capacity=20_000, warmup=100),
+            feed=Replay(batch_size=128, capacity=20_000, warmup=100),
         ),
         num_envs=1,
-        total_steps=10_000,
-        source="Zoo, with noise of the policy in place of state-dependent exploration, an update at each step and half the steps",
+        total_steps=8_000,
+        source="Zoo, with noise of the policy in place of state-dependent exploration, smaller batches and fewer steps",
     ),
 }

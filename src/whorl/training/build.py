@@ -9,8 +9,10 @@ from typing import Any
 
 import torch
 
+from whorl import batch, spaces
 from whorl.agents.agent import Agent
 from whorl.buffers.buffer import ReplayBuffer
+from whorl.buffers.layout import Layout, check_disk, check_room
 from whorl.buffers.rollout import RolloutBuffer
 from whorl.buffers.sample_uniform import Uniform
 from whorl.buffers.storage_memory import Memory
@@ -74,6 +76,8 @@ def build(
     config.feed.check(env.num_envs)
     learner = new_agent(agent, env, config, seed).to(device)
     learner.compiled = compile
+    if isinstance(config.feed, Replay):
+        _check_room(env, config.feed)
     return assemble(learner, env, seed, buffer)
 
 
@@ -156,6 +160,26 @@ def replay_buffer(
             )
         transforms.append(Hindsight(goal.reward, feed.relabel, feed.relabel_fraction, seed, terminated=goal.terminated))
     return ReplayBuffer(storage, sampler, transforms, feed.batch_size, feed.replay_ratio, feed.warmup, feed.prefetch)
+
+
+def _check_room(env: Env, feed: Replay) -> None:
+    """Raises BadInput when the rows of a feed cannot fit into memory, or onto the disk of the working folder."""
+    one = (1, env.num_envs)
+    flags = {name: torch.zeros(one, dtype=torch.bool) for name in ("terminated", "truncated")}
+    rows = {"action": spaces.zeros(env.action_space, one), "next": {"reward": torch.zeros(one), **flags}}
+    seen = spaces.zeros(env.observation_space, one)
+    if feed.storage == "frames":
+        from whorl.buffers.storage_frames import Frames
+
+        layout = Layout.of(batch.make(rows, one))
+        check_room(Frames(feed.capacity, env.num_envs).needs(*seen.shape[-2:], layout), torch.device("cpu"))
+        return
+    layout = Layout.of(batch.make({"observation": seen, **rows, "next": {"observation": seen, **rows["next"]}}, one))
+    wanted = max(feed.capacity, env.num_envs) * layout.row_bytes
+    if feed.storage == "memmap":
+        check_disk(wanted, Path())
+    else:
+        check_room(wanted, torch.device("cpu"))
 
 
 def new_agent(agent: str, env: Env, config: Any, seed: int) -> Agent:

@@ -1,0 +1,131 @@
+"""Runs of off-policy agents: what is refused before anything is written, what is drawn, and rows that a checkpoint lost."""
+
+import json
+
+import pytest
+import torch
+
+import whorl
+from whorl.agents.sac import SAC, SACConfig
+from whorl.collectors.serial import SerialCollector
+from whorl.collectors.stream import StreamCollector
+from whorl.errors import BadInput, Incompatible
+from whorl.feeds import Replay
+from whorl.functional.streams import stream
+from whorl.training.build import build, new_buffer
+from whorl.training.config import override
+
+SMALL = {"batch_size": 8, "capacity": 400, "replay_ratio": 0.1, "warmup": 50}
+
+REFUSED = [
+    ({"capacity": 10**12}, r"needs .* bytes .* but memory has .* available. Use a smaller capacity, or storage=\"memmap\""),
+    ({"capacity": 10**12, "storage": "memmap"}, r"needs .* bytes .* but the disk of .* free. Use a smaller capacity"),
+    ({"capacity": 10, "warmup": 0, "n_step": 4}, r"feed.n_step = 4 is longer than the 2 rows that each of 4 environments has"),
+    ({"capacity": 3}, r"feed.n_step = 1 is longer than the 0 rows that each of 4 environments has"),
+    ({"capacity": 400, "warmup": 500}, r"feed.warmup = 500 is more than feed.capacity = 400"),
+    ({"alpha": -0.1}, r"feed.alpha must lie in \[0, 1\], got -0.1"),
+    ({"alpha": float("nan")}, r"feed.alpha must lie in \[0, 1\], got nan"),
+    ({"beta": 1.5}, r"feed.beta must lie in \[0, 1\], got 1.5"),
+    ({"beta_steps": -1}, r"feed.beta_steps must be at least 0, got -1"),
+    ({"replay_ratio": 0.0}, r"feed.replay_ratio must be above 0, got 0.0"),
+    ({"batch_size": 0}, r"feed.batch_size must be at least 1, got 0"),
+    ({"steps": 0}, r"feed.steps must be at least 1, got 0"),
+    ({"n_step": 0}, r"feed.n_step must be at least 1, got 0"),
+    ({"relabel": "future", "n_step": 3}, r"feed.relabel changes the goal of one row, but feed.n_step = 3"),
+    ({"relabel_fraction": 2.0}, r"feed.relabel_fraction must lie in \[0, 1\], got 2.0"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("feed", "message"), REFUSED)
+def test_refused_before_anything_is_written(feed, message, tmp_path):
+    with pytest.raises(BadInput, match=message):
+        whorl.train("dqn", "CartPole-v1", feed=feed, num_envs=4, total_steps=100, runs=tmp_path, quiet=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_hindsight_needs_an_environment_with_goals(tmp_path):
+    with pytest.raises(Incompatible, match="does not say how a goal is rewarded"):
+        whorl.train("dqn", "CartPole-v1", feed={"relabel": "future"}, total_steps=100, runs=tmp_path, quiet=True)
+
+
+def test_a_memmap_needs_a_folder(tmp_path):
+    parts = build("dqn", "CartPole-v1", config(storage="memmap"), buffer=False)
+    with pytest.raises(BadInput, match="storage='memmap' keeps its rows in a folder"):
+        new_buffer(parts.agent, parts.env)
+    assert len(new_buffer(parts.agent, parts.env, folder=tmp_path / "rows")) == 0
+
+
+def config(**feed):
+    return override(whorl.training.catalog.agent_class("dqn").Config(), {"feed": SMALL | feed})
+
+
+@pytest.mark.parametrize(("steps", "kind"), [(1, StreamCollector), (5, SerialCollector)])
+def test_one_step_at_a_time_or_several(steps, kind):
+    parts = build("dqn", "CartPole-v1", config(steps=steps), num_envs=3)
+    assert type(parts.collector) is kind
+    assert parts.collector.collect().batch_size == (steps, 3)
+
+
+def test_updates_are_those_of_the_replay_ratio(tmp_path):
+    run = whorl.train(
+        "dqn", "CartPole-v1", config=config(), num_envs=4, total_steps=400, eval_every=0, runs=tmp_path, quiet=True
+    )
+    assert run.agent.updates == 35  # 0.1 of the 350 steps after the warm-up
+    assert int(run.agent.env_steps) == run.steps == 400
+
+
+def test_the_noise_of_an_update_is_a_stream_of_its_own():
+    parts = build("sac", "Pendulum-v1", SACConfig(hidden=(8,)), seed=3)
+    agent: SAC = parts.agent
+    agent.updates = 7
+    generator = torch.Generator().manual_seed(stream(3, "learning", 7))
+    first = agent.noise((4, 2))
+    assert torch.equal(first, torch.randn(4, 2, generator=generator))
+    assert torch.equal(first, agent.noise((4, 2)))
+    agent.updates += 1
+    assert not torch.equal(first, agent.noise((4, 2)))
+    assert ((agent.noise((1000,), "uniform") >= 0) & (agent.noise((1000,), "uniform") < 1)).all()
+
+
+def test_updates_are_counted_on_after_a_resume(tmp_path):
+    run = whorl.train(
+        "dqn", "CartPole-v1", config=config(), num_envs=4, total_steps=400, eval_every=0, runs=tmp_path, quiet=True
+    )
+    again = whorl.resume(run.path, total_steps=600, quiet=True)
+    assert (run.agent.updates, again.agent.updates) == (35, 55)
+
+
+def test_a_finished_run_with_a_wrapped_ring_goes_on_like_one_that_was_never_stopped(tmp_path):
+    common = {"config": config(prioritized=True, n_step=3), "num_envs": 4, "eval_every": 0, "quiet": True}
+    whole = whorl.train("dqn", "CartPole-v1", total_steps=1_200, checkpoint_every=100, runs=tmp_path / "a", **common)
+    part = whorl.train("dqn", "CartPole-v1", total_steps=800, checkpoint_every=100, runs=tmp_path / "b", **common)
+    again = whorl.resume(part.path, total_steps=1_200, quiet=True)
+    a, b = whole.agent.state_dict(), again.agent.state_dict()
+    assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_rows_that_were_overwritten_are_said_and_not_drawn(tmp_path, capsys):
+    """The two newest checkpoints are damaged: the rows of the third were partly overwritten since."""
+    run = whorl.train(
+        "dqn", "CartPole-v1", config=config(), num_envs=4, total_steps=1_600, checkpoint_every=100, eval_every=0,
+        runs=tmp_path, quiet=True,
+    )  # fmt: skip
+    steps = sorted((run.path / "checkpoints").glob("step_*"), key=lambda path: int(path.name.removeprefix("step_")))
+    for path in steps[1:]:
+        (path / "state.json").write_text("{}")
+    (run.path / "eval.json").unlink()
+    again = whorl.resume(run.path)
+    assert "rows of the replay buffer that this checkpoint used have been overwritten since" in capsys.readouterr().err
+    assert again.steps == 1_600
+
+
+def test_a_checkpoint_does_not_hold_the_rows(tmp_path):
+    run = whorl.train(
+        "sac", "Pendulum-v1", total_steps=1_500, eval_every=0, checkpoint_every=500, runs=tmp_path, quiet=True,
+        config=SACConfig(hidden=(8,), feed=Replay(batch_size=8, capacity=100_000, replay_ratio=0.01, warmup=100)),
+    )  # fmt: skip
+    checkpoint = (run.path / "checkpoints" / "last").resolve()
+    assert sum(file.stat().st_size for file in checkpoint.iterdir()) < 100_000
+    assert json.loads((checkpoint / "state.json").read_text())["buffer"]["storage"]["count"] == [1500]
+    rows = run.path / "replay" / "rows.bin"
+    assert rows.stat().st_blocks * 512 < 1_000_000 < rows.stat().st_size  # a hole where no row was written yet
