@@ -63,15 +63,15 @@ SETTINGS = [
     Setting("iqn", "CartPole-v1", 100_000, 475, 4),
     Setting("rainbow", "CartPole-v1", 100_000, 475, 4),
     Setting("dqn", "LunarLander-v3", 500_000, 200, 3),
-    Setting("discrete_sac", "CartPole-v1", 100_000, 475, 4),
-    Setting("sac", "Pendulum-v1", 20_000, -200, 5),
-    Setting("td3", "Pendulum-v1", 20_000, -200, 5),
-    Setting("ddpg", "Pendulum-v1", 20_000, -200, 4),
-    Setting("redq", "Pendulum-v1", 20_000, -200, 5),
-    Setting("crossq", "Pendulum-v1", 20_000, -200, 5),
-    Setting("tqc", "Pendulum-v1", 20_000, -200, 5),
+    Setting("discrete_sac", "CartPole-v1", 50_000, 475, 4),
+    Setting("sac", "Pendulum-v1", 10_000, -200, 5),
+    Setting("td3", "Pendulum-v1", 10_000, -200, 5),
+    Setting("ddpg", "Pendulum-v1", 15_000, -200, 4),
+    Setting("redq", "Pendulum-v1", 3_000, -200, 5),
+    Setting("crossq", "Pendulum-v1", 8_000, -200, 5),
+    Setting("tqc", "Pendulum-v1", 8_000, -200, 5),
     Setting("sac", "InvertedPendulum-v5", 30_000, 950, 5),
-    Setting("sac", "MountainCarContinuous-v0", 50_000, 90, 4),
+    Setting("sac", "MountainCarContinuous-v0", 30_000, 90, 4),
 ]
 
 

@@ -1,7 +1,6 @@
 """Replay and the off-policy loops, whorl beside its peers: interleaved, one thread, in one run, with the bars they are held to.
 
-make bench-offpolicy                                        installs the peers into benchmarks/peers/.venv-offpolicy the first time
-python benchmarks/peers/offpolicy.py --repeats 3            writes results/offpolicy_speed.json
+python benchmarks/peers/offpolicy.py --repeats 3            installs the peers the first time; writes results/offpolicy_speed.json
 python benchmarks/peers/offpolicy.py --only replay          one part; prints, writes only with --out
 """
 

@@ -1,6 +1,6 @@
 """Stable-Baselines3's SAC on MuJoCo, the reference for whorl's: its defaults, and rl-zoo's one change, learning_starts 10,000.
 
-python benchmarks/peers/sac_mujoco_sb3.py --env Hopper-v5 --steps 100000 --seed 0      about 20 minutes on one core
+python benchmarks/peers/sac_mujoco_sb3.py --env Hopper-v5 --steps 100000 --seed 0
 
 Every 5,000 steps the deterministic policy plays 10 episodes in an environment of its own; the policy of the best such mean and the
 last one are then each scored on the same 20 fresh episodes. Writes results/peers/sac_ENV_seedS.json: scores, curve, versions, command.

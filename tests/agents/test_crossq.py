@@ -156,11 +156,10 @@ def test_the_actor_moves_once_in_policy_delay_updates_by_adam_with_its_beta():
     assert not any("target" in name for name, _ in agent.named_modules())
 
 
-@pytest.mark.parametrize("renorm_warmup", [0, 100])
-def test_compiled_equals_eager(renorm_warmup):
-    fields = {"policy_delay": 2, "renorm_warmup": renorm_warmup, "learning_rate": 1e-2}
+def test_compiled_equals_eager_while_renormalization_sets_in():
+    fields = {"policy_delay": 2, "renorm_warmup": 2, "learning_rate": 1e-2}
     eager, graph = small(**fields), small(compiled=True, **fields)
-    for _ in range(3):
+    for _ in range(4):
         a, b = eager.update(rows()), graph.update(rows())
     for key in a:
         torch.testing.assert_close(a[key], b[key], atol=1e-4, rtol=1e-3)

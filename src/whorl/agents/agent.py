@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf, isfinite
 from typing import Any, ClassVar, Literal
 
 import torch
 from gymnasium import spaces
 from torch import Tensor, nn
-from torch.nn.utils import clip_grad_value_, clip_grads_with_norm_, get_total_norm
+from torch.nn.utils import clip_grad_value_, clip_grads_with_norm_
 
 from whorl.agents.optimizers import FusedAdam, compiled_step, is_fused_adam, judge, named
 from whorl.agents.optimizers import adam as adam
@@ -135,31 +136,37 @@ class Agent(nn.Module):
         value, metrics = loss(batch)
         value.backward(inputs=parameters)
         gradients = [p.grad for p in parameters if p.grad is not None]
-        norm = get_total_norm(gradients)
-        self._void.copy_(judge(self._void, value.detach(), norm))
-        if self.max_grad_norm < float("inf"):
-            clip_grads_with_norm_(parameters, self.max_grad_norm, norm)
-        if self.clip_value < float("inf"):
+        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+        limit, void = self.max_grad_norm, None
+        if norm.is_cpu:  # where looking at two numbers costs less than computing with them
+            bad = 1 if not isfinite(value.item()) else 2 if not isfinite(norm.item()) else 0
+            if bad and not self._void:
+                self._void.fill_(bad)
+            if self._void:
+                return named(loss, value.detach(), norm) | {k: v.detach() for k, v in metrics.items()}
+            limit = inf if norm.item() + 1e-6 <= limit else limit
+        else:
+            void = self._void.copy_(judge(self._void, value.detach(), norm)).clamp(max=1)
+        if limit < inf:
+            clip_grads_with_norm_(parameters, limit, norm)
+        if self.clip_value < inf:
             clip_grad_value_(parameters, self.clip_value)
         if len(gradients) == len(parameters) and is_fused_adam(optimizer):
             lean = self._lean.get(id(optimizer))
             if lean is None or not lean.holds(optimizer):
                 lean = self._lean[id(optimizer)] = FusedAdam(optimizer)
-            lean.step(gradients, self._void.clamp(max=1))
-        elif optimizer.defaults.get("fused"):
-            optimizer.found_inf = self._void.clamp(max=1)  # type: ignore[attr-defined]  # fused kernels skip the step by themselves: no host sync
-            optimizer.step()
-        elif not self._void:
+            lean.step(gradients, void)
+        elif void is None or not void:
             optimizer.step()
         return named(loss, value.detach(), norm) | {k: v.detach() for k, v in metrics.items()}
 
     @property
     def max_grad_norm(self) -> float:
-        return getattr(self.config, "max_grad_norm", 0.0) or float("inf")
+        return getattr(self.config, "max_grad_norm", 0.0) or inf
 
     @property
     def clip_value(self) -> float:
-        return getattr(self.config, "clip_value", 0.0) or float("inf")
+        return getattr(self.config, "clip_value", 0.0) or inf
 
     def anneal(self, optimizer: torch.optim.Optimizer, done: Tensor | None = None, over: int = 0) -> None:
         """Learning rate falling linearly from `config.learning_rate` to 0 over `config.anneal_steps` environment steps.

@@ -73,10 +73,10 @@ class FusedAdam:
         return all(adam.state[p]["step"] is step for p, step in zip(self.group["params"], self.steps))
 
     @torch.no_grad()
-    def step(self, gradients: list[Tensor], void: Tensor) -> None:
-        """Nothing moves where `void` is 1."""
+    def step(self, gradients: list[Tensor], void: Tensor | None = None) -> None:
+        """Nothing moves if `void`, where there is one, holds 1."""
         g = self.group
-        torch._foreach_add_(self.steps, 1 - void)
+        torch._foreach_add_(self.steps, 1 if void is None else 1 - void)
         torch._fused_adam_(
             g["params"], gradients, self.means, self.squares, [], self.steps, lr=g["lr"], beta1=g["betas"][0], beta2=g["betas"][1],
             weight_decay=g["weight_decay"], eps=g["eps"], amsgrad=False, maximize=False, grad_scale=None, found_inf=void,

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from whorl.nets.cnn import NatureCNN
 from whorl.nets.mlp import MLP, initialize
-from whorl.spaces import flat_size, flatten, is_image
+from whorl.spaces import flat_size, flatten, is_image, numpy_dtype
 
 
 def _leaf_spaces(space: spaces.Space, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], spaces.Space]]:
@@ -51,6 +51,8 @@ class Encoder(nn.Module):
         self.mlp = MLP(size, () if not self.vectors and len(self.cnns) == 1 else hidden, activation)
         self.width = self.mlp.width
         initialize(self, initialization)
+        _, first = self.vectors[0] if self.vectors else (None, None)
+        self.straight = self.plain and len(first.shape or ()) == 1 and numpy_dtype(first) == "float32"  # type: ignore[union-attr,arg-type]
 
     @property
     def plain(self) -> bool:
@@ -62,6 +64,8 @@ class Encoder(nn.Module):
         )
 
     def forward(self, observation: Any) -> Tensor:
+        if self.straight:
+            return self.mlp.forward(observation)
         parts = [flatten(space, _at(observation, path)) for path, space in self.vectors]
         parts += [cnn(_at(observation, path)) for cnn, path in zip(self.cnns, self.images, strict=True)]
         return self.mlp(parts[0] if len(parts) == 1 else torch.cat(parts, -1))

@@ -20,8 +20,8 @@ class NoisyLinear(nn.Module):
         self.inputs, self.outputs = inputs, outputs
         self.noise_size = inputs + outputs
         bound = 1 / math.sqrt(inputs)
-        self.weight = nn.Parameter(torch.empty(outputs, inputs).uniform_(-bound, bound))
-        self.bias = nn.Parameter(torch.empty(outputs).uniform_(-bound, bound))
+        self.weight = nn.Parameter(nn.init.uniform_(torch.empty(outputs, inputs), -bound, bound))
+        self.bias = nn.Parameter(nn.init.uniform_(torch.empty(outputs), -bound, bound))
         self.weight_sigma = nn.Parameter(torch.full((outputs, inputs), sigma * bound))
         self.bias_sigma = nn.Parameter(torch.full((outputs,), sigma * bound))
 

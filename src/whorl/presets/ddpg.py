@@ -15,8 +15,8 @@ PRESETS = {
             feed=Replay(batch_size=256, capacity=20_000, warmup=1_000),
         ),
         num_envs=1,
-        total_steps=20_000,
-        source="Zoo, with a shorter uniform start, larger batches and an update at every step",
+        total_steps=15_000,
+        source="Zoo, with a shorter uniform start, larger batches, an update at every step and fewer steps",
     ),
     "MountainCarContinuous-v0": Preset(
         DDPGConfig(

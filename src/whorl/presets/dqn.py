@@ -55,4 +55,17 @@ PRESETS = {
         total_steps=500_000,
         source="Zoo, with double Q-learning, a target that follows slowly, a quarter of its updates, more rows and steps",
     ),
+    "BitFlipping15-v0": Preset(
+        DQNConfig(
+            learning_rate=1e-3,
+            discount=0.98,
+            target_rate=0.02,
+            epsilon_steps=20_000,
+            hidden=(256,),
+            feed=Replay(batch_size=128, capacity=200_000, replay_ratio=0.25, warmup=1_000, relabel="future"),
+        ),
+        num_envs=8,
+        total_steps=50_000,
+        source="Andrychowicz et al. 2017, appendix A, with a target that follows slowly; relabel='none' is the baseline that fails",
+    ),
 }

@@ -8,8 +8,8 @@ PRESETS = {
     "Pendulum-v1": Preset(
         SACConfig(learning_rate=1e-3, critic_learning_rate=1e-3, feed=Replay(capacity=20_000, warmup=100)),
         num_envs=1,
-        total_steps=20_000,
-        source="Zoo, with a buffer of the run's size",
+        total_steps=10_000,
+        source="Zoo, with a buffer of 20,000 rows and half of its steps",
     ),
     "MountainCarContinuous-v0": Preset(
         SACConfig(
@@ -24,8 +24,8 @@ PRESETS = {
             feed=Replay(batch_size=512, capacity=50_000, warmup=0, steps=32),
         ),
         num_envs=1,
-        total_steps=50_000,
-        source="Zoo; an exploration matrix is held for the 32 steps of a rollout, as there",
+        total_steps=30_000,
+        source="Zoo, with fewer steps; an exploration matrix is held for the 32 steps of a rollout, as there",
     ),
     "InvertedPendulum-v5": Preset(
         SACConfig(feed=Replay(capacity=100_000, warmup=1_000)),

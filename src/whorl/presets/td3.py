@@ -8,8 +8,8 @@ PRESETS = {
     "Pendulum-v1": Preset(
         TD3Config(learning_rate=1e-3, critic_learning_rate=1e-3, feed=Replay(capacity=20_000, warmup=1_000)),
         num_envs=1,
-        total_steps=20_000,
-        source="Zoo: step sizes, noise and the uniform start; batches of the authors' code, a buffer of the run's size",
+        total_steps=10_000,
+        source="Zoo: step sizes, noise and the uniform start; batches of the authors' code, a buffer of 20,000 rows; half of its steps",
     ),
     "MountainCarContinuous-v0": Preset(
         TD3Config(
