@@ -70,7 +70,7 @@ class FusedAdam:
 
     def holds(self, adam: torch.optim.Optimizer) -> bool:
         """Whether its state is still the one the lists were made of."""
-        return all(adam.state[p]["step"] is step for p, step in zip(self.group["params"], self.steps))
+        return all(adam.state[p].get("step") is step for p, step in zip(self.group["params"], self.steps))
 
     @torch.no_grad()
     def step(self, gradients: list[Tensor], void: Tensor | None = None) -> None:
