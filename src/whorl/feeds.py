@@ -61,7 +61,9 @@ class Replay:
     beta: float = 0.4  # exponent of the importance weights at the start, 1 = full correction
     beta_steps: int = 0  # environment steps over which beta rises linearly to 1; 0 = it stays
     storage: Literal["memory", "memmap", "frames"] = "memory"  # memmap: on disk; frames: each image once
-    relabel: Literal["none", "future", "final", "episode", "random"] = "none"  # hindsight goals (Andrychowicz et al. 2017)
+    relabel: Literal["none", "future", "final", "episode", "random"] = (
+        "none"  # hindsight goals (Andrychowicz et al. 2017)
+    )
     relabel_fraction: float = 0.8  # of the rows that get another goal
     prefetch: int = 0  # batches drawn ahead by a thread, of those that are due
     unit: ClassVar[str] = "step"
@@ -75,15 +77,17 @@ class Replay:
             if not 0 <= getattr(self, name) <= 1:
                 raise BadInput(f"feed.{name} must lie in [0, 1], got {getattr(self, name)}")
         if not 0 < self.replay_ratio < inf:
-            raise BadInput(f"feed.replay_ratio must be above 0, got {self.replay_ratio} (gradient updates per environment step)")
+            raise BadInput(
+                f"feed.replay_ratio must be above 0, got {self.replay_ratio} (gradient updates per environment step)"
+            )
         if self.beta_steps < 0:
             raise BadInput(f"feed.beta_steps must be at least 0, got {self.beta_steps}")
         rows = self.capacity // num_envs  # of each environment
         for name in ("n_step", "steps"):
             if getattr(self, name) > rows:
                 raise BadInput(
-                    f"feed.{name} = {getattr(self, name)} is longer than the {max(rows, 0)} rows that each of {num_envs} environments has in "
-                    f"the buffer (feed.capacity = {self.capacity}): use a larger capacity"
+                    f"feed.{name} = {getattr(self, name)} is longer than the {rows} rows that each of {num_envs} environments has in the "
+                    f"buffer (feed.capacity = {self.capacity}): use a larger capacity"
                 )
         if self.warmup > self.capacity:
             raise BadInput(

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from tests.agents.tables import agent_on_table, rows
+from whorl.agents.iqn import IQNConfig
 from whorl.training.build import build
 
 
@@ -66,7 +67,7 @@ def test_update_draws_taus_once_from_the_learning_stream():
 
 
 def test_any_quantile_of_a_uniform_reward_is_learned():
-    agent = build("iqn", "ProbeConstant-v0", num_envs=1).agent
+    agent = build("iqn", "ProbeConstant-v0", IQNConfig(huber=0.0), num_envs=1).agent  # the sharp loss: no bias inwards
     draw = torch.Generator().manual_seed(0)
     zeros = [0] * 64
     for _ in range(400):
@@ -74,5 +75,5 @@ def test_any_quantile_of_a_uniform_reward_is_learned():
         agent.update(batch)
     taus = torch.tensor([[0.1, 0.3, 0.5, 0.7, 0.9]])
     learned = agent.policy.q.quantiles(torch.ones(1, 1), taus)[0, 0]
-    torch.testing.assert_close(learned, 4 * taus[0], atol=0.5, rtol=0)
+    torch.testing.assert_close(learned, 4 * taus[0], atol=0.4, rtol=0)
     assert (learned[1:] > learned[:-1]).all()

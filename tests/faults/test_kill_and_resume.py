@@ -21,11 +21,28 @@ OPTIONS = {
     "reinforce": {"feed": {"steps": 40}, "total_steps": 16_000},
     "random": {"feed": {"steps": 32}, "total_steps": 60_000},
     "dqn": {  # the ring wraps, rows are drawn by priority
-        "feed": {"batch_size": 16, "capacity": 1200, "replay_ratio": 0.1, "warmup": 200, "n_step": 3, "prioritized": True},
+        "feed": {
+            "batch_size": 16,
+            "capacity": 1200,
+            "replay_ratio": 0.1,
+            "warmup": 200,
+            "n_step": 3,
+            "prioritized": True,
+        },
         "total_steps": 6_000,
     },
-    "sac": {"env": "Pendulum-v1", "hidden": (16,), "feed": {"batch_size": 16, "capacity": 1000, "replay_ratio": 0.1, "warmup": 400}, "total_steps": 4_000},
-    "ddpg": {"env": "Pendulum-v1", "hidden": (16,), "feed": {"batch_size": 16, "capacity": 1000, "replay_ratio": 0.1, "storage": "memmap"}, "total_steps": 4_000},
+    "sac": {
+        "env": "Pendulum-v1",
+        "hidden": (16,),
+        "feed": {"batch_size": 16, "capacity": 1000, "replay_ratio": 0.1, "warmup": 400},
+        "total_steps": 4_000,
+    },
+    "ddpg": {
+        "env": "Pendulum-v1",
+        "hidden": (16,),
+        "feed": {"batch_size": 16, "capacity": 1000, "replay_ratio": 0.1, "storage": "memmap"},
+        "total_steps": 4_000,
+    },
 }
 
 

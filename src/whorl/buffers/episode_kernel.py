@@ -6,7 +6,7 @@ from numba import njit
 
 
 @njit(cache=True, nogil=True)
-def extend(first, last, begin, k, lane, ended, starts, ring):  # type: ignore[no-untyped-def]
+def extend(first, last, begin, k, lane, ended, starts, ring):
     """Fills in the episodes of the rows (k[i], lane[i]), which come in order of time within each lane.
 
     `first`, `last` int64 [ring * L]: by slot, the k of the first and last row of the row's episode, last -1 while it goes

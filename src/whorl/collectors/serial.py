@@ -149,7 +149,10 @@ class SerialCollector:
             },
         }
         if self.env.action_mask is not None:
-            memory["action_mask"], memory["next"]["action_mask"] = like(self.env.action_mask), like(self.env.action_mask)
+            memory["action_mask"], memory["next"]["action_mask"] = (
+                like(self.env.action_mask),
+                like(self.env.action_mask),
+            )
         self._memory = spaces.tree_map(lambda x: x.numpy() if device == "cpu" else x.to(device), memory)
 
     def _grow(self) -> None:

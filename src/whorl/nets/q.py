@@ -29,11 +29,11 @@ class Stream(nn.Sequential):
 
     def forward(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
         taken = 0
-        for layer in self:
+        for layer in self._modules.values():  # without their hooks, as in MLP
             if noise is None or not isinstance(layer, NoisyLinear):
-                x = layer(x)
+                x = layer.forward(x)
             else:
-                x = layer(x, noise[..., taken : taken + layer.noise_size])
+                x = layer.forward(x, noise[..., taken : taken + layer.noise_size])
                 taken += layer.noise_size
         return x
 
@@ -67,6 +67,8 @@ class QNetwork(nn.Module):
     def forward(self, observation: Any, noise: Tensor | None = None) -> Tensor:
         features, own = self.encoder(observation), self.advantage.noise_size
         q = self.advantage(features, None if noise is None else noise[..., :own])
+        if self.outputs == 1 and self.value is None:
+            return q
         q = q.unflatten(-1, (self.actions, self.outputs))
         if self.value is not None:
             value = self.value(features, None if noise is None else noise[..., own:])

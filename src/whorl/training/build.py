@@ -114,9 +114,7 @@ def new_buffer(agent: Agent, env: Env, seed: int = 0, folder: Path | None = None
     return RolloutBuffer(feed, seed=seed)
 
 
-def replay_buffer(
-    agent: Agent, env: Env, seed: int = 0, folder: Path | None = None, slack: int = 0
-) -> ReplayBuffer:
+def replay_buffer(agent: Agent, env: Env, seed: int = 0, folder: Path | None = None, slack: int = 0) -> ReplayBuffer:
     """The buffer of an off-policy agent's feed: one lane for each environment. It takes its memory at the first write.
 
     folder: where the rows are kept beside checkpoints (None: they are lost with the process). slack: rows of each lane that stay
@@ -172,7 +170,8 @@ def _check_room(env: Env, feed: Replay) -> None:
         from whorl.buffers.storage_frames import Frames
 
         layout = Layout.of(batch.make(rows, one))
-        check_room(Frames(feed.capacity, env.num_envs).needs(*seen.shape[-2:], layout), torch.device("cpu"))
+        height, width = seen.shape[-2:]
+        check_room(Frames(feed.capacity, env.num_envs).needs(height, width, layout), torch.device("cpu"))
         return
     layout = Layout.of(batch.make({"observation": seen, **rows, "next": {"observation": seen, **rows["next"]}}, one))
     wanted = max(feed.capacity, env.num_envs) * layout.row_bytes

@@ -28,7 +28,10 @@ AGENTS = {  # name -> (class, what it is). The file has the name of the agent
     "ddpg": ("DDPG", "deterministic policy gradient from replay (Lillicrap et al. 2016)"),
     "td3": ("TD3", "DDPG with twin critics, delayed actor, smoothed targets (Fujimoto et al. 2018)"),
     "sac": ("SAC", "soft actor-critic with a learned temperature; gSDE (Haarnoja et al. 2018)"),
-    "discrete_sac": ("DiscreteSAC", "soft actor-critic with exact expectations over discrete actions (Christodoulou 2019)"),
+    "discrete_sac": (
+        "DiscreteSAC",
+        "soft actor-critic with exact expectations over discrete actions (Christodoulou 2019)",
+    ),
     "redq": ("REDQ", "SAC with ten critics and many updates a step (Chen et al. 2021)"),
     "crossq": ("CrossQ", "SAC without target networks, with batch renormalization (Bhatt et al. 2024)"),
     "tqc": ("TQC", "SAC with truncated quantile critics (Kuznetsov et al. 2020)"),

@@ -55,7 +55,15 @@ class Run:
         self.seconds = 0.0  # of the training loop in this process, learning included
         with threads_of_torch(s.threads):  # initial weights come from a QR decomposition, whose bits depend on them too
             self.parts = build(
-                s.agent, env or s.env, config, s.num_envs, s.seed, s.device, s.compile, s.max_episode_steps, buffer=False
+                s.agent,
+                env or s.env,
+                config,
+                s.num_envs,
+                s.seed,
+                s.device,
+                s.compile,
+                s.max_episode_steps,
+                buffer=False,
             )
         self.agent = self.parts.agent
         self.parts.collector.most_episodes = s.total_episodes or math.inf
@@ -127,8 +135,8 @@ class Run:
         """Rows that a checkpoint needs stay on disk until the second checkpoint after it, in case the first is damaged."""
         s, p = self.settings, self.parts
         rows = 2 * (s.checkpoint_every // p.env.num_envs + getattr(self.config.feed, "steps", 1))
-        saved = {"folder": self.path / "replay", "slack": rows} if s.checkpoint_every else {}
-        p.buffer = new_buffer(self.agent, p.env, s.seed, **saved)
+        folder = self.path / "replay" if s.checkpoint_every else None
+        p.buffer = new_buffer(self.agent, p.env, s.seed, folder, rows if folder else 0)
 
     def _write_config(self) -> None:
         settings = dataclasses.asdict(self.settings) | {"config": to_json(self.config)}
