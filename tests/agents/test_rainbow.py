@@ -21,7 +21,7 @@ def test_three_noises_double_and_the_cross_entropy():
     with torch.no_grad():
         for p in a.target.parameters():
             p.add_(torch.randn(p.shape, generator=draw))
-    noise = torch.randn(6, 3, a.policy.noise_size, generator=draw)
+    noise = torch.randn(3, a.policy.noise_size, generator=draw)
     batch = rows(
         [0, 1, 2, 3, 0, 1],
         [0, 1, 0, 1, 0, 1],
@@ -29,19 +29,19 @@ def test_three_noises_double_and_the_cross_entropy():
         [1, 2, 3, 0, 2, 3],
         [False] * 5 + [True],
         states=4,
-        noise=noise,
+        noise=noise.expand(6, -1, -1),
     )
     batch["weight"] = torch.tensor([1, 0.5, 0.25, 1, 1, 2.0])
     loss, metrics = a.loss(batch)
     z, successor = a.policy.q.requires_grad_(False), batch["next", "observation"]
-    choice = z(successor, noise[:, 2]).argmax(-1)  # the online net, with noise of its own
-    target = a.target.module.logits(successor, noise[:, 1])
+    choice = z(successor, noise[2]).argmax(-1)  # the online net, with noise of its own
+    target = a.target.module.logits(successor, noise[1])
     expected, priority = 0.0, []
     for i in range(6):
         next_p = target[i, choice[i]].softmax(-1)
         next = batch["next"][i : i + 1]
         p = categorical_projection(z.support, next_p[None], next["reward"], a.config.discount, next["terminated"])[0]
-        log_p = z.logits(batch["observation"][i], noise[i, 0])[batch["action"][i]].log_softmax(-1)
+        log_p = z.logits(batch["observation"][i], noise[0])[batch["action"][i]].log_softmax(-1)
         expected -= float(batch["weight"][i] * (p * log_p).sum()) / 6
         priority.append(float(torch.nn.functional.kl_div(log_p, p, reduction="sum")))
     assert loss.item() == pytest.approx(expected, abs=1e-5)
@@ -74,7 +74,7 @@ def test_update_draws_its_noise_once_from_the_learning_stream():
     for _ in range(8):
         p.buffer.add(p.agent.prepare(p.collector.collect()))
     batch = p.buffer.sample(5)
-    expected = p.agent.noise((5, 3, p.agent.policy.noise_size))
+    expected = p.agent.noise((3, p.agent.policy.noise_size))
     p.agent.update(batch)
-    assert torch.equal(batch["noise"], expected)
-    assert not torch.equal(p.agent.noise((5, 3, p.agent.policy.noise_size)), expected)
+    assert torch.equal(batch["noise"], expected.expand(5, -1, -1))
+    assert not torch.equal(p.agent.noise((3, p.agent.policy.noise_size)), expected)

@@ -34,12 +34,15 @@ OPTIONS = {
     "sac": {
         "env": "Pendulum-v1",
         "hidden": (16,),
+        "sde": True,  # exploration matrices are a carry
+        "sde_every": 9,
         "feed": {"batch_size": 16, "capacity": 1000, "replay_ratio": 0.1, "warmup": 400},
         "total_steps": 4_000,
     },
     "ddpg": {
         "env": "Pendulum-v1",
         "hidden": (16,),
+        "noise": "ou",
         "feed": {"batch_size": 16, "capacity": 1000, "replay_ratio": 0.1, "storage": "memmap"},
         "total_steps": 4_000,
     },

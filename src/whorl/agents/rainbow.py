@@ -45,7 +45,8 @@ class RainbowConfig:
 class Rainbow(Agent):
     """C51 with double Q-learning, dueling streams, noisy layers, prioritized replay and n-step returns.
 
-    It explores by the noise of its layers alone. In the loss, the two online passes and the target's have noise of their own.
+    It explores by the noise of its layers alone, each environment by its own. In the loss, the two online passes and the target's
+    have a noise each, which all rows share.
     """
 
     Config = RainbowConfig
@@ -70,7 +71,7 @@ class Rainbow(Agent):
 
     def loss(self, batch: Any) -> tuple[Tensor, Metrics]:  # [B]
         c, z, next = self.config, self.policy.q, batch["next"]
-        noise, target_noise, choice_noise = batch["noise"].unbind(-2)  # each [B, noise_size]
+        noise, target_noise, choice_noise = batch["noise"][0]  # each [noise_size], of all rows
         log_p = taken(z.logits(batch["observation"], noise), batch["action"]).log_softmax(-1)  # [B, K]
         with torch.no_grad():
             action = best(z(next["observation"], choice_noise), get(batch, "next.action_mask"))
@@ -84,7 +85,7 @@ class Rainbow(Agent):
         return loss, {"q_mean": (log_p.exp() @ z.support).mean(), "kl": kl.mean(), "priority": kl.clamp(min=0)}
 
     def update(self, batch: Any) -> Metrics:
-        batch["noise"] = self.noise((len(batch), 3, self.policy.noise_size))
+        batch["noise"] = self.noise((3, self.policy.noise_size)).expand(len(batch), -1, -1)
         metrics = super().update(batch)
         self.updates += 1
         if self.updates % self.config.target_every == 0:
