@@ -67,7 +67,7 @@ SETTINGS = [
     Setting("sac", "Pendulum-v1", 10_000, -200, 5),
     Setting("td3", "Pendulum-v1", 10_000, -200, 5),
     Setting("ddpg", "Pendulum-v1", 15_000, -200, 4),
-    Setting("redq", "Pendulum-v1", 3_000, -200, 5),
+    Setting("redq", "Pendulum-v1", 4_000, -200, 5),
     Setting("crossq", "Pendulum-v1", 8_000, -200, 5),
     Setting("tqc", "Pendulum-v1", 8_000, -200, 5),
     Setting("sac", "InvertedPendulum-v5", 30_000, 950, 5),
@@ -134,7 +134,8 @@ Produced by `python benchmarks/learning.py` (also `make learn`). Each run trains
 by evaluation during training and scored greedily over 100 fresh whole episodes, beside the final policy. S is the seed, from 0. The JSON
 files hold every evaluation of every seed, the versions, the commit and the machine.
 
-TD(lambda) against known numbers is in [td.md](td.md), torch-twrl's own commands are in [twrl.md](twrl.md).
+TD(lambda) against known numbers is in [td.md](td.md), torch-twrl's own commands are in [twrl.md](twrl.md), hindsight replay in
+[bit_flipping.md](bit_flipping.md).
 
 | agent | environment | steps | bar | reached | best checkpoint, by seed | final policy, by seed | command |
 |---|---|---|---|---|---|---|---|

@@ -87,10 +87,10 @@ class SAC(Agent):
         q = self.critic(batch["observation"], action).min(0).values
         temperature = self.temperature()
         actor_loss = weighted_mean(temperature.detach() * log_prob - q, weight)
-        entropy = -weighted_mean(log_prob.detach(), weight)
-        loss, metrics = actor_loss, {"temperature": temperature, "entropy": entropy}
+        entropy = -log_prob.detach()
+        loss, metrics = actor_loss, {"temperature": temperature, "entropy": entropy.mean()}
         if self.config.learn_temperature:
-            metrics["temperature_loss"] = temperature * (entropy - self.target_entropy)
+            metrics["temperature_loss"] = temperature * weighted_mean(entropy - self.target_entropy, weight)
             loss = actor_loss + metrics["temperature_loss"]
         return loss, metrics
 
