@@ -48,8 +48,8 @@ def main() -> None:
     rows = [f"| {relabel} | {', '.join(f'{share:.1%}' for share in shares)} |" for relabel, shares in reached.items()]
     text = f"""# Hindsight replay on 15 bits
 
-`python benchmarks/bit_flipping.py`: DQN with its preset for `{ENV}`; the share of {EPISODES:,} fresh episodes in which the last policy, greedily,
-reaches its goal, by seed from 0.
+`python benchmarks/bit_flipping.py`: DQN with its preset for `{ENV}`; the share of {EPISODES:,} fresh episodes in which the last policy,
+greedily, reaches its goal, by seed from 0.
 
 | `feed.relabel` | success |
 |---|---|
