@@ -49,25 +49,25 @@ def _check_pure(name: str, parts: Parts) -> None:
     """Two calls of each loss on one batch: equal results, and no parameter or buffer changed."""
     agent = parts.agent
     rollout = agent.prepare(parts.collector.collect())
-    for loss, batch in _losses(parts, rollout):
+    for called, loss, batch in _losses(parts, rollout):
         before = {key: value.clone() for key, value in agent.state_dict().items()}
         results = [loss(batch)[0] for _ in range(2)]
         changed = [key for key, value in agent.state_dict().items() if not torch.equal(value, before[key])]
         if changed or not torch.equal(*results):
             raise AgentError(
-                f"{name}.{loss.__name__} is not pure: it changed {changed or 'its own result'}; move state changes into update or learn"
+                f"{name}.{called} is not pure: it changed {changed or 'its own result'}; move state changes into update or learn"
             )
 
 
-def _losses(parts: Parts, rollout: Any) -> list[tuple[Any, Any]]:
-    """Every (loss, batch) of one update; of an agent that learns off-policy, as they came to `optimize`."""
+def _losses(parts: Parts, rollout: Any) -> list[tuple[str, Any, Any]]:
+    """Every (name, loss, batch) of one update; of an agent that learns off-policy, as they came to `optimize`."""
     agent: Any = parts.agent
     if not isinstance(agent.config.feed, Replay):
-        return [] if type(agent).loss is Agent.loss else [(agent.loss, rollout.reshape(-1))]
+        return [] if type(agent).loss is Agent.loss else [("loss", agent.loss, rollout.reshape(-1))]
     seen, optimize = [], agent.optimize
 
     def record(loss: Any, optimizer: Any, batch: Any) -> Any:
-        seen.append((loss, batch))
+        seen.append((loss.__name__, loss, batch))
         return optimize(loss, optimizer, batch)
 
     agent.optimize = record

@@ -92,7 +92,9 @@ def table(agents: list[str] | None = None) -> list[Row]:
 
 def reason(agent: str, env: Env, config: Any) -> str:
     """Why `agent` cannot be built for the spaces of `env` with this config; "" if it can."""
-    small = {name: (2, 2) for name in ("hidden", "critic_hidden") if hasattr(config, name)}  # widths decide nothing here
+    small = {
+        name: (2, 2) for name in ("hidden", "critic_hidden") if hasattr(config, name)
+    }  # widths decide nothing here
     try:
         new_agent(agent, env, replace(config, **small), seed=0)
     except BadInput as error:  # Incompatible is one
