@@ -76,9 +76,9 @@ class Replay:
         for name in ("alpha", "beta", "relabel_fraction"):
             if not 0 <= getattr(self, name) <= 1:
                 raise BadInput(f"feed.{name} must lie in [0, 1], got {getattr(self, name)}")
-        if not 0 < self.replay_ratio < inf:
+        if not 1e-6 <= self.replay_ratio < inf:
             raise BadInput(
-                f"feed.replay_ratio must be above 0, got {self.replay_ratio} (gradient updates per environment step)"
+                f"feed.replay_ratio must be at least 1e-6, got {self.replay_ratio} (gradient updates per environment step)"
             )
         if self.beta_steps < 0:
             raise BadInput(f"feed.beta_steps must be at least 0, got {self.beta_steps}")
@@ -89,6 +89,18 @@ class Replay:
                     f"feed.{name} = {getattr(self, name)} is longer than the {rows} rows that each of {num_envs} environments has in the "
                     f"buffer (feed.capacity = {self.capacity}): use a larger capacity"
                 )
+        unused = [("relabel_fraction", "relabel")] if self.relabel == "none" else []
+        unused += [] if self.prioritized else [(name, "prioritized") for name in ("alpha", "beta", "beta_steps")]
+        for name, needs in unused:
+            if getattr(self, name) != getattr(Replay, name):
+                raise BadInput(
+                    f"feed.{name} = {getattr(self, name)} does nothing without feed.{needs}: set that, or leave it out"
+                )
+        if self.prefetch and self.replay_ratio * self.steps * num_envs <= 1:
+            raise BadInput(
+                f"feed.prefetch = {self.prefetch} draws ahead of the batches that are due at once, and there is never more than one "
+                "(replay_ratio x steps x environments): leave it out"
+            )
         if self.warmup > self.capacity:
             raise BadInput(
                 f"feed.warmup = {self.warmup} is more than feed.capacity = {self.capacity}: rows would be dropped before they are used"

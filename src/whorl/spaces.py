@@ -68,6 +68,11 @@ def is_image(space: spaces.Space) -> bool:
     )
 
 
+def has_image(space: spaces.Space) -> bool:
+    """Whether a space is an image or, at any depth, a Dict with one."""
+    return any(map(has_image, space.spaces.values())) if isinstance(space, spaces.Dict) else is_image(space)
+
+
 def flat_size(space: spaces.Space) -> int:
     """How many numbers `flatten` gives for one element (images are not flattened: use a CNN)."""
     if isinstance(space, spaces.Dict):
@@ -96,6 +101,13 @@ def flatten(space: spaces.Space, x: Any) -> Tensor:
 def _one_hot(x: Tensor, n: int) -> Tensor:
     """As torch's one_hot, but float32 and able to run under vmap."""
     return (x.unsqueeze(-1) == torch.arange(n, device=x.device)).float()
+
+
+def is_bounded(space: spaces.Box) -> bool:
+    """Whether every component has a width that float32 can express and that is not 0: what actions are scaled by."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        width = space.high.astype(np.float32) - space.low.astype(np.float32)
+    return bool((np.isfinite(width) & (width > 0)).all())
 
 
 def action_sizes(space: spaces.Space) -> tuple[int, ...] | None:

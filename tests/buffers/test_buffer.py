@@ -254,3 +254,14 @@ def test_a_damaged_file_is_named_and_nothing_is_loaded(name, tmp_path):
     path.write_bytes(data)
     buffer.load(tmp_path / "saved")
     assert len(buffer) == 40
+
+
+def test_a_save_is_loaded_into_the_same_parts_only(tmp_path):
+    buffer = ReplayBuffer(Memory(20, 2), Prioritized(0, alpha=0.5), batch_size=4)
+    buffer.add(rollout(5))
+    buffer.save(tmp_path / "saved")
+    for sampler in (Uniform(0), Prioritized(0, alpha=0.6)):
+        other = ReplayBuffer(Memory(20, 2), sampler, batch_size=4)
+        with pytest.raises(BadInput, match="was saved by a buffer of Prioritized, alpha 0.5, this one is of"):
+            other.load(tmp_path / "saved")
+        assert len(other) == 0 and other.added == 0

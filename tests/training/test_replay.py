@@ -9,7 +9,7 @@ import whorl
 from whorl.agents.sac import SAC, SACConfig
 from whorl.collectors.serial import SerialCollector
 from whorl.collectors.stream import StreamCollector
-from whorl.errors import BadInput, Incompatible
+from whorl.errors import BadInput, Incompatible, NotFinite
 from whorl.feeds import Replay
 from whorl.functional.streams import stream
 from whorl.training.build import build, new_buffer
@@ -27,7 +27,10 @@ REFUSED = [
     ({"alpha": float("nan")}, r"feed.alpha must lie in \[0, 1\], got nan"),
     ({"beta": 1.5}, r"feed.beta must lie in \[0, 1\], got 1.5"),
     ({"beta_steps": -1}, r"feed.beta_steps must be at least 0, got -1"),
-    ({"replay_ratio": 0.0}, r"feed.replay_ratio must be above 0, got 0.0"),
+    ({"replay_ratio": 0.0}, r"feed.replay_ratio must be at least 1e-6, got 0.0"),
+    ({"alpha": 0.7}, r"feed.alpha = 0.7 does nothing without feed.prioritized"),
+    ({"relabel_fraction": 0.5}, r"feed.relabel_fraction = 0.5 does nothing without feed.relabel"),
+    ({"prefetch": 2, "replay_ratio": 0.25}, r"feed.prefetch = 2 draws ahead .* never more than one"),
     ({"batch_size": 0}, r"feed.batch_size must be at least 1, got 0"),
     ({"steps": 0}, r"feed.steps must be at least 1, got 0"),
     ({"n_step": 0}, r"feed.n_step must be at least 1, got 0"),
@@ -46,6 +49,87 @@ def test_refused_before_anything_is_written(feed, message, tmp_path):
 def test_hindsight_needs_an_environment_with_goals(tmp_path):
     with pytest.raises(Incompatible, match="does not say how a goal is rewarded"):
         whorl.train("dqn", "CartPole-v1", feed={"relabel": "future"}, total_steps=100, runs=tmp_path, quiet=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("env", ["CartPole-v1", "BitFlipping8-v0"])
+def test_frames_are_for_stacked_images(env, tmp_path):
+    with pytest.raises(Incompatible, match=r"observations must be uint8 \[stack, height, width\], those of .* are"):
+        whorl.train("dqn", env, feed={"storage": "frames"}, total_steps=100, runs=tmp_path, quiet=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_memmap_run_keeps_checkpoints(tmp_path):
+    with pytest.raises(BadInput, match="'memmap' keeps its rows with the checkpoints, and checkpoint_every is 0"):
+        whorl.train(
+            "dqn",
+            "CartPole-v1",
+            feed={"storage": "memmap"},
+            total_steps=9,
+            checkpoint_every=0,
+            runs=tmp_path,
+            quiet=True,
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_slack_of_rare_checkpoints_counts_as_memory(tmp_path):
+    with pytest.raises(BadInput, match="needs .* bytes .* but memory has"):
+        whorl.train("dqn", "CartPole-v1", total_steps=100, checkpoint_every=10**12, runs=tmp_path, quiet=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_size_of_the_buffer_is_said(tmp_path, capsys):
+    whorl.train("dqn", "CartPole-v1", config=config(), num_envs=4, total_steps=60, eval_every=0, runs=tmp_path)
+    assert "replay: 400 rows, 0 MiB in memory when full" in capsys.readouterr().err
+
+
+def test_epsilon_0_at_the_start_does_not_freeze_the_actions(tmp_path):
+    """Random numbers are drawn for thousands of steps at once, when epsilon may still be 0."""
+    fields = override(config(), {"epsilon": 0.0, "epsilon_min": 1.0, "epsilon_steps": 10})
+    parts = build("dqn", "CartPole-v1", fields, num_envs=4)
+    actions = []
+    for _ in range(100):
+        rollout = parts.agent.prepare(parts.collector.collect())
+        actions += rollout["action"].flatten().tolist()
+    assert 0.35 < sum(actions[80:]) / len(actions[80:]) < 0.65
+
+
+@pytest.mark.parametrize("agent", ["td3", "redq", "crossq"])
+def test_metrics_after_a_resume_are_those_of_an_unbroken_run(agent, tmp_path):
+    """The actor has its turn every `policy_delay` updates, and losses are logged until there are others."""
+    feed = {"batch_size": 8, "capacity": 1000, "replay_ratio": 0.5, "warmup": 20}
+    common = {
+        "hidden": (8,),
+        "policy_delay": 30,
+        "feed": feed,
+        "num_envs": 1,
+        "eval_every": 0,
+        "log_every": 1,
+        "quiet": True,
+    }
+    whole = whorl.train(agent, "Pendulum-v1", total_steps=130, checkpoint_every=45, runs=tmp_path / "a", **common)
+    part = whorl.train(agent, "Pendulum-v1", total_steps=90, checkpoint_every=45, runs=tmp_path / "b", **common)
+    whorl.resume(part.path, total_steps=130, quiet=True)
+    rows = [
+        [{k: v for k, v in json.loads(line).items() if k != "time/fps"} for line in (run.path / "metrics.jsonl").open()]
+        for run in (whole, part)
+    ]
+    assert rows[0] == rows[1] and "train/actor_loss" in rows[0][-1]
+
+
+def test_a_prioritized_nan_is_named_and_can_be_mended():
+    parts = build("dqn", "CartPole-v1", config(prioritized=True), num_envs=4)
+    for _ in range(20):
+        parts.buffer.add(parts.agent.prepare(parts.collector.collect()))
+    good = parts.agent.target.module.advantage[0].weight.clone()
+    parts.agent.target.module.advantage[0].weight.fill_(float("nan"))
+    with pytest.raises(NotFinite, match="the loss became NaN or infinite"):
+        parts.agent.learn(parts.buffer)
+    parts.agent.target.module.advantage[0].weight.copy_(good)
+    for _ in range(10):
+        parts.buffer.add(parts.agent.prepare(parts.collector.collect()))
+    assert parts.agent.learn(parts.buffer)["loss"].isfinite()
 
 
 def test_a_memmap_needs_a_folder(tmp_path):

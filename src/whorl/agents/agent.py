@@ -95,7 +95,7 @@ class Agent(nn.Module):
         for batch in buffer.batches():
             metrics = self.update(batch)
             priority = metrics.pop("priority", None)
-            if prioritized:
+            if prioritized and not self._void:
                 buffer.feedback(batch["index"], priority)
             history.append(metrics)
             if self.enough(metrics):
@@ -103,6 +103,7 @@ class Agent(nn.Module):
         self._mode(False)
         if self._void:
             what = "the loss" if self._void == 1 else "the gradient"
+            self._void.zero_()  # whoever mends the cause may go on
             raise NotFinite(
                 f"{what} became NaN or infinite after {int(self.env_steps):,} environment steps; the step was void and the "
                 f"weights are those before it. Lower the learning rate, clip gradients, or look at the rewards' scale"

@@ -52,7 +52,6 @@ class CrossQ(Agent):
         learned = [p for part in (policy, self.temperature) for p in part.parameters() if p.requires_grad]
         self.optimizer = adam(learned, config.learning_rate, 1e-8, config.beta1)
         self.critic_optimizer = adam(critic.parameters(), config.critic_learning_rate, 1e-8, config.beta1)
-        self._actor_metrics: Metrics = {}
 
     @classmethod
     def build(cls, observation_space, action_space, config: CrossQConfig) -> CrossQ:
@@ -70,7 +69,7 @@ class CrossQ(Agent):
     def prepare(self, rollout: Any) -> Any:  # [T, N]
         rollout = super().prepare(rollout)
         self.policy.warming.copy_(self.env_steps < self.config.feed.warmup)
-        return rollout.select("observation", "action", "mask", "next", strict=False)
+        return rollout.select("observation", "is_first", "action", "mask", "next", strict=False)
 
     def critic_loss(self, batch: Any) -> tuple[Tensor, Metrics]:  # [B]
         next, c, critic = batch["next"], self.config, self.critic
@@ -108,7 +107,8 @@ class CrossQ(Agent):
         metrics = self.optimize(self.critic_loss, self.critic_optimizer, batch)
         follow(self.critic, metrics.pop("moments"))
         if self.updates % self.config.policy_delay == 0:
-            self._actor_metrics = self.optimize(self.actor_loss, self.optimizer, batch)
-            follow(self.policy.encoder, self._actor_metrics.pop("moments"))
+            actor = self.optimize(self.actor_loss, self.optimizer, batch)
+            follow(self.policy.encoder, actor.pop("moments"))
+            self.report |= actor  # logged until the next one
         self.updates += 1
-        return metrics | self._actor_metrics
+        return metrics

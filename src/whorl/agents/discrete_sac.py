@@ -64,7 +64,7 @@ class DiscreteSAC(Agent):
 
     def prepare(self, rollout: Any) -> Any:  # [T, N]
         rollout = super().prepare(rollout)
-        return rollout.select("observation", "action", "action_mask", "mask", "next", strict=False)
+        return rollout.select("observation", "is_first", "action", "action_mask", "mask", "next", strict=False)
 
     def log_policy(self, batch: Any) -> Tensor:
         """log pi(. | s) [B, A], very small where an action is masked."""

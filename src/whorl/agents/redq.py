@@ -56,7 +56,6 @@ class REDQ(Agent):
         learned = [p for part in (policy, self.temperature) for p in part.parameters() if p.requires_grad]
         self.optimizer = adam(learned, config.learning_rate, eps=1e-8)
         self.critic_optimizer = adam(critic.parameters(), config.critic_learning_rate, eps=1e-8)
-        self._actor_metrics: Metrics = {}
 
     @classmethod
     def build(cls, observation_space, action_space, config: REDQConfig) -> REDQ:
@@ -72,7 +71,7 @@ class REDQ(Agent):
     def prepare(self, rollout: Any) -> Any:  # [T, N]
         rollout = super().prepare(rollout)
         self.policy.warming.copy_(self.env_steps < self.config.feed.warmup)
-        return rollout.select("observation", "action", "mask", "next", strict=False)
+        return rollout.select("observation", "is_first", "action", "mask", "next", strict=False)
 
     def critic_loss(self, batch: Any) -> tuple[Tensor, Metrics]:  # [B]
         next, c = batch["next"], self.config
@@ -85,7 +84,7 @@ class REDQ(Agent):
         q = self.critic(batch["observation"], batch["action"])  # [N, B]
         error = q - target
         loss = weighted_mean(error.square().sum(0), get(batch, "weight"))
-        return loss, {"q_mean": q.mean(), "q_std": q.std(0).mean(), "priority": error.abs().mean(0)}
+        return loss, {"q_mean": q.mean(), "q_std": q.std(0, correction=0).mean(), "priority": error.abs().mean(0)}
 
     def actor_loss(self, batch: Any) -> tuple[Tensor, Metrics]:  # [B]
         """Algorithm 1, line 12, and the temperature's: they share no parameter, so one optimizer minimises both."""
@@ -109,7 +108,7 @@ class REDQ(Agent):
         batch["noise"] = numbers[self.critic.members :].view(shape)
         metrics = self.optimize(self.critic_loss, self.critic_optimizer, batch)
         if self.updates % c.policy_delay == 0:
-            self._actor_metrics = self.optimize(self.actor_loss, self.optimizer, batch)
+            self.report |= self.optimize(self.actor_loss, self.optimizer, batch)  # logged until the next one
         self.target.follow(self.critic, c.target_rate)
         self.updates += 1
-        return metrics | self._actor_metrics
+        return metrics

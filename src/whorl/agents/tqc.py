@@ -74,7 +74,7 @@ class TQC(Agent):
     def prepare(self, rollout: Any) -> Any:  # [T, N]
         rollout = super().prepare(rollout)
         self.policy.warming.copy_(self.env_steps < self.config.feed.warmup)
-        return rollout.select("observation", "action", "mask", "next", strict=False)
+        return rollout.select("observation", "is_first", "action", "mask", "next", strict=False)
 
     def critic_loss(self, batch: Any) -> tuple[Tensor, Metrics]:  # [B]
         next, c = batch["next"], self.config

@@ -93,7 +93,8 @@ class ReplayBuffer:
                 batch[key] = value
             for transform in self.transforms:
                 batch = transform(self.storage, index, batch)
-            if self.storage.intact(index):
+            read = [index, *(part.touched for part in self.transforms if hasattr(part, "touched"))]
+            if all(map(self.storage.intact, read)):
                 return batch if self._transfer is None else self._transfer(batch)
         raise BadInput(
             f"other processes wrote over the rows of {TRIES} batches while they were read: "

@@ -178,13 +178,16 @@ def available_memory() -> int:
     """Bytes that this process could still take: MemAvailable, or what its control group leaves, if that is less."""
     lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
     available = int(lines["MemAvailable"].split()[0]) * 1024
-    for limit, used in (
-        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-        ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+    group = Path("/sys/fs/cgroup")
+    for limit, used, cached in (
+        ("memory.max", "memory.current", "inactive_file"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "total_inactive_file"),
     ):
         try:
-            available = min(available, int(Path(limit).read_text()) - int(Path(used).read_text()))
-        except (OSError, ValueError):  # no such group, or "max"
+            lines = dict(line.split() for line in (group / used).with_name("memory.stat").read_text().splitlines())
+            taken = int((group / used).read_text()) - int(lines[cached])  # cached files give way
+            available = min(available, int((group / limit).read_text()) - taken)
+        except (OSError, ValueError, KeyError):  # no such group, or "max"
             continue
     return available
 

@@ -52,6 +52,9 @@ class Hindsight:
         self.reward, self.strategy, self.fraction, self.terminated = reward, strategy, fraction, terminated
         self._uniforms = Uniforms(seed, "relabel")
         self._episodes: Episodes | None = None
+        self.touched = torch.zeros(
+            0, dtype=torch.int64
+        )  # rows that gave the last goals: others may write over them, too
 
     def __call__(self, storage: Any, index: Tensor, batch: Any) -> Any:
         if self._episodes is None or self._episodes.storage is not storage:
@@ -59,7 +62,8 @@ class Hindsight:
         self._check(storage, index, batch)
         k, lane = np.divmod(index.cpu().numpy(), storage.lanes)
         numbers = self._uniforms.take(2 * len(k))
-        goal = storage.slot(torch.from_numpy(self._choose(storage, k, lane, numbers[len(k) :])).to(storage.device))
+        self.touched = torch.from_numpy(self._choose(storage, k, lane, numbers[len(k) :]))
+        goal = storage.slot(self.touched.to(storage.device))
         goals = storage.column("next.observation.achieved_goal")[goal]
         chosen = torch.from_numpy(numbers[: len(k)] < self.fraction).to(storage.device)
         rows = chosen.view(-1, *(1,) * (goals.ndim - 1))

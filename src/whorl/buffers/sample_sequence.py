@@ -74,7 +74,10 @@ class Windows:
         if not self.across_ends:
             slots = storage.slot(index)
             ended = storage.column("next.terminated")[slots] | storage.column("next.truncated")[slots]
-            mask[1:] = ended[:-1].cumsum(0) == 0
+            ended = ended[:-1]
+            if "is_first" in storage.names():  # an episode may be given up without an end
+                ended = ended | storage.column("is_first")[slots][1:]
+            mask[1:] = ended.cumsum(0) == 0
         return mask
 
     def padded(self, storage: Any, index: Tensor) -> tuple[Tensor, dict[str, Any]]:

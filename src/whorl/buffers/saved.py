@@ -35,7 +35,7 @@ def save(buffer: Any, folder: str | Path) -> Path:
         )
         files = {path.name: {"bytes": path.stat().st_size, "sha256": _hash(path)} for path in sorted(draft.iterdir())}
         contents = {"format": FORMAT, "files": files, "storage": rows, "sampler": numbers}
-        contents |= {"added": buffer.added, "drawn": buffer.drawn}
+        contents |= {"added": buffer.added, "drawn": buffer.drawn, "parts": _parts(buffer)}
         contents["transforms"] = {name: part.state()[1] for name, part in others}
         write_json(draft / "buffer.json", contents | {"sha256": _hash_json(contents)})
         old = draft.with_name(draft.name + "-old")
@@ -71,12 +71,24 @@ def load(buffer: Any, folder: str | Path) -> None:
         arrays = safetensors.torch.load_file(folder / "sampler.safetensors")
     except (SafetensorError, OSError) as error:
         raise Damaged(f"{folder / 'sampler.safetensors'}: {error}") from None
+    if contents["parts"] != _parts(buffer):
+        raise BadInput(
+            f"{folder} was saved by a buffer of {', '.join(contents['parts'])}, this one is of {', '.join(_parts(buffer))}: "
+            "load it into one of the same parts"
+        )
     buffer.storage.restore(folder, contents["storage"])
     (_, sampler), *others = buffer.drawing()
     sampler.load_state(arrays, contents["sampler"])
     for name, part in others:
         part.load_state({}, contents["transforms"][name])
     buffer.added, buffer.drawn = contents["added"], contents["drawn"]
+
+
+def _parts(buffer: Any) -> list[str]:
+    """The classes of what has a state, with the exponent that priorities were raised to."""
+    names = [type(part).__name__ for _, part in buffer.drawing()]
+    alpha = getattr(buffer.sampler, "alpha", None)
+    return names if alpha is None else [*names, f"alpha {alpha}"]
 
 
 def _hash(path: Path) -> str:

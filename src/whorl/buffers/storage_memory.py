@@ -72,6 +72,10 @@ class Memory:
 
     # ------------------------------------------------------------------------------------------------ memory
 
+    def needs(self, layout: Layout) -> int:
+        """The bytes that `nbytes` will be, for rows of this layout."""
+        return self._size * layout.row_bytes
+
     def allocate(self, layout: Layout) -> None:
         """Takes the memory for rows of this layout. Raises BadInput, before anything is taken, when there is too little."""
         check_room(self._size * layout.row_bytes, self.device)

@@ -26,9 +26,9 @@ def categorical_projection(
     moved = reward.unsqueeze(-1) + kept.unsqueeze(-1) * support
     last = len(support) - 1
     place = ((moved - support[0]) * (last / (support[-1] - support[0]))).clamp(0, last)  # [..., K] in units of atoms
-    below = place.floor()
-    share = place - below  # of the atom above; 0 on an atom, so `above` may stop at the last one
-    below = below.long()
+    floor = place.floor()
+    share = place - floor  # of the atom above; 0 on an atom, so `above` may stop at the last one
+    below = floor.nan_to_num(0).long()  # a NaN goes on in `share`
     above = (below + 1).clamp(max=last)
     result = torch.zeros_like(probabilities).scatter_add_(-1, below, probabilities * (1 - share))
     return result.scatter_add_(-1, above, probabilities * share)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from whorl.errors import Incompatible
 from whorl.nets.ensemble import EnsembleLinear, PairInput
 from whorl.nets.mlp import ACTIVATIONS
-from whorl.spaces import describe, flat_size, flatten, is_image
+from whorl.spaces import describe, flat_size, flatten, has_image
 
 EPSILON = 1e-3  # of the variance, and the largest corrections: those of CrossQ's authors
 R_MAX, D_MAX = 3.0, 5.0
@@ -66,6 +66,7 @@ def follow(module: nn.Module, moments: Tensor) -> None:
     """
     layers = [layer for layer in module.modules() if isinstance(layer, BatchRenorm)]
     running = [statistic.view(-1) for layer in layers for statistic in (layer.mean, layer.var)]
+    moments = torch.where(moments.isfinite().all(), moments, torch.cat(running))  # a void step leaves no trace
     torch._foreach_lerp_(running, moments.split([len(r) for r in running]), 1 - layers[0].momentum)
     torch._foreach_add_([layer.batches for layer in layers], 1)
 
@@ -101,8 +102,7 @@ class BatchRenormEncoder(nn.Module):
         self, space: spaces.Space, hidden: Sequence[int], activation: str = "relu", momentum: float = 0.99, warmup: int = 100_000
     ):  # fmt: skip
         super().__init__()
-        inner = space.spaces.values() if isinstance(space, spaces.Dict) else [space]
-        if any(is_image(part) for part in inner):
+        if has_image(space):
             raise Incompatible(f"this encoder takes vectors, got {describe(space)}")
         self.space = space
         self.mlp = BatchRenormMLP(flat_size(space), hidden, activation, 0, momentum, warmup)

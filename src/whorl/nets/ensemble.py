@@ -14,7 +14,7 @@ from torch.func import functional_call
 
 from whorl.errors import BadInput, Incompatible
 from whorl.nets.mlp import ACTIVATIONS, linear
-from whorl.spaces import describe, flat_size, flatten, is_image
+from whorl.spaces import describe, flat_size, flatten, has_image
 
 
 class EnsembleLinear(nn.Module):
@@ -107,8 +107,7 @@ class PairInput(nn.Module):
 
     def __init__(self, observation_space: spaces.Space, action_space: spaces.Space | None):
         super().__init__()
-        inner = observation_space.spaces.values() if isinstance(observation_space, spaces.Dict) else [observation_space]
-        if any(is_image(space) for space in inner):
+        if has_image(observation_space):
             raise Incompatible(f"a critic of observation and action takes vectors, got {describe(observation_space)}")
         self.spaces = observation_space, action_space
         self.width = flat_size(observation_space) + (flat_size(action_space) if action_space is not None else 0)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from gymnasium import spaces
 from torch import Generator, Tensor, nn
@@ -15,7 +14,7 @@ from whorl.nets.mlp import initialize, linear
 from whorl.nets.normalizer import NoNormalizer
 from whorl.policies.numpy_actor import DT, THETA, deterministic_actor
 from whorl.policies.policy import Actor, Policy
-from whorl.spaces import describe
+from whorl.spaces import describe, is_bounded
 
 
 class Deterministic(Policy):
@@ -43,8 +42,8 @@ class Deterministic(Policy):
         super().__init__()
         if not isinstance(action_space, spaces.Box) or len(action_space.shape) != 1:
             raise Incompatible(f"a deterministic policy acts in one-axis Box spaces, got {describe(action_space)}")
-        if not np.isfinite([action_space.low, action_space.high]).all():
-            raise Incompatible(f"a deterministic policy needs finite action bounds, got {action_space}")
+        if not is_bounded(action_space):
+            raise Incompatible(f"a deterministic policy needs finite action bounds, low below high, got {action_space}")
         if noise not in ("gaussian", "ou"):
             raise BadInput(f"noise must be 'gaussian' or 'ou', got {noise!r}")
         if std < 0:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from gymnasium import spaces
 from torch import Generator, Tensor, nn
@@ -26,7 +25,7 @@ from whorl.policies.distributions import (
 )
 from whorl.policies.numpy_actor import numpy_actor, squashed_actor
 from whorl.policies.policy import Actor, Policy
-from whorl.spaces import action_sizes, describe
+from whorl.spaces import action_sizes, describe, is_bounded
 
 STDS, MEANS = ("independent", "dependent", "fixed", "sde"), ("linear", "tanh")
 
@@ -107,9 +106,10 @@ class Stochastic(Policy):
             raise BadInput("scale and squash both map a Gaussian onto the action bounds: choose one")
         if self.std == "fixed" and not 0 < fixed_std < math.inf:
             raise BadInput(f"fixed_std is the standard deviation of the actions and must be above 0, got {fixed_std}")
-        if (self.squash or self.scale) and not np.isfinite([space.low, space.high]).all():
+        if (self.squash or self.scale) and not is_bounded(space):
             kind, option = ("squashed", "squash") if self.squash else ("scaled", "scale")
-            raise Incompatible(f"a {kind} Gaussian needs finite action bounds, got {space}; use {option}=False")
+            hint = "" if self.replay else f"; use {option}=False"
+            raise Incompatible(f"a {kind} Gaussian needs finite action bounds, low below high, got {space}{hint}")
         self.family = SquashedGaussian if self.squash else ScaledGaussian if self.scale else Gaussian
         self.register_buffer("low", torch.as_tensor(space.low, dtype=torch.float32))
         self.register_buffer("high", torch.as_tensor(space.high, dtype=torch.float32))

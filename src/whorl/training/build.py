@@ -77,7 +77,7 @@ def build(
     learner = new_agent(agent, env, config, seed).to(device)
     learner.compiled = compile
     if isinstance(config.feed, Replay):
-        _check_room(env, config.feed)
+        check_replay(env, config.feed)
     return assemble(learner, env, seed, buffer)
 
 
@@ -97,7 +97,7 @@ def assemble(agent: Agent, env: Env, seed: int = 0, buffer: bool = True) -> Part
     collector: SerialCollector
     if isinstance(feed, Stream):
         collector = StreamCollector(env, agent.policy, seed, "next.action" in agent.reads)
-    elif isinstance(feed, Replay) and feed.steps == 1 and env.device == "cpu":
+    elif isinstance(feed, Replay) and feed.steps == 1 and env.device == "cpu" == agent.env_steps.device.type:
         collector = StreamCollector(env, agent.policy, seed)
     else:
         collector = SerialCollector(env, agent.policy, feed.steps, seed=seed, whole_episodes=feed.unit == "episode")
@@ -119,15 +119,14 @@ def replay_buffer(agent: Agent, env: Env, seed: int = 0, folder: Path | None = N
 
     folder: where the rows are kept beside checkpoints (None: they are lost with the process). slack: rows of each lane that stay
     behind those that can be drawn, at least as many as come between two checkpoints.
-    Raises BadInput when memory or disk is too small and for a memmap without a folder, Incompatible when hindsight is asked for and
-    the environment does not say how its goals are rewarded.
+    Raises BadInput for a memmap without a folder; what else can be wrong, `check_replay` has found.
     """
     feed: Replay = agent.config.feed
     size: Any = {"capacity": feed.capacity, "lanes": env.num_envs, "slack": slack, "folder": folder}
     if feed.storage == "frames":
         from whorl.buffers.storage_frames import Frames
 
-        storage: Any = Frames(**size)
+        storage: Any = Frames(**size, stack=env.observation_space.shape[0])  # type: ignore[index]
     elif feed.storage == "memmap":
         from whorl.buffers.storage_memmap import Memmap
 
@@ -150,35 +149,49 @@ def replay_buffer(agent: Agent, env: Env, seed: int = 0, folder: Path | None = N
     if feed.relabel != "none":
         from whorl.buffers.relabel import Hindsight
 
-        goal = getattr(env, "goal", None)
-        if goal is None:
-            raise Incompatible(
-                f"feed.relabel = {feed.relabel!r} gives transitions other goals, but {env!r} does not say how a goal is rewarded "
-                "(an attribute `goal` with `reward` and `terminated`); use relabel='none'"
-            )
+        goal: Any = env.goal
         transforms.append(Hindsight(goal.reward, feed.relabel, feed.relabel_fraction, seed, terminated=goal.terminated))
-    return ReplayBuffer(storage, sampler, transforms, feed.batch_size, feed.replay_ratio, feed.warmup, feed.prefetch)
+    return ReplayBuffer(
+        storage, sampler, transforms, feed.batch_size, feed.replay_ratio, feed.warmup, feed.prefetch, agent.env_steps.device
+    )  # fmt: skip
 
 
-def _check_room(env: Env, feed: Replay) -> None:
-    """Raises BadInput when the rows of a feed cannot fit into memory, or onto the disk of the working folder."""
+def check_replay(env: Env, feed: Replay, slack: int = 0, folder: Path | None = None) -> int:
+    """The bytes that a feed's rows will take, `slack` rows of each environment included; folder: where they are kept on disk.
+
+    Raises BadInput when memory or disk is too small for them, Incompatible for frames of anything but stacked images, and for
+    hindsight where the environment does not say how its goals are rewarded. Nothing is allocated or written.
+    """
+    if feed.relabel != "none" and getattr(env, "goal", None) is None:
+        raise Incompatible(
+            f"feed.relabel = {feed.relabel!r} gives transitions other goals, but {env!r} does not say how a goal is rewarded "
+            "(an attribute `goal` with `reward` and `terminated`); use relabel='none'"
+        )
     one = (1, env.num_envs)
+    size: Any = {"capacity": feed.capacity, "lanes": env.num_envs, "slack": slack}
     flags = {name: torch.zeros(one, dtype=torch.bool) for name in ("terminated", "truncated")}
-    rows = {"action": spaces.zeros(env.action_space, one), "next": {"reward": torch.zeros(one), **flags}}
-    seen = spaces.zeros(env.observation_space, one)
+    rows: Any = {"is_first": flags["truncated"], "action": spaces.zeros(env.action_space, one)}
+    rows["next"] = {"reward": torch.zeros(one), **flags}
     if feed.storage == "frames":
         from whorl.buffers.storage_frames import Frames
 
-        layout = Layout.of(batch.make(rows, one))
-        height, width = seen.shape[-2:]
-        check_room(Frames(feed.capacity, env.num_envs).needs(height, width, layout), torch.device("cpu"))
-        return
-    layout = Layout.of(batch.make({"observation": seen, **rows, "next": {"observation": seen, **rows["next"]}}, one))
-    wanted = max(feed.capacity, env.num_envs) * layout.row_bytes
-    if feed.storage == "memmap":
-        check_disk(wanted, Path())
+        space: Any = env.observation_space
+        if space.dtype != "uint8" or len(space.shape or ()) != 3:
+            raise Incompatible(
+                f"feed.storage = 'frames' keeps each image of a stack once: observations must be uint8 [stack, height, width], those "
+                f"of {env!r} are {spaces.describe(space)}; use storage='memory'"
+            )
+        stack, height, width = space.shape
+        wanted = Frames(**size, stack=stack).needs(height, width, Layout.of(batch.make(rows, one)))
     else:
+        seen = {"observation": spaces.zeros(env.observation_space, one)}
+        layout = Layout.of(batch.make({**seen, **rows, "next": {**seen, **rows["next"]}}, one))
+        wanted = Memory(**size).needs(layout)
+    if feed.storage != "memmap":
         check_room(wanted, torch.device("cpu"))
+    if folder is not None or feed.storage == "memmap":
+        check_disk(wanted, folder or Path())
+    return wanted
 
 
 def new_agent(agent: str, env: Env, config: Any, seed: int) -> Agent:

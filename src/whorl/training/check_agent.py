@@ -28,7 +28,7 @@ def check_agent(
     """Train `agent` on every probe environment it can act in; returns what was checked on each.
 
     Its values (where it has `value(observation)`) must come within `tolerance` of the true ones, its greedy actions within that of
-    the best return. Also: `loss` is pure, and `state_dict` round-trips. `fields` override its config.
+    the best return. Also: its losses are pure. `fields` override its config.
     Raises AgentError naming the probe, what was expected and what came.
     """
     config = override(agent_class(agent).Config(), fields)
@@ -72,7 +72,8 @@ def _losses(parts: Parts, rollout: Any) -> list[tuple[str, Any, Any]]:
 
     agent.optimize = record
     parts.buffer.add(rollout)
-    agent.update(parts.buffer.sample())
+    for _ in range(getattr(agent.config, "policy_delay", 1)):  # the actor has its turn too
+        agent.update(parts.buffer.sample())
     return seen
 
 

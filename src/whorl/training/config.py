@@ -83,7 +83,7 @@ BOUNDS = {  # lowest and highest value that makes sense; `check` also holds ever
     "sde_every": (0, inf),
     "critics": (1, inf),
     "subset": (1, inf),
-    "quantiles": (1, inf),
+    "quantiles": (2, inf),
     "dropped": (0, inf),
     "beta1": (0, 0.9999),
     "momentum": (0, 1),

@@ -17,10 +17,10 @@ import torch
 from whorl.envs.env import Env
 from whorl.envs.make import as_env
 from whorl.errors import BadInput
-from whorl.feeds import Stream
+from whorl.feeds import Replay, Stream
 from whorl.functional.streams import stream
 from whorl.training import checkpoint, folder, hogwild, loop
-from whorl.training.build import build, environment, new_buffer
+from whorl.training.build import build, check_replay, environment, new_buffer
 from whorl.training.catalog import find
 from whorl.training.config import override, to_json
 from whorl.training.curve import draw_curve
@@ -133,10 +133,15 @@ class Run:
 
     def _make_buffer(self) -> None:
         """Rows that a checkpoint needs stay on disk until the second checkpoint after it, in case the first is damaged."""
-        s, p = self.settings, self.parts
-        rows = 2 * (s.checkpoint_every // p.env.num_envs + getattr(self.config.feed, "steps", 1))
-        folder = self.path / "replay" if s.checkpoint_every else None
-        p.buffer = new_buffer(self.agent, p.env, s.seed, folder, rows if folder else 0)
+        p = self.parts
+        folder = self.path / "replay" if self.settings.checkpoint_every else None
+        p.buffer = new_buffer(self.agent, p.env, self.settings.seed, folder, self._slack)
+
+    @property
+    def _slack(self) -> int:
+        """Rows of each environment."""
+        every, n = self.settings.checkpoint_every, self.parts.env.num_envs
+        return 2 * (every // n + getattr(self.config.feed, "steps", 1)) if every else 0
 
     def _write_config(self) -> None:
         settings = dataclasses.asdict(self.settings) | {"config": to_json(self.config)}
@@ -145,6 +150,10 @@ class Run:
     def _greet(self) -> None:
         self.logs.message(f"environment: {self.parts.env!r}")
         self.logs.message(f"run: {self.path}")
+        if isinstance(self.config.feed, Replay):
+            size = check_replay(self.parts.env, self.config.feed, self._slack)
+            where = "on disk" if self.config.feed.storage == "memmap" else "in memory"
+            self.logs.message(f"replay: {self.config.feed.capacity:,} rows, {size / 2**20:,.0f} MiB {where} when full")
         self._warn()
         if self.settings.checkpoint_every:
             self._save()
@@ -173,7 +182,7 @@ class Run:
         return True
 
     def _log(self, rollout: Any, metrics: dict) -> None:
-        self._metrics = metrics or self._metrics  # not every rollout is learned from
+        self._metrics = {**self._metrics, **metrics}  # not every rollout is learned from
         episodes = self.parts.collector.episodes
         if episodes:
             for episode in episodes:
@@ -238,6 +247,8 @@ class Run:
         state = {
             "collector": numbers,
             "buffer": place,
+            "metrics": _finite(self._metrics),
+            "report": _finite(agent.report),
             "optimizers": groups,
             "best": None if self._best == -np.inf else [self._best, self._best_step],
             "window": self.window.state(),
@@ -265,6 +276,8 @@ class Run:
             checkpoint.load_optimizer_state(optimizer, tensors[name], state["optimizers"][name])
         arrays = {key: value.numpy() for key, value in tensors["collector"].items()}
         exact = self.parts.collector.load_state(arrays, state["collector"])
+        agent.report = {key: torch.tensor(value) for key, value in state["report"].items()}
+        self._metrics = state["metrics"]
         if not self.parts.buffer.load_state(tensors["buffer"], state["buffer"]):
             self.logs.message(
                 "rows of the replay buffer that this checkpoint used have been overwritten since: it goes on with those that are left, "
@@ -306,6 +319,11 @@ class Run:
         draw_curve(self.path)
 
 
+def _finite(metrics: dict[str, Any]) -> dict[str, float]:
+    """As JSON takes them."""
+    return {key: float(value) for key, value in metrics.items() if math.isfinite(value)}
+
+
 def train(
     agent: str,
     env: Any,
@@ -341,7 +359,8 @@ def train(
     total_episodes: stop when so many have finished, if total_steps are not over before.
     max_episode_steps: a time limit, where the environment has none or a longer one.
     window: episodes that the sliding statistics are over. video_every [episodes]: record the policy into the run's video folder.
-    eval_every, checkpoint_every [environment steps]: a twentieth of the run by default; 0 switches off.
+    eval_every, checkpoint_every [environment steps]: a twentieth of the run by default (checkpoints: of the replay buffer, if that
+    is less); 0 switches off.
     Raises BadInput or Incompatible before anything is written.
     """
     own = None if isinstance(env, str) else as_env(env, num_envs, seed)
@@ -374,6 +393,11 @@ def train(
     if video_every:
         drawable(env, seed).close()  # has it a picture?
     often = max(1, total // 20)
+    saved = often
+    if isinstance(
+        config.feed, Replay
+    ):  # rows of an interval are kept twice beside those that can be drawn: a few percent
+        saved = max(1, min(often, config.feed.capacity // (100 if config.feed.storage == "frames" else 20)))
     settings = Settings(
         agent=agent,
         env=env if own is None else own.id or type(env).__name__,
@@ -386,7 +410,7 @@ def train(
         threads=threads,
         eval_every=often if eval_every is None else eval_every,
         eval_episodes=eval_episodes,
-        checkpoint_every=often if checkpoint_every is None else checkpoint_every,
+        checkpoint_every=saved if checkpoint_every is None else checkpoint_every,
         log_every=log_every,
         total_episodes=total_episodes,
         max_episode_steps=max_episode_steps,
@@ -396,6 +420,12 @@ def train(
     if own is not None:
         settings = dataclasses.replace(settings, num_envs=own.num_envs if num_envs is None else num_envs)
     run = Run(Path(), settings, config, quiet, own, loggers)
+    if isinstance(config.feed, Replay):
+        if config.feed.storage == "memmap" and not settings.checkpoint_every:
+            raise BadInput(
+                "feed.storage = 'memmap' keeps its rows with the checkpoints, and checkpoint_every is 0: set it, or use 'memory'"
+            )
+        check_replay(run.parts.env, config.feed, run._slack, Path(runs) if settings.checkpoint_every else None)
     run.path = folder.create(Path(runs), settings.env, agent, seed, name)
     run._write_config()
     folder.write_json(run.path / "meta.json", folder.meta())

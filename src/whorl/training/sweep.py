@@ -145,7 +145,7 @@ def _check_setting(agent: str, env: str, setting: grid.Setting) -> None:
         config = override(config, {"anneal_steps": total})
     config = override(config, fields)
     check_annealing(config, total, episodes)
-    build(agent, env, config, num_envs, max_episode_steps=limit).env.close()
+    build(agent, env, config, num_envs, max_episode_steps=limit, buffer=False).env.close()
 
 
 def _refuse_another_plan(path: Path, plan: dict[str, Any]) -> None:
