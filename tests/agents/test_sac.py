@@ -112,17 +112,18 @@ def test_importance_weights_and_n_step_discounts_by_hand():
 def test_actor_and_temperature_losses_by_hand(weight):
     agent = by_hand(target_entropy=-1.5)
     loss, metrics = agent.actor_loss(rows(weight))
-    actor_loss = entropy = 0.0
+    actor_loss = entropy = missing = 0.0
     for (s, *_, z), w in zip(ROWS, weight or (1.0,) * 3, strict=True):
         a, log_prob = sample(s, z)
         actor_loss += w * (ALPHA * log_prob - min(2.0 * s + 0.2 * a, 0.5 * s - 0.4 * a)) / 3
-        entropy -= w * log_prob / 3
+        entropy -= log_prob / 3
+        missing += w * (-log_prob + 1.5) / 3  # of the target
     assert metrics["entropy"].item() == pytest.approx(entropy, abs=1e-6)
     assert metrics["temperature"].item() == pytest.approx(ALPHA)
-    assert metrics["temperature_loss"].item() == pytest.approx(ALPHA * (entropy + 1.5), abs=1e-6)
-    assert loss.item() == pytest.approx(actor_loss + ALPHA * (entropy + 1.5), abs=1e-6)
+    assert metrics["temperature_loss"].item() == pytest.approx(ALPHA * missing, abs=1e-6)
+    assert loss.item() == pytest.approx(actor_loss + ALPHA * missing, abs=1e-6)
     loss.backward()  # log alpha sees its own loss only: d alpha (H - target) / d log alpha
-    assert agent.temperature.log_temperature.grad.item() == pytest.approx(ALPHA * (entropy + 1.5), abs=1e-6)
+    assert agent.temperature.log_temperature.grad.item() == pytest.approx(ALPHA * missing, abs=1e-6)
 
 
 def test_gradients_by_finite_differences():

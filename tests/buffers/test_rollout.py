@@ -40,7 +40,7 @@ def test_shuffles_differ_and_are_reproducible_from_the_state():
     assert not torch.equal(first[:32], first[32:]) and not torch.equal(first, second)
     assert torch.equal(first, rows(b))
     c = RolloutBuffer(feed, seed=3)
-    c.load_state(b.state())
+    c.load_state(*b.state())
     assert torch.equal(second, rows(c))
     assert not torch.equal(first, rows(RolloutBuffer(feed, seed=4)))
 

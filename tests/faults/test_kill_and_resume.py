@@ -14,7 +14,7 @@ import pytest
 from tests.training.fingerprint import fingerprint
 from whorl.training import checkpoint
 
-KILLS = 10
+KILLS = int(os.environ.get("WHORL_KILLS", 10))
 OPTIONS = {
     "ppo": {"feed": {"steps": 64}, "normalize_observation": True, "normalize_return": True, "total_steps": 12_000},
     "a2c": {"anneal_steps": 8_000, "total_steps": 8_000},

@@ -33,7 +33,7 @@ def start(*arguments, **options):
 
 
 def run_folders(path, file):
-    return sorted(found.parent for found in path.glob(f"*/*/*/{file}"))
+    return sorted(found.parent for found in path.glob(f"[!.]*/*/*/{file}"))
 
 
 def children(pid):

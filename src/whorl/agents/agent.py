@@ -48,6 +48,9 @@ class Agent(nn.Module):
         self._moments: list = []
         self._graphs: dict = {}
         self._lean: dict[int, FusedAdam] = {}
+        self.leaves: dict[
+            int, list
+        ] = {}  # id(optimizer) -> where its gradients come from, if not its own parameters (hogwild)
         self._parts: list[nn.Module] = []
         self.eval()
 
@@ -135,7 +138,7 @@ class Agent(nn.Module):
         for p in parameters:
             p.grad = None
         value, metrics = loss(batch)
-        value.backward(inputs=parameters)
+        value.backward(inputs=self.leaves.get(id(optimizer), parameters))
         gradients = [p.grad for p in parameters if p.grad is not None]
         norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
         limit, void = self.max_grad_norm, None

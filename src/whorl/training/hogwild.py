@@ -301,8 +301,10 @@ def step_on(shared: Agent, agent: Agent) -> None:
 
     Its optimizers become those of `shared`, whose parameters are handed each gradient as soon as it is there.
     """
+    own = {id(theirs): mine for theirs, mine in zip(shared.parameters(), agent.parameters(), strict=True)}
     for name, optimizer in shared.optimizers().items():
         setattr(agent, name, optimizer)
+        agent.leaves[id(optimizer)] = [own[id(p)] for group in optimizer.param_groups for p in group["params"]]
     for theirs, mine in zip(shared.parameters(), agent.parameters(), strict=True):
         if mine.requires_grad:
             mine.register_post_accumulate_grad_hook(partial(_hand_over, theirs))
