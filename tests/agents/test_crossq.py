@@ -150,7 +150,7 @@ def test_the_actor_moves_once_in_policy_delay_updates_by_adam_with_its_beta():
         actor = [p.clone() for p in agent.policy.parameters()]
         metrics = agent.update(rows())
         moved.append(any(not torch.equal(a, b) for a, b in zip(actor, agent.policy.parameters(), strict=True)))
-        assert {"critic_loss", "actor_loss", "temperature", "entropy"} <= set(metrics)
+        assert {"critic_loss", "actor_loss", "temperature", "entropy"} <= set(metrics) | set(agent.report)
     assert moved == [True, False, False, True, False, False] and agent.updates == 6
     assert all(o.param_groups[0]["betas"] == (0.5, 0.999) for o in agent.optimizers().values())
     assert not any("target" in name for name, _ in agent.named_modules())

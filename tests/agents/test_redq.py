@@ -162,7 +162,9 @@ def test_the_actor_moves_once_in_policy_delay_updates_and_targets_always():
         pairs = zip(target, agent.critic.parameters(), agent.target.parameters(), strict=True)
         for old, its, new in pairs:
             torch.testing.assert_close(new, 0.75 * old + 0.25 * its.detach())
-        assert {"critic_loss", "actor_loss", "temperature", "entropy", "temperature_loss"} <= set(metrics)
+        assert {"critic_loss", "actor_loss", "temperature", "entropy", "temperature_loss"} <= set(metrics) | set(
+            agent.report
+        )
     assert moved == [True, False, False, True, False, False] and agent.updates == 6
 
 
