@@ -8,8 +8,8 @@ from importlib import import_module
 __version__ = "0.1.0"
 
 _HOME = {
-    "train": "whorl.training.run",
-    "resume": "whorl.training.run",
+    "train": "whorl.training.start",
+    "resume": "whorl.training.start",
     "load": "whorl.training.trained",
     "make_env": "whorl.envs.make",
     "check_env": "whorl.envs.check",

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from whorl import batch
+from whorl.buffers import saved
 from whorl.buffers.buffer import ReplayBuffer
 from whorl.buffers.sample_prioritized import Prioritized
 from whorl.buffers.sample_uniform import Uniform
@@ -234,14 +235,38 @@ def test_save_and_load_keep_everything(sampler, tmp_path):
         ReplayBuffer(Memory(50, 2), sampler(0)).load(tmp_path / "saved")
     os.makedirs(tmp_path / "mine")
     (tmp_path / "mine" / "thesis.txt").write_text("")
-    with pytest.raises(BadInput, match="is not a saved replay buffer and not empty"):
+    with pytest.raises(BadInput, match="holds something else than a saved replay buffer"):
         buffer.save(tmp_path / "mine")
+
+
+def test_a_save_that_was_killed_leaves_the_one_before(tmp_path, monkeypatch):
+    """Whatever the moment: only the replacement of buffer.json publishes, and the next save clears what is left over."""
+    folder, old = tmp_path / "saved", filled()
+    old.save(folder)
+    monkeypatch.setattr(saved, "write_json", lambda *_: os._exit(9))
+    for _ in range(2):
+        child = os.fork()
+        if child == 0:
+            try:
+                filled(steps=3).save(folder)
+            finally:
+                os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    monkeypatch.undo()
+    assert len(list(folder.glob("save-*"))) == 3
+    found = filled(steps=3)
+    found.load(folder)
+    assert len(found) == len(old)
+    filled(steps=3).save(folder)
+    assert len(list(folder.glob("save-*"))) == 1
+    found.load(folder)
+    assert len(found) == 6
 
 
 @pytest.mark.parametrize("name", ["rows.bin", "sampler.safetensors", "buffer.json"])
 def test_a_damaged_file_is_named_and_nothing_is_loaded(name, tmp_path):
     filled().save(tmp_path / "saved")
-    path = tmp_path / "saved" / name
+    (path,) = (tmp_path / "saved").rglob(name)
     data = path.read_bytes()
     changed = bytearray(data)
     changed[len(data) // 2] ^= 1

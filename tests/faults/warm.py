@@ -17,7 +17,7 @@ import whorl.agents.ppo
 import whorl.agents.random
 import whorl.agents.reinforce
 import whorl.envs.native.cartpole
-import whorl.training.run
+import whorl.training.start
 
 torch.set_num_threads(1)
 child = 0

@@ -25,8 +25,8 @@ from whorl.training import compatibility, folder, grid, sweep_table
 from whorl.training.build import build
 from whorl.training.catalog import AGENTS, find, presets
 from whorl.training.run import Run
-from whorl.training.run import resume as resume_run
-from whorl.training.run import train as train_run
+from whorl.training.start import resume as resume_run
+from whorl.training.start import train as train_run
 from whorl.training.sweep import sweep as run_sweep
 from whorl.training.trained import load
 from whorl.training.video import record

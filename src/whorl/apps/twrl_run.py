@@ -26,7 +26,8 @@ from whorl.training.build import new_agent
 from whorl.training.catalog import agent_class
 from whorl.training.config import override, to_json
 from whorl.training.curve import moving_mean
-from whorl.training.run import Run, resume, train
+from whorl.training.run import Run
+from whorl.training.start import resume, train
 from whorl.training.trained import load
 from whorl.training.video import drawable, record
 from whorl.training.window import Window

@@ -14,6 +14,7 @@ from whorl.errors import BadInput, BatchError
 
 STRATEGIES = ("future", "final", "episode", "random")
 GOALS = ("observation.desired_goal", "next.observation.desired_goal", "next.observation.achieved_goal")
+LOOK = 1 << 16  # rows whose flags are looked at together
 Judge = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -65,6 +66,7 @@ class Hindsight:
         self.touched = torch.from_numpy(self._choose(storage, k, lane, numbers[len(k) :]))
         goal = storage.slot(self.touched.to(storage.device))
         goals = storage.column("next.observation.achieved_goal")[goal]
+        storage.looked_at(len(k))
         chosen = torch.from_numpy(numbers[: len(k)] < self.fraction).to(storage.device)
         rows = chosen.view(-1, *(1,) * (goals.ndim - 1))
         here, after = batch["observation"], batch["next"]
@@ -162,11 +164,16 @@ class Episodes:
         gone = (count < self._seen) | (count - self._seen > storage.ring)  # rolled back, or more than the ring holds
         self._seen[gone] = np.maximum(count - storage.ring, 0)[gone]
         self._begin[gone] = -1
-        new = count - self._seen
+        while (self._seen < count).any():
+            self._take_in(np.minimum(self._seen + max(1, LOOK // storage.lanes), count))
+
+    def _take_in(self, count: np.ndarray) -> None:
+        storage, new = self.storage, count - self._seen
         lane = np.repeat(np.arange(storage.lanes), new)
         k = np.arange(len(lane)) - np.repeat(np.cumsum(new) - new - self._seen, new)
         slot = storage.slot(torch.from_numpy(k * storage.lanes + lane).to(storage.device))
         ended = storage.column("next.terminated")[slot] | storage.column("next.truncated")[slot]
+        storage.looked_at(len(lane))
         starts = storage.column("is_first")[slot] if "is_first" in storage.names() else torch.zeros_like(ended)
         flags = ended.cpu().numpy(), starts.cpu().numpy()
         self._extend(self._first, self._last, self._begin, k, lane, *flags, storage.ring)

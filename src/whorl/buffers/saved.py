@@ -1,10 +1,14 @@
-"""A whole replay buffer as a folder: raw rows, safetensors, JSON, published by one rename. Nothing in it is executed."""
+"""A whole replay buffer as a folder: raw rows, safetensors, JSON. Nothing in it is executed.
+
+buffer.json      what was saved, and in which of the folders beside it; replacing this one file publishes a save
+save-0123abcd/   rows, sampler.safetensors
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
+import re
 import secrets
 import shutil
 from pathlib import Path
@@ -17,36 +21,35 @@ from whorl.buffers.ring_file import read_json, sync_folder, write_json
 from whorl.errors import BadInput, Damaged
 
 FORMAT = 1
+OURS = re.compile(r"save-[0-9a-f]{8}|buffer\.json|\.tmp-buffer\.json-[0-9]+")
 
 
 def save(buffer: Any, folder: str | Path) -> Path:
     """Writes rows, sampler and counters to `folder`, replacing a buffer that was saved there. Raises BadInput if it holds anything else."""
     folder = Path(folder)
-    if folder.exists() and not (folder / "buffer.json").is_file() and any(folder.iterdir()):
-        raise BadInput(f"{folder} is not a saved replay buffer and not empty: choose another folder")
-    draft = folder.with_name(f".tmp-{folder.name}-{os.getpid()}-{secrets.token_hex(4)}")
+    if folder.exists() and not all(OURS.fullmatch(path.name) for path in folder.iterdir()):
+        raise BadInput(f"{folder} holds something else than a saved replay buffer: choose another folder")
+    inner = folder / f"save-{secrets.token_hex(4)}"
     try:
-        draft.mkdir(parents=True)
-        rows = buffer.storage.dump(draft)
+        inner.mkdir(parents=True)
+        rows = buffer.storage.dump(inner)
         (_, sampler), *others = buffer.drawing()
         arrays, numbers = sampler.state()
         safetensors.torch.save_file(
-            {name: value.cpu().contiguous() for name, value in arrays.items()}, draft / "sampler.safetensors"
+            {name: value.cpu().contiguous() for name, value in arrays.items()}, inner / "sampler.safetensors"
         )
-        files = {path.name: {"bytes": path.stat().st_size, "sha256": _hash(path)} for path in sorted(draft.iterdir())}
-        contents = {"format": FORMAT, "files": files, "storage": rows, "sampler": numbers}
+        files = {path.name: {"bytes": path.stat().st_size, "sha256": _hash(path)} for path in sorted(inner.iterdir())}
+        contents = {"format": FORMAT, "folder": inner.name, "files": files, "storage": rows, "sampler": numbers}
         contents |= {"added": buffer.added, "drawn": buffer.drawn, "parts": _parts(buffer)}
         contents["transforms"] = {name: part.state()[1] for name, part in others}
-        write_json(draft / "buffer.json", contents | {"sha256": _hash_json(contents)})
-        old = draft.with_name(draft.name + "-old")
-        if folder.exists():
-            os.rename(folder, old)
-        os.rename(draft, folder)
-        sync_folder(folder.parent)
-        shutil.rmtree(old, ignore_errors=True)
+        sync_folder(inner)
+        write_json(folder / "buffer.json", contents | {"sha256": _hash_json(contents)})
     except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
+        shutil.rmtree(inner, ignore_errors=True)
         raise
+    for path in folder.iterdir():  # what it replaces, and drafts of processes that were killed
+        if path.is_dir() and path != inner:
+            shutil.rmtree(path, ignore_errors=True)
     return folder
 
 
@@ -63,12 +66,13 @@ def load(buffer: Any, folder: str | Path) -> None:
         raise Damaged(f"{folder / 'buffer.json'} is not as it was written: its SHA-256 differs")
     if contents["format"] != FORMAT:
         raise Damaged(f"{folder} has format {contents['format']}, this whorl reads {FORMAT}")
-    declared = [(folder / name, file["bytes"], file["sha256"]) for name, file in contents["files"].items()]
+    inner = folder / Path(contents["folder"]).name
+    declared = [(inner / Path(name).name, file["bytes"], file["sha256"]) for name, file in contents["files"].items()]
     for path, size, sha256 in declared:
         if not path.is_file() or path.stat().st_size != size or _hash(path) != sha256:
             raise Damaged(f"{path} is not as it was written: its size or SHA-256 differs from buffer.json")
     try:
-        arrays = safetensors.torch.load_file(folder / "sampler.safetensors")
+        arrays = safetensors.torch.load_file(inner / "sampler.safetensors")
     except (SafetensorError, OSError) as error:
         raise Damaged(f"{folder / 'sampler.safetensors'}: {error}") from None
     if contents["parts"] != _parts(buffer):
@@ -76,7 +80,7 @@ def load(buffer: Any, folder: str | Path) -> None:
             f"{folder} was saved by a buffer of {', '.join(contents['parts'])}, this one is of {', '.join(_parts(buffer))}: "
             "load it into one of the same parts"
         )
-    buffer.storage.restore(folder, contents["storage"])
+    buffer.storage.restore(inner, contents["storage"])
     (_, sampler), *others = buffer.drawing()
     sampler.load_state(arrays, contents["sampler"])
     for name, part in others:

@@ -249,6 +249,9 @@ class Frames:
         """The slot in memory of each absolute index."""
         return self.transitions.slot(index)
 
+    def looked_at(self, rows: int) -> None:
+        self.transitions.looked_at(rows)
+
     def column(self, name: str) -> Tensor:
         """One field over all slots, as a view [ring * L, ...]. Raises BatchError when there is none: images are no field."""
         return self.transitions.column(name)

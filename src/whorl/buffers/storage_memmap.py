@@ -105,6 +105,9 @@ class Memmap(Memory):
             self._file_rows.madvise(mmap.MADV_DONTNEED)
             self._touched = 0
 
+    def looked_at(self, rows: int) -> None:
+        self._touch(rows * max(AROUND, self._width if self.layout else 0))
+
     def flush(self) -> None:
         if self.layout:
             for name in ("rows.bin", "counters.bin"):
@@ -137,7 +140,7 @@ class Memmap(Memory):
         return int(low[0]), int(high[0])
 
     def read(self, index: Tensor) -> Any:
-        self._touch(index.numel() * max(AROUND, self._width if self.layout else 0))
+        self.looked_at(index.numel())
         return super().read(index)
 
     def intact(self, index: Tensor) -> bool:

@@ -214,6 +214,9 @@ class Memory:
                 return self.layout.column(self._rows, entry)
         raise BatchError(f"the buffer has no {name!r}. It has {', '.join(self.names()) or 'nothing yet'}")
 
+    def looked_at(self, rows: int) -> None:
+        """To be told by who reads many rows through `column`: a storage on disk lets their pages go."""
+
     def names(self) -> list[str]:
         return [entry.name for entry in self.layout.fields] if self.layout else []
 

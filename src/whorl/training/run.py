@@ -15,14 +15,12 @@ import numpy as np
 import torch
 
 from whorl.envs.env import Env
-from whorl.envs.make import as_env
 from whorl.errors import BadInput
 from whorl.feeds import Replay, Stream
 from whorl.functional.streams import stream
 from whorl.training import checkpoint, folder, hogwild, loop
 from whorl.training.build import build, check_replay, environment, new_buffer
-from whorl.training.catalog import find
-from whorl.training.config import override, to_json
+from whorl.training.config import to_json
 from whorl.training.curve import draw_curve
 from whorl.training.evaluate import Evaluation, eval_envs, evaluate
 from whorl.training.loggers import Loggers
@@ -31,8 +29,8 @@ from whorl.training.loggers.episodes import EpisodesCsv
 from whorl.training.loggers.jsonl import JsonLines
 from whorl.training.loggers.tensorboard import TensorBoard
 from whorl.training.process import StopSignals, threads_of_torch
-from whorl.training.trained import Settings, load, needs_no_object, read_settings
-from whorl.training.video import drawable, film
+from whorl.training.trained import Settings, load
+from whorl.training.video import film
 from whorl.training.window import Window
 
 KEEP = 5  # newest checkpoints that stay, beside `best`
@@ -120,7 +118,7 @@ class Run:
             )
             with self.logs:
                 self._restore() if resume else self._greet()
-                self._write_config()
+                self.write_config()
                 self._train()
             self._finish()
         if self._user_env is None:
@@ -135,15 +133,15 @@ class Run:
         """Rows that a checkpoint needs stay on disk until the second checkpoint after it, in case the first is damaged."""
         p = self.parts
         folder = self.path / "replay" if self.settings.checkpoint_every else None
-        p.buffer = new_buffer(self.agent, p.env, self.settings.seed, folder, self._slack)
+        p.buffer = new_buffer(self.agent, p.env, self.settings.seed, folder, self.slack)
 
     @property
-    def _slack(self) -> int:
+    def slack(self) -> int:
         """Rows of each environment."""
         every, n = self.settings.checkpoint_every, self.parts.env.num_envs
         return 2 * (every // n + getattr(self.config.feed, "steps", 1)) if every else 0
 
-    def _write_config(self) -> None:
+    def write_config(self) -> None:
         settings = dataclasses.asdict(self.settings) | {"config": to_json(self.config)}
         folder.write_json(self.path / "config.json", settings)
 
@@ -151,7 +149,7 @@ class Run:
         self.logs.message(f"environment: {self.parts.env!r}")
         self.logs.message(f"run: {self.path}")
         if isinstance(self.config.feed, Replay):
-            size = check_replay(self.parts.env, self.config.feed, self._slack)
+            size = check_replay(self.parts.env, self.config.feed, self.slack)
             where = "on disk" if self.config.feed.storage == "memmap" else "in memory"
             self.logs.message(f"replay: {self.config.feed.capacity:,} rows, {size / 2**20:,.0f} MiB {where} when full")
         self._warn()
@@ -324,147 +322,6 @@ def _finite(metrics: dict[str, Any]) -> dict[str, float]:
     return {key: float(value) for key, value in metrics.items() if math.isfinite(value)}
 
 
-def train(
-    agent: str,
-    env: Any,
-    *,
-    config: Any = None,
-    total_steps: int | None = None,
-    seed: int = 0,
-    num_envs: int | None = None,
-    runs: str | Path = "runs",
-    name: str | None = None,
-    device: str = "cpu",
-    compile: bool = False,
-    threads: int = 1,
-    eval_every: int | None = None,
-    eval_episodes: int = 100,
-    checkpoint_every: int | None = None,
-    log_every: int = 2000,
-    total_episodes: int | None = None,
-    max_episode_steps: int | None = None,
-    window: int = 100,
-    video_every: int = 0,
-    quiet: bool = False,
-    loggers: Sequence = (),
-    **agent_fields: Any,
-) -> Run:
-    """Train `agent` in `env` and return the finished run. What is not given comes from the preset of the pair.
-
-    env: an id, or an object of yours: `Env`, `gymnasium.Env`, `VectorEnv`, or a callable that makes a `gymnasium.Env`. With an
-    object there is no evaluation, and it is yours to close.
-    loggers: of your own, beside the run's (see training/loggers).
-    agent_fields: fields of the agent's config, `learning_rate=1e-3`. A preset that anneals over its own run anneals over yours.
-    threads: of torch; one is fastest for small networks, more help convolutions.
-    total_episodes: stop when so many have finished, if total_steps are not over before.
-    max_episode_steps: a time limit, where the environment has none or a longer one.
-    window: episodes that the sliding statistics are over. video_every [episodes]: record the policy into the run's video folder.
-    eval_every, checkpoint_every [environment steps]: a twentieth of the run by default (checkpoints: of the replay buffer, if that
-    is less); 0 switches off.
-    Raises BadInput or Incompatible before anything is written.
-    """
-    own = None if isinstance(env, str) else as_env(env, num_envs, seed)
-    preset = find(agent, env if own is None else own.id)
-    total = preset.total_steps if total_steps is None else total_steps
-    config = preset.config if config is None else config
-    whole = getattr(preset.config, "anneal_steps", 0) == preset.total_steps
-    if whole and getattr(config, "anneal_steps", 0) == preset.total_steps:
-        config = override(config, {"anneal_steps": total})
-    config = override(config, agent_fields)
-    if own is not None and (video_every or max_episode_steps):
-        raise BadInput(
-            "an environment object cannot be copied or changed: pass an id for video_every and max_episode_steps"
-        )
-    if own is not None and hasattr(config, "workers"):
-        raise BadInput(
-            f"the workers of {agent} make environments of their own, so an environment object will not do: pass an id"
-        )
-    if own is not None and eval_every:
-        raise BadInput("an environment object cannot be copied for evaluation: pass an id, or leave eval_every out")
-    for option, value, least in (
-        ("total_steps", total, 1), ("eval_every", eval_every, 0), ("checkpoint_every", checkpoint_every, 0),
-        ("eval_episodes", eval_episodes, 1), ("log_every", log_every, 1), ("seed", seed, 0), ("threads", threads, 1),
-        ("total_episodes", total_episodes, 1), ("max_episode_steps", max_episode_steps, 1), ("window", window, 1),
-        ("video_every", video_every, 0),
-    ):  # fmt: skip
-        if value is not None and value < least:
-            raise BadInput(f"{option} must be at least {least}, got {value}")
-    check_annealing(config, total, total_episodes)
-    if video_every:
-        drawable(env, seed).close()  # has it a picture?
-    often = max(1, total // 20)
-    saved = often
-    if isinstance(
-        config.feed, Replay
-    ):  # rows of an interval are kept twice beside those that can be drawn: a few percent
-        saved = max(1, min(often, config.feed.capacity // (100 if config.feed.storage == "frames" else 20)))
-    settings = Settings(
-        agent=agent,
-        env=env if own is None else own.id or type(env).__name__,
-        own_env=own is not None,
-        seed=seed,
-        num_envs=preset.num_envs if num_envs is None else num_envs,
-        total_steps=total,
-        device=device,
-        compile=compile,
-        threads=threads,
-        eval_every=often if eval_every is None else eval_every,
-        eval_episodes=eval_episodes,
-        checkpoint_every=saved if checkpoint_every is None else checkpoint_every,
-        log_every=log_every,
-        total_episodes=total_episodes,
-        max_episode_steps=max_episode_steps,
-        window=window,
-        video_every=video_every,
-    )
-    if own is not None:
-        settings = dataclasses.replace(settings, num_envs=own.num_envs if num_envs is None else num_envs)
-    run = Run(Path(), settings, config, quiet, own, loggers)
-    if isinstance(config.feed, Replay):
-        if config.feed.storage == "memmap" and not settings.checkpoint_every:
-            raise BadInput(
-                "feed.storage = 'memmap' keeps its rows with the checkpoints, and checkpoint_every is 0: set it, or use 'memory'"
-            )
-        check_replay(run.parts.env, config.feed, run._slack, Path(runs) if settings.checkpoint_every else None)
-    run.path = folder.create(Path(runs), settings.env, agent, seed, name)
-    run._write_config()
-    folder.write_json(run.path / "meta.json", folder.meta())
-    folder.link_last(Path(runs), run.path)
-    return run.start()
-
-
-def resume(
-    path: str | Path, total_steps: int | None = None, quiet: bool = False, env: Any = None, loggers: Sequence = ()
-) -> Run:
-    """Go on with a run that was killed or stopped, or train a finished one further with more `total_steps`.
-
-    env: only for a run that was trained on an environment object: such an object.
-    Raises BadInput for a folder that is not a run, one that another process holds, a finished run without more steps, or fewer steps
-    than the run was started for.
-    """
-    path = folder.open_run(path)
-    with folder.lock(path):
-        settings, config = read_settings(path)
-        result = folder.read_json(path / "eval.json") if (path / "eval.json").exists() else {"steps": 0}
-        done, over = result["steps"], result.get("episodes", 0) >= (settings.total_episodes or math.inf)
-        total = settings.total_steps if total_steps is None else total_steps
-        if total < settings.total_steps:
-            raise BadInput(
-                f"{path} was started for {settings.total_steps:,} steps and cannot be shortened to {total:,}"
-            )
-        if over:
-            raise BadInput(f"{path} is finished: it was started for {settings.total_episodes:,} episodes")
-        if total <= done:
-            more = f"whorl resume {path} --total-steps {2 * total}"
-            raise BadInput(f"{path} is finished at {done:,} steps; give more: {more}")
-        check_annealing(config, total, settings.total_episodes)
-        if env is None:
-            needs_no_object(path, settings)
-        own = None if env is None else as_env(env, settings.num_envs, settings.seed)
-        run = Run(path, dataclasses.replace(settings, total_steps=total), config, quiet, own, loggers)
-    return run.start(resume=True)
-
-
 def _loop_of(agent: Any, collector: Any) -> Callable:
     """What runs the loop: the ordinary one, worker processes, or one compiled loop. They have the same arguments."""
     if hasattr(agent.config, "workers"):
@@ -476,18 +333,3 @@ def _loop_of(agent: Any, collector: Any) -> Callable:
         compiled_td.check(agent, collector)
         return compiled_td.train
     return loop.train
-
-
-def check_annealing(config: Any, total: int, episodes: int | None = None) -> None:
-    """Raises BadInput when the learning rate would reach 0 before the run ends."""
-    over = getattr(config, "anneal_episodes", 0)
-    if over and not (episodes and episodes <= over):
-        raise BadInput(
-            f"anneal_episodes = {over:,} needs total_episodes of at most that (it is {episodes}): the rest would be learned at rate 0"
-        )
-    anneal = getattr(config, "anneal_steps", 0)
-    if 0 < anneal < total:
-        raise BadInput(
-            f"anneal_steps = {anneal:,} ends before total_steps = {total:,}: the rest would be learned at rate 0. "
-            "Make anneal_steps as long as the run, or 0 for a constant rate"
-        )

@@ -23,7 +23,7 @@ from whorl.training.build import build
 from whorl.training.catalog import find
 from whorl.training.config import override
 from whorl.training.process import StopSignals
-from whorl.training.run import check_annealing, resume, train
+from whorl.training.start import check_annealing, resume, train
 
 POLL = 0.05  # seconds between two looks at the processes
 
