@@ -62,7 +62,7 @@ SETTINGS = [
     Setting("qr_dqn", "CartPole-v1", 100_000, 475, 4),
     Setting("iqn", "CartPole-v1", 100_000, 475, 4),
     Setting("rainbow", "CartPole-v1", 100_000, 475, 4),
-    Setting("dqn", "LunarLander-v3", 500_000, 200, 3),
+    Setting("dqn", "LunarLander-v3", 500_000, 200, 3, options=("--eval-every", "50000")),
     Setting("discrete_sac", "CartPole-v1", 50_000, 475, 4),
     Setting("sac", "Pendulum-v1", 10_000, -200, 5),
     Setting("td3", "Pendulum-v1", 10_000, -200, 5),
@@ -70,7 +70,7 @@ SETTINGS = [
     Setting("redq", "Pendulum-v1", 4_000, -200, 5),
     Setting("crossq", "Pendulum-v1", 8_000, -200, 5),
     Setting("tqc", "Pendulum-v1", 8_000, -200, 5),
-    Setting("sac", "InvertedPendulum-v5", 30_000, 950, 5),
+    Setting("sac", "InvertedPendulum-v5", 20_000, 950, 5, options=("--eval-every", "4000")),
     Setting("sac", "MountainCarContinuous-v0", 30_000, 90, 4),
 ]
 

@@ -74,7 +74,8 @@ class DQN(Agent):
             target = td_target(next["reward"], next["terminated"], next_value, discount)
         error = target - value
         loss = weighted_mean(huber(error, c.huber or inf), get(batch, "weight"))
-        return loss, {"q_mean": value.mean(), "td_error": error.abs().mean(), "priority": error.abs()}
+        size = error.detach().abs()
+        return loss, {"q_mean": value.detach().mean(), "td_error": size.mean(), "priority": size}
 
     def update(self, batch: Any) -> Metrics:
         metrics = super().update(batch)

@@ -67,6 +67,7 @@ class FusedAdam:
     def __init__(self, adam: torch.optim.Optimizer):
         self.group = adam.param_groups[0]
         self.means, self.squares, self.steps = adam_state(adam)
+        self.one = torch.ones((), device=self.steps[0].device)  # a number would become a tensor for each parameter
 
     def holds(self, adam: torch.optim.Optimizer) -> bool:
         """Whether its state is still the one the lists were made of."""
@@ -76,7 +77,7 @@ class FusedAdam:
     def step(self, gradients: list[Tensor], void: Tensor | None = None) -> None:
         """Nothing moves if `void`, where there is one, holds 1."""
         g = self.group
-        torch._foreach_add_(self.steps, 1 if void is None else 1 - void)
+        torch._foreach_add_(self.steps, self.one if void is None else 1 - void)
         torch._fused_adam_(
             g["params"], gradients, self.means, self.squares, [], self.steps, lr=g["lr"], beta1=g["betas"][0], beta2=g["betas"][1],
             weight_decay=g["weight_decay"], eps=g["eps"], amsgrad=False, maximize=False, grad_scale=None, found_inf=void,

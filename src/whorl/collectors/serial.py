@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import numba
 import numpy as np
 import torch
 
@@ -45,6 +46,10 @@ class SerialCollector:
         self._actor = policy.actor(n)
         self._generator = torch.Generator(env.device)
         self._memory: dict[str, Any] = {}  # filled at the first step, which shows what the policy records
+        self._viewed, self._views = (
+            (0, False),
+            dict[str, Any](),
+        )  # rows and whether masked; the memory as tensors of so many rows
         self._observation: Any = None  # None: reset before the next rollout
         self._is_first = self._full((n,), True)
         self._carry = policy.initial(n)
@@ -141,6 +146,7 @@ class SerialCollector:
             "is_first": flag(),
             **{key: like(value) for key, value in decided.items()},
             "mask": torch.ones(rows, dtype=torch.bool),
+            "version": torch.zeros(rows, dtype=torch.int64),
             "next": {
                 "observation": spaces.zeros(self.env.observation_space, rows),
                 "reward": torch.zeros(rows),
@@ -163,20 +169,22 @@ class SerialCollector:
             return np.concatenate([x, np.zeros_like(x)]) if numpy else torch.cat([x, torch.zeros_like(x)])
 
         self._memory = spaces.tree_map(doubled, self._memory)
-        self.capacity *= 2
+        self.capacity, self._viewed = 2 * self.capacity, (0, False)
 
     def _finish(self, t: int) -> Any:
         """Check, count, list the finished episodes, and hand the memory out as a batch."""
-        entries = spaces.tree_map(lambda x: torch.as_tensor(x[:t]), self._memory)
-        masked = self.whole_episodes or not bool(entries["mask"].all())
-        if not masked:
-            del entries["mask"]
-        entries["version"] = torch.full((t, self.env.num_envs), self.version, device=self.env.device)
-        rollout = batch.make(entries, (t, self.env.num_envs))
-        self._check_finite(entries)
-        self.steps += int(entries["mask"].sum()) if masked else t * self.env.num_envs
+        m = self._memory
+        masked = self.whole_episodes or not bool(m["mask"][:t].all())
+        if (t, masked) != self._viewed:  # the same memory next time: the same views
+            self._viewed, self._views = (t, masked), spaces.tree_map(lambda x: torch.as_tensor(x[:t]), m)
+            if not masked:
+                del self._views["mask"]
+        m["version"][:t] = self.version
+        rollout = batch.make(self._views, (t, self.env.num_envs))
+        self._check_finite(self._views)
+        self.steps += int(m["mask"][:t].sum()) if masked else t * self.env.num_envs
         self.rollouts += 1
-        self._list_episodes(rollout)
+        self._list_episodes(t)
         device = next(self.policy.parameters(), torch.empty(0, device=self.env.device)).device
         return rollout if str(device) == self.env.device else rollout.to(device)
 
@@ -188,29 +196,23 @@ class SerialCollector:
         ):
             quantities += [(name, leaf) for leaf in spaces.leaves(tree) if leaf.is_floating_point()]
         for name, x in quantities:
-            if not bool(x.isfinite().all()):
+            if not (np.isfinite(x.numpy()) if x.is_cpu else x.isfinite()).all():
                 t, i = (~x.isfinite()).nonzero()[0, :2].tolist()
                 raise NotFinite(
                     f"{name} of environment {i} became {x[t, i].tolist()} at step {t} of rollout {self.rollouts} "
                     f"({self.env!r}); nothing was learned from it. Mend the environment or clip its values"
                 )
 
-    def _list_episodes(self, rollout: Any) -> None:
+    def _list_episodes(self, t: int) -> None:
         """Episodes that finished, with raw returns; what is under way is carried on to the next rollout."""
-        reward = rollout["next"]["reward"].cpu().numpy().astype(np.float64)
-        mask = batch.get(rollout, "mask")
-        counts = np.ones_like(reward, np.int64) if mask is None else mask.cpu().numpy().astype(np.int64)
-        reward = reward * counts
-        self.episodes, start = [], np.zeros(self.env.num_envs, np.int64)
-        for t, i in np.argwhere(batch.ended(rollout).cpu().numpy() & (counts > 0)):
-            ret = self._return[i] + reward[start[i] : t + 1, i].sum()
-            length = self._length[i] + counts[start[i] : t + 1, i].sum()
-            self.episodes.append(Episode(self.steps, int(i), float(ret), int(length)))
-            self._return[i], self._length[i], start[i] = 0.0, 0, t + 1
-        self.finished += len(self.episodes)
-        for i in range(self.env.num_envs):
-            self._return[i] += reward[start[i] :, i].sum()
-            self._length[i] += counts[start[i] :, i].sum()
+        m, found = self._memory, np.empty((t * self.env.num_envs, 3))
+        reward, terminated, truncated, mask = (
+            x[:t] if isinstance(x, np.ndarray) else x[:t].cpu().numpy()
+            for x in (*(m["next"][key] for key in ("reward", "terminated", "truncated")), m["mask"])
+        )
+        ended = _count(reward, terminated, truncated, mask, self._return, self._length, found)
+        self.episodes = [Episode(self.steps, int(i), ret, int(n)) for i, ret, n in found[:ended].tolist()]
+        self.finished += ended
 
     def state(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """(arrays, numbers) from which `load_state` goes on to the same bits, where the environment can save its state."""
@@ -238,6 +240,22 @@ class SerialCollector:
             self._carry[key] = spaces.like(arrays[f"carry.{key}"], value)
         self._return[:], self._length[:] = arrays["return"], arrays["length"]
         return True
+
+
+@numba.njit(cache=True)
+def _count(reward, terminated, truncated, mask, returns, lengths, found):
+    """Adds rows [T, N] to what is under way, and moves what ended to `found` (environment, return, length). How many ended."""
+    ended = 0
+    for t in range(len(reward)):
+        for i in range(len(returns)):
+            if mask[t, i]:
+                returns[i] += reward[t, i]
+                lengths[i] += 1
+                if terminated[t, i] or truncated[t, i]:
+                    found[ended, 0], found[ended, 1], found[ended, 2] = i, returns[i], lengths[i]
+                    returns[i], lengths[i] = 0, 0
+                    ended += 1
+    return ended
 
 
 def _write(memory: Any, t: int, value: Any) -> None:

@@ -48,7 +48,6 @@ class StreamCollector(SerialCollector):
             if self.next_action:
                 action = self._memory["action"]
                 self._memory["next"] |= {"action": np.zeros_like(action)}
-            self._memory["version"] = np.zeros((1, self.env.num_envs), np.int64)
             self._rollout = batch.make(spaces.to_tensors(self._memory), (1, self.env.num_envs))
             result = self._memory["next"]
             self._counted = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from whorl.errors import BatchError
@@ -17,7 +18,8 @@ def td_target(reward: Tensor, terminated: Tensor, next_value: Tensor, discount: 
     All [...] of one shape, discount a number or [...]; next_value may have leading axes of its own, such as [members, B].
     Raises BatchError for unequal shapes and for a terminated that is not bool. Watkins 1989.
     """
-    shape = next_value[(0,) * max(next_value.ndim - reward.ndim, 0)]
+    leading = next_value.ndim - reward.ndim
+    shape = next_value[(0,) * leading] if leading > 0 else next_value
     rows = {"discount": discount} if isinstance(discount, Tensor) else {}
     same_shape(reward=reward, terminated=terminated, next_value=shape, **rows)
     if terminated.dtype != torch.bool:
@@ -27,9 +29,7 @@ def td_target(reward: Tensor, terminated: Tensor, next_value: Tensor, discount: 
 
 def huber(error: Tensor, threshold: float = 1.0) -> Tensor:
     """error^2 / 2 where |error| <= threshold, else threshold * (|error| - threshold / 2). Huber 1964."""
-    size = error.abs()
-    inner = size.clamp(max=threshold)
-    return inner * (size - 0.5 * inner)
+    return F.huber_loss(error, torch.zeros_like(error), reduction="none", delta=threshold)
 
 
 def weighted_mean(x: Tensor, weight: Tensor | None = None) -> Tensor:

@@ -65,8 +65,8 @@ class QNetwork(nn.Module):
         self.noise_size = self.advantage.noise_size + (self.value.noise_size if self.value is not None else 0)
 
     def forward(self, observation: Any, noise: Tensor | None = None) -> Tensor:
-        features, own = self.encoder(observation), self.advantage.noise_size
-        q = self.advantage(features, None if noise is None else noise[..., :own])
+        features, own = self.encoder.forward(observation), self.advantage.noise_size
+        q = self.advantage.forward(features, None if noise is None else noise[..., :own])
         if self.outputs == 1 and self.value is None:
             return q
         q = q.unflatten(-1, (self.actions, self.outputs))

@@ -22,7 +22,7 @@ class Target(nn.Module):
         self.module = copy.deepcopy(module).requires_grad_(False)
 
     def forward(self, *arguments: Any) -> Any:
-        return self.module(*arguments)
+        return self.module.forward(*arguments)
 
     @torch.no_grad()
     def follow(self, module: nn.Module, rate: float = 1.0) -> None:

@@ -126,6 +126,8 @@ def best(q: Tensor, action_mask: Tensor | None = None) -> Tensor:
 def taken(q: Tensor, action: Tensor) -> Tensor:
     """What q [*rows, A, *rest] has at action [*rows]: q(s, a), its atoms, its quantiles: [*rows, *rest]."""
     axis = action.ndim
+    if q.ndim == axis + 1:
+        return q.gather(axis, action.unsqueeze(axis)).squeeze(axis)
     index = action.reshape(*action.shape, *[1] * (q.ndim - axis))
     return q.gather(axis, index.expand(*action.shape, 1, *q.shape[axis + 1 :])).squeeze(axis)
 
