@@ -1,4 +1,4 @@
-"""`make_env`: an id becomes N environments, native where there is a native world, Gymnasium's otherwise."""
+"""`make_env`: an id becomes N environments: native where there is a native world, a server's for a URL, else Gymnasium's."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from typing import Any
 import gymnasium
 
 from whorl.envs import native
+from whorl.envs.adapters.gym_client import SCHEMES
 from whorl.envs.adapters.gymnasium import Gymnasium
+from whorl.envs.adapters.http import Http
 from whorl.envs.env import Env
 from whorl.errors import BadInput
 
@@ -31,12 +33,13 @@ def make_env(
     """N environments of the kind `id`, stepped together; `env.origin` says who steps them, and so does one INFO line of
     the logger "whorl".
 
-    id: a name from `known_envs()`. Your own environment object needs no id: `Gymnasium(env)`.
+    id: a name from `known_envs()`, or the URL of an environment on a gym HTTP server (see `Http`). Your own environment
+        object needs no id: `Gymnasium(env)`.
     seed: of the first episodes; `env.reset(seed)` starts the streams anew.
     device: where a native world lives; other environments live on the CPU.
     prefer: "native" takes the native world where there is one; "gymnasium" never does.
     options: go to `gymnasium.make`, such as `render_mode="rgb_array"` or `max_episode_steps`. A native world knows
-        these two only, and draws without the first.
+        these two only, and draws without the first. A URL knows those of `Http`.
 
     Raises BadInput, with near matches for an unknown id and the command to install a missing extra.
     """
@@ -45,16 +48,19 @@ def make_env(
             f"make_env takes an id, got {type(id).__name__}: wrap your own environment with "
             "whorl.envs.adapters.gymnasium.Gymnasium"
         )
-    if ":" in id:
+    url = id.startswith(SCHEMES)
+    if ":" in id and not url:
         raise BadInput(
             f"{id!r}: an id cannot import a module. Import it yourself, make the environment and wrap it: "
             "whorl.envs.adapters.gymnasium.Gymnasium(env)"
         )
     if isinstance(num_envs, bool) or not isinstance(num_envs, int) or num_envs < 1:
         raise BadInput(f"num_envs must be an integer of at least 1, got {num_envs!r}")
-    if prefer not in ("native", "gymnasium"):
+    if prefer not in ("native", "gymnasium") and not url:
         raise BadInput(f"prefer must be 'native' or 'gymnasium', got {prefer!r}")
-    if prefer == "native" and id in native.WORLDS:
+    if url:
+        env = _remote(id, num_envs, seed, device, prefer, options)
+    elif prefer == "native" and id in native.WORLDS:
         options.pop("render_mode", None)  # a native world draws whenever it is asked
         unknown = set(options) - {"max_episode_steps"}
         if unknown:
@@ -88,6 +94,17 @@ def as_env(env: Any, num_envs: int | None = None, seed: int = 0) -> Env:
 def known_envs() -> dict[str, str]:
     """Every id that `make_env` takes -> "native" or "gymnasium". Some of Gymnasium's need an extra."""
     return {**dict.fromkeys(gymnasium.registry, "gymnasium"), **dict.fromkeys(native.WORLDS, "native")}
+
+
+def _remote(url: str, num_envs: int, seed: int, device: str, prefer: str, options: dict[str, Any]) -> Env:
+    if device != "cpu" or prefer not in ("native", "http"):  # the default, and what `origin` says
+        raise BadInput("an environment on a server is stepped there: leave device and prefer out")
+    if unknown := set(options) - {"render_mode", "max_episode_steps", "protocol", "timeout"}:
+        raise BadInput(
+            f"an environment on a server has no option {', '.join(sorted(unknown))}, only render_mode, max_episode_steps, "
+            "protocol and timeout"
+        )
+    return Http(url, num_envs, seed, **options)
 
 
 def _gymnasium(id: str, num_envs: int, seed: int, device: str, options: dict[str, Any]) -> Env:

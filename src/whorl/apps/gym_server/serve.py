@@ -1,0 +1,142 @@
+"""Binding and running the server: `serve` blocks, `running` is a server in a thread."""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import importlib
+import os
+import socket
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from whorl.apps.guard import Guard, check_bind, own_hosts
+from whorl.errors import BadInput
+
+KEEP_ALIVE = 120  # seconds that a connection may rest between two requests: clients compute in between
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """All that `serve` and `running` take, as keywords."""
+
+    host: str = "127.0.0.1"  # where to listen; 127.0.0.1 and localhost mean ::1 too
+    port: int = 5000  # 0 takes a free one
+    token: str | None = None  # HTTP Basic password (or Bearer) that every request must carry; needed off loopback
+    allow_hosts: Sequence[
+        str
+    ] = ()  # further names that requests may call this server by, as host:port: of a tunnel or a proxy
+    allow: Sequence[str] = ()  # patterns of ids that may be made, as of file names; none = all that are registered
+    allow_shutdown: bool = False  # whether POST /v1/shutdown/ stops the server
+    root: Path | None = None  # where monitors write and uploads are read; None: a folder of the user's in /tmp
+    max_envs: int = 64  # environments open at a time; a vector counts all of its own
+    idle: float = 600.0  # seconds after its last call until an environment is closed
+    patience: float = 60.0  # seconds that a call may take
+    empty_as_json: bool = False  # answer 200 {} instead of 204, for clients that take 200 only (the C++ one)
+    lenient: bool = False  # hand a step after the end of an episode on to the environment, instead of refusing it
+
+
+def serve(ready: Callable[[str], None] | None = None, **settings: Any) -> None:
+    """Serve environments over HTTP until Ctrl-C, or a shutdown by a client where that is allowed. See `Settings`.
+
+    ready: called with the server's address once it listens.
+    Raises BadInput for an address that other machines reach without a token, a port in use, numbers that mean nothing, and
+    without the extra `server`.
+    """
+    server, sockets, url = _prepared(Settings(**settings))
+    print(f"Server starting at: {url}", flush=True)
+    if ready:
+        ready(url)
+    with contextlib.suppress(KeyboardInterrupt):  # uvicorn has stopped by then, and raises it again
+        server.run(sockets)
+
+
+@contextlib.contextmanager
+def running(ready: Callable[[str], None] | None = None, **settings: Any) -> Iterator[str]:
+    """The same in a thread, on a free port unless one is given; gives the address. At the end every environment is closed."""
+    server, sockets, url = _prepared(Settings(**{"port": 0, **settings}))
+    thread = threading.Thread(target=server.run, args=(sockets,), name=f"gym server {url}", daemon=True)
+    thread.start()  # the sockets listen already: who connects now is served in a moment
+    try:
+        if ready:
+            ready(url)
+        yield url
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+def _prepared(settings: Settings) -> tuple[Any, list[socket.socket], str]:
+    """A uvicorn server that has not started, its listening sockets, its address."""
+    check_bind(settings.host, settings.token)
+    for name in ("max_envs", "idle", "patience"):
+        if not getattr(settings, name) > 0:
+            raise BadInput(f"{name} must be above 0, got {getattr(settings, name)}")
+    try:
+        uvicorn: Any = importlib.import_module("uvicorn")
+        app: Any = importlib.import_module("whorl.apps.gym_server.app")
+    except ModuleNotFoundError as error:
+        if error.name not in ("uvicorn", "starlette"):
+            raise
+        raise BadInput(f'serving needs {error.name}, which is missing: pip install "whorl[server]"') from error
+    root = _own_folder() if settings.root is None else settings.root.resolve()
+    sockets = _listening(settings.host, settings.port)
+    port = sockets[0].getsockname()[1]
+
+    def stop() -> None:
+        server.should_exit = True
+
+    hosts = [*own_hosts(settings.host, port), *settings.allow_hosts]
+    guarded = Guard(app.application(settings, root, stop), settings.token, hosts)
+    config = uvicorn.Config(
+        guarded, log_level="warning", log_config=None, access_log=False, server_header=False, lifespan="on", ws="none",
+        timeout_keep_alive=KEEP_ALIVE, timeout_graceful_shutdown=5,
+    )  # fmt: skip
+    server = uvicorn.Server(config)
+    return server, sockets, f"http://{f'[{settings.host}]' if ':' in settings.host else settings.host}:{port}"
+
+
+def _listening(host: str, port: int) -> list[socket.socket]:
+    """Sockets that listen already. On loopback both families, since "localhost" means ::1 to some clients."""
+    try:
+        first = _listener(host, port)
+    except (OSError, OverflowError) as error:
+        raise BadInput(
+            f"cannot listen on {host}, port {port} ({error}): is another server there? Port 0 takes a free one"
+        ) from error
+    sockets = [first]
+    if host in ("127.0.0.1", "localhost"):
+        with contextlib.suppress(OSError):  # no IPv6 here, or the port is taken there
+            sockets.append(_listener("::1", first.getsockname()[1]))
+    return sockets
+
+
+def _listener(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # asyncio sets TCP_NODELAY only where the protocol is named; without it every small answer waits 40 ms
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listener.bind((host, port))
+        listener.listen(1024)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+def _own_folder() -> Path:
+    """A folder in the system's temporary one that is this user's and nobody else's."""
+    folder = Path(tempfile.gettempdir()) / f"whorl-gym-{getpass.getuser()}"
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    status = folder.lstat()
+    if folder.is_symlink() or not folder.is_dir() or (hasattr(os, "getuid") and status.st_uid != os.getuid()):
+        raise BadInput(f"{folder} is not a folder of yours: say where monitors may write (--root)")
+    return folder
