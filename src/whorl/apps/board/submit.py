@@ -1,0 +1,245 @@
+"""A run folder becomes an entry: the best checkpoint is scored again, under a protocol that is the same for everybody.
+
+The protocol: EPISODES environments, one whole episode each, acting greedily (an agent without a greedy action draws), inside the
+environment's own time limit, on the streams of the seed HELD_OUT, with torch on one thread.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+
+from whorl.apps.board import entry
+from whorl.apps.board.entry import Entry
+from whorl.apps.board.forms import EPISODES, FIELDS, GIFS, HELD_OUT, LINE
+from whorl.envs.adapters.gym_client import environment_behind
+from whorl.envs.adapters.gymnasium import Gymnasium
+from whorl.envs.env import Env, Observation
+from whorl.envs.make import make_env
+from whorl.errors import BadInput, Incompatible
+from whorl.functional.streams import stream
+from whorl.policies.policy import Policy
+from whorl.training import checkpoint, folder
+from whorl.training.evaluate import Evaluation, evaluate
+from whorl.training.plot import evaluations
+from whorl.training.process import threads_of_torch
+from whorl.training.trained import Settings, Trained, load, read_settings
+from whorl.training.video import drawable
+
+FRAMES, SIDE = 120, 320  # most frames of a GIF, and most pixels of its longer side
+POINTS = 1000  # most points of a learning curve
+EPISODE_STREAM = stream(HELD_OUT, "evaluation episodes")  # the seed that `evaluate` resets its environments with
+
+
+def submit(run: str | Path, board: str | Path = "board", author: str = "", note: str = "") -> Entry:
+    """Scores the best checkpoint of a run (the last, if it was never evaluated) and adds it to a board, which is made if it is not there.
+
+    The same run gives the same entry, however often it is submitted from the same machine. A run that was stopped counts with the
+    steps it took; one that was trained on a gym HTTP server is scored in the environment of that id here. Raises BadInput, before
+    anything is written, for a run on an environment object, one without a checkpoint, and an author or note that is not one short line.
+    """
+    for what, line in (("author", author), ("note", note)):
+        if not LINE[0](line):
+            raise BadInput(f"{what} should be {LINE[1]}, got {line[:300]!r}")
+    trained, which, env_id = _best(folder.open_run(run))
+    s = trained.settings
+    made_at = folder.read_json(trained.path / "meta.json")
+    now = folder.meta()
+    score, threshold = examine(trained.policy, env_id)
+    if not np.isfinite(score.returns).all():
+        raise BadInput(
+            f"{trained.path} cannot be ranked: its returns are not finite ({score.returns[:3].tolist()}, ...)"
+        )
+    gifs, gif_returns = pictures(trained.policy, env_id, score)
+    curve, seconds, steps_per_second = _progress(trained.path)
+    claim = {
+        "env": env_id,
+        "agent": s.agent,
+        "author": author,
+        "note": note,
+        "created": f"{datetime.fromisoformat(made_at['date']).astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}",
+        "settings": {
+            name: value for name, value in dataclasses.asdict(s).items() if name not in ("env", "agent", "own_env")
+        },
+        "config": folder.read_json(trained.path / "config.json")["config"],
+        "versions": made_at["versions"],
+        "commit": made_at["commit"],
+        "machine": machine(made_at),
+        "command": _command(made_at["command"]),
+        "evaluated": {"versions": now["versions"], "machine": machine(now)},
+        "steps": min(_steps(checkpoint.find(trained.path / "checkpoints", "last")), s.total_steps),
+        "seconds": seconds,
+        "steps_per_second": steps_per_second,
+        "returns": score.returns.tolist(),
+        "lengths": score.lengths.tolist(),
+        "reward_threshold": threshold,
+        "which": which,
+        "gif_returns": gif_returns or None,
+    }
+    policy = checkpoint.find(trained.path / "checkpoints", which) / "policy.safetensors"
+    return entry.write(board, claim, curve, policy.read_bytes(), gifs)
+
+
+def _best(path: Path) -> tuple[Trained, str, str]:
+    """The policy, which checkpoint it is, and the id of the environment to score it in: of a remote one, that of its kind here."""
+    settings: Settings = read_settings(path)[0]
+    if settings.own_env:
+        raise BadInput(
+            f"{path} was trained on an environment object ({settings.env}), with which nobody else can play it again: "
+            "train on an environment's id, such as those of `whorl list envs`"
+        )
+    checkpoints = path / "checkpoints"
+    which = next((name for name in ("best", "last") if (checkpoints / name).exists()), "")
+    if not which:
+        raise BadInput(f"{path} has no checkpoint to score: let it train with checkpoint_every above 0, then submit it")
+    env_id = environment_behind(settings.env)
+    env = make_env(env_id, 1)
+    try:
+        return load(path, which, env), which, env_id
+    except (Incompatible, RuntimeError) as error:
+        if env_id == settings.env:
+            raise
+        raise BadInput(
+            f"{path} was trained on {settings.env}, whose spaces are not those of {env_id} here: {error}"
+        ) from None
+    finally:
+        env.close()
+
+
+def _steps(path: Path) -> int:
+    return int(path.name.removeprefix("step_"))
+
+
+def machine(meta: dict[str, Any]) -> dict[str, Any]:
+    """What `folder.meta` says of the machine, without its name."""
+    return {name: meta[name] for name in ("cpu", "cpu_count", "system")}
+
+
+def _command(command: str) -> str | None:
+    """The command without the folder that whorl is installed in; None if it has line breaks, which would run when it is pasted."""
+    program, space, rest = command.partition(" ")
+    command = f"whorl{space}{rest}" if Path(program).name == "whorl" else command
+    fits = FIELDS["command"][0]
+    return command if fits(command) else None
+
+
+def _progress(run: Path) -> tuple[dict[str, list | None], float | None, float | None]:
+    """The learning curve, seconds of training, and environment steps per second; None where the run did not write them down."""
+    found = evaluations(run)
+    keep = np.unique(np.linspace(0, len(found.step) - 1, min(POINTS, len(found.step))).round().astype(int))
+    seconds = None if found.seconds is None else found.seconds[keep].tolist()
+    curve: dict[str, list | None] = {"step": found.step[keep].tolist(), "seconds": seconds}
+    curve |= {"mean": found.mean[keep].tolist(), "std": found.std[keep].tolist()}
+    timed, fps = None, None
+    with open(run / "metrics.jsonl") as lines:
+        for line in lines:
+            row = json.loads(line) if '"time/' in line else {}
+            timed = row if row.get("time/seconds") else timed
+            fps = row.get("time/fps", fps)
+    return (curve, timed["time/seconds"], timed["step"] / timed["time/seconds"]) if timed else (curve, None, fps)
+
+
+# ---------------------------------------------------------------------------------------------------- the protocol
+
+
+def examine(policy: Policy, env_id: str) -> tuple[Evaluation, float | None]:
+    """The score of a policy under the protocol, and the environment's reward threshold. Raises BadInput for an unknown environment."""
+    env = make_env(env_id, EPISODES, seed=HELD_OUT)
+    try:
+        with threads_of_torch(1):
+            return evaluate(policy, env, EPISODES, HELD_OUT), env.reward_threshold
+    finally:
+        env.close()
+
+
+def pictures(policy: Policy, env_id: str, score: Evaluation) -> tuple[dict[str, bytes], dict[str, float]]:
+    """GIFs of the best episode of a score and of a typical one (of median return), and their returns; empty without a picture.
+
+    Both are played again. Where the environment keeps randomness that neither its state nor its seed brings back, they come out
+    otherwise than in the score; the returns are those of the pictures.
+    """
+    try:
+        drawable(env_id, 0).close()
+    except BadInput:  # it could be made a moment ago, so what it lacks is the picture
+        return {}, {}
+    order = np.argsort(score.returns, kind="stable")
+    chosen = dict(zip(GIFS, (order[-1], order[(EPISODES - 1) // 2]), strict=True))
+    with threads_of_torch(1):
+        films = {name: _film(policy, env_id, int(index), int(score.lengths[index])) for name, index in chosen.items()}
+    return {name: gif for name, (gif, _) in films.items()}, {name: total for name, (_, total) in films.items()}
+
+
+def _film(policy: Policy, env_id: str, index: int, length: int) -> tuple[bytes, float]:
+    """One episode of the protocol, that of environment `index`, as a GIF with its return.
+
+    The policy acts for EPISODES equal rows, as it did in the score, because another number of rows can give other bits.
+    """
+    import imageio.v3 as imageio
+
+    env, observation = _alone(env_id, index)
+    actor, carry, is_first = policy.actor(EPISODES), policy.initial(EPISODES), np.ones(EPISODES, bool)
+    generator = torch.Generator().manual_seed(stream(HELD_OUT, "evaluation"))
+    frames, total = [], 0.0
+    try:
+        for step_number in range(length):
+            if step_number % -(-length // FRAMES) == 0:
+                picture = env.render()
+                every = -(-max(picture.shape[:2]) // SIDE)
+                frames.append(picture[::every, ::every].copy())
+            noise = None if policy.greedy else policy.noise((1, EPISODES), generator)[0]
+            mask = None if env.action_mask is None else _rows(env.action_mask)
+            if noise is not None:
+                noise = noise[index : index + 1].expand_as(noise)
+            decided, carry = actor(_rows(observation), carry, is_first, noise, mask)
+            step = env.step(np.asarray(decided["action"])[index : index + 1])
+            observation, total = step.observation, total + float(step.reward[0])
+            is_first = _rows(step.terminated | step.truncated)
+            if is_first[0]:
+                break
+    finally:
+        env.close()
+    return imageio.imwrite("<bytes>", np.stack(frames), extension=".gif", duration=40, loop=0), total
+
+
+def _alone(env_id: str, index: int) -> tuple[Env, Observation]:
+    """One environment with pictures, at the beginning of the episode that environment `index` of the protocol plays."""
+    env = drawable(env_id, 0)
+    if env.origin == "native":
+        many = make_env(env_id, EPISODES)
+        many.reset(EPISODE_STREAM)
+        state: Any = many.state()
+        return env, env.load_state(
+            {name: part[index : index + 1] if part.ndim else part for name, part in state.items()}
+        )
+    env.close()
+    seed = int(
+        np.random.SeedSequence((EPISODE_STREAM, index)).generate_state(1)[0]
+    )  # as envs/adapters/gymnasium.py says
+    made = gymnasium.make(gymnasium.registry[env_id], disable_env_checker=True, render_mode="rgb_array")
+    env = Gymnasium(_Seeded(made, seed))
+    return env, env.reset()
+
+
+class _Seeded(gymnasium.Wrapper):
+    """Resets with a seed of its own."""
+
+    def __init__(self, env: gymnasium.Env, seed: int):
+        super().__init__(env)
+        self._own = seed
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> Any:
+        return self.env.reset(seed=self._own, options=options)
+
+
+def _rows(tree: Observation) -> Observation:
+    """[1, ...] -> [EPISODES, ...]."""
+    if isinstance(tree, dict):
+        return {key: _rows(part) for key, part in tree.items()}
+    return np.repeat(np.asarray(tree), EPISODES, 0)

@@ -1,0 +1,178 @@
+"""Verify confirms what is true and nothing else. Forgeries here have the right hashes everywhere: only playing can tell."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import safetensors.torch
+
+import whorl
+from whorl.apps.board import entry
+from whorl.apps.board.submit import submit
+from whorl.apps.board.verify import verify
+from whorl.errors import BadInput, Damaged
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("verify")
+    common = {"total_steps": 600, "num_envs": 8, "eval_episodes": 8, "quiet": True, "runs": folder / "runs"}
+    return [whorl.train("ppo", "CartPole-v1", seed=seed, **common) for seed in range(2)]
+
+
+@pytest.fixture(scope="module")
+def made(runs):
+    return submit(runs[0].path, runs[0].path / "board")
+
+
+@pytest.fixture
+def forge(made, tmp_path):
+    """Another entry made from this one, with every hash and every computed field right: (changes, policy) -> its folder."""
+
+    def write(policy=None, **changes):
+        claim = {f.name: getattr(made, f.name) for f in dataclasses.fields(made)} | changes
+        files = entry.contents(made.path)
+        gifs = {name: files[f"{name}.gif"] for name in ("best", "typical")}
+        del claim["path"], claim["curve"]
+        return entry.write(tmp_path / "board", claim, made.curve, policy or files["policy.safetensors"], gifs).path
+
+    return write
+
+
+def elsewhere(made):
+    """As if it had been submitted with another numpy."""
+    return made.evaluated | {"versions": made.evaluated["versions"] | {"numpy": "1.0"}}
+
+
+def test_a_true_claim_is_confirmed_to_the_last_episode(made):
+    verdict = verify(made.path)
+    assert verdict.confirmed and verdict.exact
+    assert verdict.claimed == made.mean == pytest.approx(verdict.found, rel=1e-12)
+    assert verdict.message.startswith(f"confirmed, all 100 episodes equal: mean return {made.mean:.6g} +- ")
+    assert verify(made.id, made.path.parents[1]) == verdict
+
+
+def test_it_is_confirmed_in_another_process_too(made):
+    code = "import sys; from whorl.apps.board.verify import verify; print(verify(sys.argv[1]).exact)"
+    found = subprocess.run([sys.executable, "-c", code, made.path], capture_output=True, text=True, check=True)
+    assert found.stdout.split() == ["True"]
+
+
+@pytest.mark.parametrize("agent", ["random", "a2c"])
+def test_other_agents_and_continuous_actions(agent, tmp_path):
+    run = whorl.train(agent, "Pendulum-v1", total_steps=400, num_envs=4, eval_episodes=4, quiet=True, runs=tmp_path)
+    verdict = verify(submit(run.path, tmp_path / "board").path)
+    assert verdict.exact and -2000 < verdict.found < -500
+
+
+def test_one_step_more_in_one_episode_is_refuted(made, forge):
+    returns, lengths = [*made.returns], [*made.lengths]
+    returns[17], lengths[17] = returns[17] + 1, lengths[17] + 1
+    verdict = verify(forge(returns=returns, lengths=lengths))
+    assert not verdict.confirmed and verdict.claimed == pytest.approx(made.mean + 0.01) != verdict.found
+    assert verdict.message.startswith(f"refuted: claimed {made.mean + 0.01:.6g} +- ")
+    assert f"found {made.mean:.6g} +- " in verdict.message
+    assert verdict.message.endswith("same versions and machine, but only 99 of 100 episodes are equal")
+
+
+@pytest.mark.parametrize("changes", [{"lengths": 1}, {"returns": 1e-9}])
+def test_returns_and_lengths_are_both_compared(made, forge, changes):
+    changes = {name: [old + by for old in getattr(made, name)] for name, by in changes.items()}
+    assert "only 0 of 100 episodes are equal" in verify(forge(**changes)).message
+
+
+def test_a_policy_that_was_swapped_is_refuted(runs, forge):
+    verdict = verify(forge((runs[1].path / "checkpoints" / "best" / "policy.safetensors").read_bytes()))
+    assert not verdict.confirmed and verdict.message.startswith("refuted")
+
+
+def test_another_version_may_differ_by_noise_and_says_so(made, forge):
+    returns = [*made.returns[:-1], made.returns[-1] + 1]
+    verdict = verify(forge(returns=returns, evaluated=elsewhere(made)))
+    assert verdict.confirmed and not verdict.exact
+    reach = 3 * np.sqrt(2 * np.var(made.returns) / 100)
+    said = f"0.01 apart, 3 standard errors are {reach:.3g}; not as at the submission: numpy"
+    assert verdict.message.startswith("confirmed within noise: claimed") and verdict.message.endswith(said)
+
+
+def test_another_version_is_no_excuse_for_another_score(made, forge):
+    reach = 3 * np.sqrt(2 * np.var(made.returns) / 100)
+    by = np.ceil(reach) + 1
+    verdict = verify(forge(returns=[x + by for x in made.returns], evaluated=elsewhere(made)))
+    assert not verdict.confirmed and "apart, 3 standard errors are" in verdict.message
+    wild = [x + by + (10_000 if i % 2 else -10_000) for i, x in enumerate(made.returns)]
+    assert not verify(forge(returns=wild, evaluated=elsewhere(made))).confirmed, "an invented spread makes no room"
+
+
+def test_a_threshold_that_is_not_the_environments_is_refuted(forge):
+    verdict = verify(forge(reward_threshold=5.0))
+    assert not verdict.confirmed and "the reward threshold of CartPole-v1 is 475.0, not 5.0" in verdict.message
+
+
+def test_an_entry_that_was_edited_by_hand_is_damaged(made, tmp_path):
+    path = shutil.copytree(made.path, tmp_path / made.id)
+    data = json.loads((path / "entry.json").read_bytes())
+    for field, value in (("mean", 500.0), ("config", data["config"] | {"learning_rate": 1.0}), ("author", "Eve")):
+        (path / "entry.json").write_text(json.dumps(data | {field: value}))
+        with pytest.raises(Damaged, match="entry.json.*(but the rest of the entry gives|it was changed)"):
+            verify(path)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"hidden": [32, 32]}, "policy.safetensors does not fit the config: .* should be"),
+        (
+            {"hidden": [10**6, 10**6]},
+            r"its policy cannot be built .*hidden = \[1000000, 1000000\] makes networks far larger",
+        ),
+        ({"hidden": [2] * 100}, "policy.safetensors does not fit the config"),
+        ({"hidden": "64"}, "its policy cannot be built"),
+        ({"feed": 5}, "its policy cannot be built .*the config of ppo has no field feed"),
+        ({"learning_rate": -1}, "its policy cannot be built .*learning_rate must be from 0"),
+        ({"nothing": 1}, "its policy cannot be built .*PPOConfig has no option 'nothing'"),
+        ({"activation": "os.system"}, "its policy cannot be built .*activation must be one of"),
+    ],
+)
+def test_a_config_that_does_not_belong_to_the_policy(made, forge, config, message):
+    with pytest.raises(Damaged, match=message):
+        verify(forge(config=made.config | config))
+
+
+def test_a_policy_that_is_none(made, forge):
+    for policy in (b"x", b"\x80\x04cos\nsystem\n", b"\xff" * 100):
+        with pytest.raises(Damaged, match="its policy cannot be built .*Safetensor"):
+            verify(forge(policy))
+    tensors = safetensors.torch.load((made.path / "policy.safetensors").read_bytes())
+    name = next(iter(tensors))
+    for other in (
+        tensors | {"more": tensors[name].clone()},
+        {k: v for k, v in tensors.items() if k != name},
+        tensors | {name: tensors[name].double()},
+    ):
+        with pytest.raises(Damaged, match="policy.safetensors does not fit the config"):
+            verify(forge(safetensors.torch.save(other)))
+    broken = {k: v * float("nan") if v.is_floating_point() else v for k, v in tensors.items()}
+    assert not verify(forge(safetensors.torch.save(broken))).confirmed
+
+
+def test_names_from_a_stranger_import_nothing(made, forge):
+    before = set(sys.modules)
+    with pytest.raises(Damaged, match="its policy cannot be built .*unknown agent 'this'"):
+        verify(forge(agent="this"))
+    with pytest.raises(BadInput, match="no environment is called 'antigravity-v0'"):
+        verify(forge(env="antigravity-v0"))
+    assert not {"this", "antigravity"} & (set(sys.modules) - before)
+
+
+def test_what_is_no_entry(made, tmp_path):
+    with pytest.raises(BadInput, match="there is no entry 0123456789abcdef"):
+        verify("0123456789abcdef", tmp_path)
+    with pytest.raises(BadInput, match="there is no entry .*nowhere"):
+        verify(tmp_path / "nowhere")
