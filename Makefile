@@ -11,10 +11,10 @@ PYTEST := $(BIN)/python -m pytest
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check learn bench peers format clean
+.PHONY: help setup demo test test-browser check learn bench peers format clean
 
 help:  ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
 
 setup: $(STAMP)  ## own virtual environment in .venv, whorl installed from this tree
 
@@ -22,7 +22,7 @@ $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "whorl needs Python >= 3.11; '$(PYTHON)' is `$(PYTHON) -V 2>&1`. Say which: make $(MAKECMDGOALS) PYTHON=python3.11"; exit 1; }
 	@test -x $(BIN)/pip || $(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev,box2d,mujoco]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev,box2d,mujoco,server,browser]"
 	@touch $@
 
 demo: setup  ## train PPO on CartPole-v1, draw it, score it over 100 episodes (fails below 475)
@@ -37,6 +37,10 @@ demo: setup  ## train PPO on CartPole-v1, draw it, score it over 100 episodes (f
 
 test: setup  ## all tests but the long learning ones; ARGS="-k name" chooses
 	$(PYTEST) -n $(JOBS) --dist worksteal $(ARGS)
+
+test-browser: setup  ## the leaderboard's pages in a real Chromium, installed first where it is missing (Debian)
+	scripts/install_chromium.sh
+	$(PYTEST) -q tests/browser $(ARGS)
 
 check: setup  ## format, lint, types, layers: seconds
 	$(BIN)/ruff format --check .

@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -285,3 +287,54 @@ def test_an_environment_without_a_picture_says_so(capfd, tmp_path):
     code, _, err = call(capfd, "play", tmp_path / "last")
     assert code == 2 and "RandomWalk-v0 has no picture to record" in err
     assert not (tmp_path / "last" / "video").exists()
+
+
+def test_submit_board_verify_and_merge(capfd, run, tmp_path):
+    board = tmp_path / "board"
+    code, out, _ = call(capfd, "submit", run, "--board", board, "--author", "Ada", "--json")
+    line = json.loads(out.splitlines()[-1])
+    entry = board / "entries" / line["id"]
+    assert (
+        code == 0 and (line["env"], line["agent"]) == ("CartPole-v1", "ppo") and (entry / "policy.safetensors").exists()
+    )
+    code, out, _ = call(capfd, "verify", line["id"], "--board", board)
+    assert code == 0 and "confirmed" in out
+    code, out, _ = call(capfd, "board", "merge", board, "--into", tmp_path / "both")
+    assert code == 0 and "1 entries added, 0 were there already" in out
+    code, out, _ = call(capfd, "board", board, "--export", tmp_path / "pages")
+    assert code == 0 and Path(out.strip()).read_text().count("CartPole-v1")
+    claim = json.loads((entry / "entry.json").read_text())
+    (entry / "entry.json").write_text(json.dumps(claim | {"mean": claim["mean"] + 100}))
+    code, _, err = call(capfd, "verify", entry)
+    assert code == 1 and "entry.json" in err
+    assert call(capfd, "board", tmp_path / "board")[0] == 2  # neither --export nor --serve
+
+
+def test_plot(capfd, run, tmp_path):
+    code, out, _ = call(capfd, "plot", run, "--out", tmp_path / "curves.png")
+    assert code == 0 and Path(out.strip()).read_bytes().startswith(b"\x89PNG")
+    code, _, err = call(capfd, "plot", tmp_path / "nothing*", "--out", tmp_path / "curves.png")
+    assert code == 2 and "nothing*" in err
+
+
+@pytest.mark.parametrize("command", ["serve-gym", "board"])
+def test_servers_listen_answer_and_stop(command, run, tmp_path):
+    """Real processes, on a port of their own; an address that others reach needs a token."""
+    call_ = "from whorl.apps.cli import main; main()"
+    words = [command, "--port", "0"]
+    if command == "board":
+        main(["submit", str(run), "--board", str(tmp_path / "board")])
+        words += [str(tmp_path / "board"), "--serve"]
+    refused = subprocess.run(
+        [sys.executable, "-c", call_, *words, "--host", "0.0.0.0"], capture_output=True, text=True, timeout=120
+    )
+    assert refused.returncode == 2 and "token" in refused.stderr
+    process = subprocess.Popen([sys.executable, "-c", call_, *words], stdout=subprocess.PIPE, text=True)
+    try:
+        url = process.stdout.readline().split()[-1]
+        path = "/v1/envs/" if command == "serve-gym" else "/"
+        body = urllib.request.urlopen(url + path, timeout=60).read().decode()
+        assert ('"all_envs":{}' if command == "serve-gym" else "CartPole-v1") in body
+    finally:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) in (0, 130)

@@ -32,7 +32,7 @@ DEFAULTS = {  # torch-twrl's run.lua, all 37
     "windowSize": 10, "optimType": "rmsprop", "verboseUpdate": False, "gymHttpServer": "http://127.0.0.1:5000",
     "experimentLogName": "experiment",
 }  # fmt: skip
-OURS = {"seed": 0, "runs": "runs", "json": False, "temperature": 1}
+OURS = {"seed": 0, "runs": "runs", "board": "board", "json": False, "temperature": 1}
 OTHER = {  # a value that is not the default
     "env": ("Acrobot-v1", "Acrobot-v1"), "policy": ("normal", "normal"), "learningUpdate": ("tdLambda", "tdLambda"),
     "model": ("qFunction", "qFunction"), "nSteps": ("7", 7), "nIterations": ("1e3", 1000), "video": ("false", 0),
@@ -45,7 +45,7 @@ OTHER = {  # a value that is not the default
     "initialWeightVal": ("-1e-3", -1e-3), "traceType": ("accumulating", "accumulating"), "tdLearnUpdate": ("SARSA", "SARSA"),
     "windowSize": ("3", 3), "optimType": ("adam", "adam"), "verboseUpdate": ("true", True),
     "gymHttpServer": ("http://127.0.0.1:5000", "http://127.0.0.1:5000"), "experimentLogName": ("x", "x"), "seed": ("3", 3),
-    "runs": ("a b", "a b"), "json": ("true", True), "temperature": ("2", 2.0),
+    "runs": ("a b", "a b"), "board": ("b", "b"), "json": ("true", True), "temperature": ("2", 2.0),
 }  # fmt: skip
 
 # As printed, `th run.lua` and `th testScript.lua` replaced. The README came down to us in one line
@@ -206,7 +206,7 @@ BAD = [
     (["-stepsizeStart", "-0.1"], "-stepsizeStart: takes a number of at least 0, got '-0.1'"),
     (["-stepsizeStart", "nan"], "-stepsizeStart: takes a number of at least 0, got 'nan'"),
     (["-epsilon", "inf"], "-epsilon: takes a number from 0 to 1, got 'inf'"),
-    (["-gymHttpServer", "http://10.0.0.1:5000"], "environments run in this process, no server is asked"),
+    (["-gymHttpServer", "10.0.0.1:5000"], "takes the URL of a gym HTTP server"),
     (["-showTrajectory", "true"], "-showTrajectory: is not available (no window is opened"),
     (["-tau", "0.01"], "-tau: is not available (it belonged to a DDPG that torch-twrl never had), got '0.01'"),
     (["-alphaScaleFactor", "1", "-relativeAlpha", "1"], "two names of one option"),
@@ -452,7 +452,11 @@ def test_the_printed_commands_word_for_word(tmp_path, name):
     assert run["seed"] == 2 and run["config"]["learning_rate"] == 0.3 and run["config"]["baseline"] == "padded_time"
     assert ("update: episode" in done.stdout) == ("verboseUpdate" in COMMANDS[name])
     uploads = "uploadResults true" in COMMANDS[name]
-    assert ("nothing was sent" in done.stdout) == uploads == (tmp_path / "runs/last/video/last.gif").exists()
+    assert (
+        ("uploadResults: board/entries/" in done.stdout)
+        == uploads
+        == bool([*tmp_path.glob("board/entries/*/best.gif")])
+    )
     assert (tmp_path / "runs" / "last" / "curve.png").exists()
 
 
@@ -516,9 +520,10 @@ def test_video_every_so_many_episodes(capfd, tmp_path):
 def test_a_world_that_cannot_be_drawn(capfd, tmp_path):
     """It has a curve only, and the run does not fail for it."""
     words = shlex.split("-model table -env RandomWalk-v0 -nIterations 3 -video 2 -uploadResults true")
-    code, out, err = call(capfd, *TD, *words, "-runs", tmp_path)
+    code, out, err = call(capfd, *TD, *words, "-runs", tmp_path, "-board", tmp_path / "board")
     assert code == 0 and "-video 2: no videos, RandomWalk-v0 has no picture to record" in err
-    assert "no GIF: RandomWalk-v0 has no picture" in out and (tmp_path / "last" / "curve.png").exists()
+    (entry,) = (tmp_path / "board" / "entries").iterdir()
+    assert str(entry) in out and not [*entry.glob("*.gif")] and (tmp_path / "last" / "curve.png").exists()
 
 
 RESUMED = shlex.split(

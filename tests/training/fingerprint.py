@@ -10,7 +10,7 @@ import torch
 from whorl.buffers.layout import Layout
 from whorl.training import checkpoint
 
-CLOCK = ("time/fps",)
+CLOCK = ("time/fps", "time/seconds")
 
 
 def live_rows(path: Path, storage: dict):

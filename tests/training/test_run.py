@@ -50,6 +50,7 @@ def test_the_folder_holds_everything(tmp_path):
         "rollout/ep_rew_mean",
         "rollout/ep_len_mean",
         "time/fps",
+        "time/seconds",
         "time/total_timesteps",
         "train/approx_kl",
         "eval/mean_reward",

@@ -18,7 +18,9 @@ class Train:
     """Train AGENT in ENV. Options that are not given come from the preset of the pair."""
 
     algorithm: Annotated[Positional[str], arg(metavar="AGENT")]  # whorl list agents
-    environment: Annotated[Positional[str], arg(metavar="ENV")]  # a native world or any installed Gymnasium id
+    environment: Annotated[
+        Positional[str], arg(metavar="ENV")
+    ]  # a native world, any installed Gymnasium id, or http://host:port/ID
     seed: int = 0  # of every random stream
     num_envs: int | None = None  # environments stepped together
     total_steps: int | None = None  # environment steps
@@ -111,6 +113,77 @@ class Doctor:
 
 
 @dataclass
+class ServeGym:
+    """Serve environments over HTTP: the gym-http-api protocol of 2016, and a fast one beside it. Stop with Ctrl-C."""
+
+    port: int = 5000
+    host: str = "127.0.0.1"  # another address than this machine's own needs a token
+    token: str | None = (
+        None  # clients send it as the password of HTTP Basic; better in WHORL_GYM_TOKEN, where `ps` cannot see it
+    )
+    allow_hosts: tuple[str, ...] = ()  # further host:port names of this server, such as those of a tunnel or a proxy
+    allow: tuple[str, ...] = ()  # patterns of environment ids, such as 'CartPole-*'; all installed ones if not given
+    allow_shutdown: bool = False  # whether POST /v1/shutdown/ works
+    root: Path | None = None  # the only folder that monitors write to
+    max_envs: int = 64  # environments at a time
+    idle: float = 600.0  # seconds after which an environment that nobody asks is closed
+    patience: float = 60.0  # seconds that a call may take
+    empty_as_json: bool = False  # answer {} where the protocol has an empty body, for the C++ client
+    lenient: bool = False  # allow a step after the end of an episode, as the original did
+
+
+@dataclass
+class Submit:
+    """Score RUNs under the leaderboard's protocol, and write one entry each into a board."""
+
+    runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN")]
+    board: Path = Path("board")  # a folder; a git repository can hold it
+    author: str = ""
+    note: str = ""
+    json: bool = False  # end with one line of JSON
+
+
+@dataclass
+class Board:
+    """Write BOARD as static pages, or serve it live. `whorl board merge` joins boards."""
+
+    board: Annotated[Positional[Path], arg(metavar="BOARD")] = Path("board")
+    export: Path | None = None  # the folder of the pages
+    serve: bool = False
+    port: int = 5001
+    host: str = "127.0.0.1"  # another address than this machine's own needs a token
+    token: str | None = None
+
+
+@dataclass
+class BoardMerge:
+    """Copy the entries of BOARDs into one. Each is checked first."""
+
+    boards: Annotated[Positional[tuple[Path, ...]], arg(metavar="BOARD")]
+    into: Path = Path("board")
+
+
+@dataclass
+class Verify:
+    """Play the evaluation of ENTRY again: exit code 0 if its claim holds, 1 if not."""
+
+    entry: Annotated[Positional[str], arg(metavar="ENTRY")]  # its folder, or its id
+    board: Path = Path("board")  # where an id is looked for
+    json: bool = False  # end with one line of JSON
+
+
+@dataclass
+class Plot:
+    """Draw the evaluation curves of RUNs: mean and interquartile mean over seeds, one line for each setting."""
+
+    runs: Annotated[
+        Positional[tuple[str, ...]], arg(metavar="RUN")
+    ]  # run folders, or patterns such as 'runs/CartPole-v1/*/*'
+    out: Path = Path("plot.png")
+    x: Literal["steps", "seconds"] = "steps"
+
+
+@dataclass
 class Run:
     """torch-twrl's command line, word for word: whorl run -env 'CartPole-v0' -policy categorical ... (whorl run -help)."""
 
@@ -122,6 +195,12 @@ COMMANDS = {
     "play": Play,
     "resume": Resume,
     "sweep": Sweep,
+    "plot": Plot,
+    "submit": Submit,
+    "board": Board,
+    "board-merge": BoardMerge,
+    "verify": Verify,
+    "serve-gym": ServeGym,
     "list": List,
     "check": Check,
     "doctor": Doctor,
@@ -136,10 +215,13 @@ def main(arguments: list[str] | None = None) -> None:
             from whorl.apps import twrl
 
             return twrl.main(arguments[1:])
+        if arguments[:2] == ["board", "merge"]:
+            arguments = ["board-merge", *arguments[2:]]
         command = _parse(arguments)
         from whorl.apps import commands
 
-        getattr(commands, type(command).__name__.lower())(command)
+        name = next(name for name, kind in COMMANDS.items() if isinstance(command, kind))
+        getattr(commands, name.replace("-", "_"))(command)
     except WhorlError as error:
         print(f"whorl: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

@@ -182,7 +182,12 @@ def doctor(o: Any) -> None:
         "devices": ", ".join(["cpu", *(f"cuda:{i} {torch.cuda.get_device_name(i)}" for i in range(torch.cuda.device_count()))]),
         "threads": str(torch.get_num_threads()), "cores": str(os.cpu_count()),
     }  # fmt: skip
-    for extra, module in {"box2d": "Box2D", "video": "imageio_ffmpeg"}.items():
+    for extra, module in {
+        "box2d": "Box2D",
+        "mujoco": "mujoco",
+        "server": "starlette",
+        "video": "imageio_ffmpeg",
+    }.items():
         found[f"extra {extra}"] = "yes" if importlib.util.find_spec(module) else f'no: pip install "whorl[{extra}]"'
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     env = make_env("CartPole-v1", 1, prefer="gymnasium", render_mode="rgb_array")
@@ -198,3 +203,65 @@ def doctor(o: Any) -> None:
         )
     for key, value in found.items():
         print(f"{key:14} {value}")
+
+
+def serve_gym(o: Any) -> None:
+    from whorl.apps.gym_server.serve import serve
+
+    options = {key: value for key, value in vars(o).items() if key != "token"}
+    serve(**options, token=o.token or os.environ.get("WHORL_GYM_TOKEN"))
+
+
+def plot(o: Any) -> None:
+    from whorl.training.plot import plot
+
+    print(plot(o.runs, o.out, o.x))
+
+
+def submit(o: Any) -> None:
+    from whorl.apps.board.submit import submit
+
+    for run in o.runs:
+        entry = submit(run, o.board, o.author, o.note)
+        _report_entry(entry, o.board)
+        if o.json:
+            _last_line(id=entry.id, env=entry.env, agent=entry.agent, mean=entry.mean, std=entry.std)
+
+
+def _report_entry(entry: Any, board: Path) -> None:
+    place = board / "entries" / entry.id
+    print(f"{place}: {entry.agent} on {entry.env}, mean {entry.mean:.2f} over {len(entry.returns)} held-out episodes")
+
+
+def board(o: Any) -> None:
+    if bool(o.export) == o.serve:
+        raise BadInput(f"say what to do with the board {o.board}: --export FOLDER for static pages, or --serve")
+    if o.serve:
+        from whorl.apps.board.serve import serve
+
+        return serve(o.board, host=o.host, port=o.port, token=o.token or os.environ.get("WHORL_BOARD_TOKEN"))
+    from whorl.apps.board.page import export
+
+    print(export(o.board, o.export) / "index.html")
+
+
+def board_merge(o: Any) -> None:
+    from whorl.apps.board.merge import merge
+
+    done = merge(o.boards, o.into)
+    print(f"{o.into}: {len(done.added)} entries added, {len(done.present)} were there already")
+    for problem in done.problems:
+        print(f"whorl: {problem}", file=sys.stderr)
+    if done.problems:
+        sys.exit(1)
+
+
+def verify(o: Any) -> None:
+    from whorl.apps.board.verify import verify
+
+    verdict = verify(o.entry, o.board)
+    print(verdict.message)
+    if o.json:
+        _last_line(**asdict(verdict))
+    if not verdict.confirmed:
+        sys.exit(1)

@@ -60,13 +60,14 @@ GROUPS: dict[str, list[Option]] = {
         _flag("renderAllSteps", "reported: no window is opened, -video and `whorl play` draw", short="r"),
         _flag("force", "reported: nothing is ever overwritten, every run has a folder of its own", short="f"),
         _flag("resume", "go on with the newest unfinished run of this experimentLogName", short="u"),
-        _flag("uploadResults", "end with a curve and a GIF in the run's folder; nothing is sent", short="d"),
+        _flag("uploadResults", "end with an entry, curve and GIF in the leaderboard's folder -board; nothing is sent", short="d"),
         _whole("windowSize", 10, "episodes of the sliding summary, which is printed this often"),
         _flag("verboseUpdate", "print episode, learning rate, episodes and steps of each update", needs=_PG),
-        Option("gymHttpServer", SERVER, "only this value: environments run in this process"),
+        Option("gymHttpServer", SERVER, "its default means this process; another URL: environments of that gym HTTP server"),
         Option("experimentLogName", "experiment", "first part of the run's folder name"),
         _whole("seed", 0, "of every random stream", low=0, ours=True),
         Option("runs", "runs", "folder of all runs", ours=True),
+        Option("board", "board", "folder of the leaderboard, for -uploadResults", ours=True),
         _flag("json", "last line: JSON {run, episodes, best_mean_100, last_mean_100}", ours=True),
     ],
     "agent": [
@@ -176,11 +177,13 @@ def read(arguments: Iterable[str]) -> Choice:
     for name in GONE.keys() & renamed.keys():
         del renamed[name]
     values = {name: option.default for name, option in OPTIONS.items()} | renamed
-    if values["gymHttpServer"] != SERVER:
+    server = values["gymHttpServer"].rstrip("/")
+    if not server.startswith(("http://", "https://")):
         raise BadInput(
-            f"-gymHttpServer {values['gymHttpServer']}: environments run in this process, no server is asked. "
-            f"Leave the option out (its default {SERVER} is accepted)"
+            f"-gymHttpServer takes the URL of a gym HTTP server, such as http://127.0.0.1:5001, got {server}"
         )
+    if server != SERVER:
+        values["env"] = f"{server}/{values['env']}"
     return Choice(values, [RENAMED.get(name, name) for name in given])
 
 

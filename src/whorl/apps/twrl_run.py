@@ -15,6 +15,7 @@ import numpy as np
 from gymnasium import spaces
 
 from whorl.agents.optimizers import OPTIMIZERS
+from whorl.apps.board.submit import submit
 from whorl.apps.twrl import Choice, text
 from whorl.envs.env import Env
 from whorl.envs.make import make_env
@@ -28,8 +29,7 @@ from whorl.training.config import override, to_json
 from whorl.training.curve import moving_mean
 from whorl.training.run import Run
 from whorl.training.start import resume, train
-from whorl.training.trained import load
-from whorl.training.video import drawable, record
+from whorl.training.video import drawable
 from whorl.training.window import Window
 
 AGENTS = {"noLearning": "random", "reinforce": "reinforce", "tdLambda": "td"}
@@ -260,14 +260,10 @@ def _finish(o: Choice, done: Run) -> None:
     score = "" if best is None else f"; mean of {CONSECUTIVE} consecutive episodes: best {best:.1f}, last {last:.1f}"
     print(f"{done.path}: {len(returns)} episodes, {done.steps:,} steps{score}")
     if o.uploadResults:
-        print("uploadResults: torch-twrl's server is gone, nothing was sent; the results stay here:")
-        print(f"  {done.path / 'curve.png'}")
-        try:
-            gif = done.path / "video" / "last.gif"
-            record(load(done.path, "last"), gif, o.seed)
-            print(f"  {gif}")
-        except BadInput as reason:
-            print(f"  no GIF: {reason}")
+        entry = submit(done.path, o.board)
+        print(
+            f"uploadResults: {Path(o.board) / 'entries' / entry.id}, with curve and GIF; see it: whorl board {o.board} --serve"
+        )
     if o.json:
         print(
             json.dumps({"run": str(done.path), "episodes": len(returns), "best_mean_100": best, "last_mean_100": last})

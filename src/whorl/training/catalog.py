@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from whorl.envs.adapters.gym_client import environment_behind
 from whorl.errors import BadInput
 from whorl.presets import Preset
 
@@ -56,8 +57,9 @@ def presets(agent: str) -> dict[str, Preset]:
 
 
 def find(agent: str, env_id: str) -> Preset:
-    """The preset of this pair, or the agent's defaults. Raises BadInput for an unknown agent."""
-    return presets(agent).get(env_id) or Preset(agent_class(agent).Config())
+    """The preset of this pair (of a URL: of the environment behind it), or the agent's defaults. Raises BadInput for an
+    unknown agent."""
+    return presets(agent).get(environment_behind(env_id)) or Preset(agent_class(agent).Config())
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -67,6 +67,7 @@ class Run:
         self.parts.collector.most_episodes = s.total_episodes or math.inf
         self._loop = _loop_of(self.agent, self.parts.collector)
         self._started, self._first_step = 0.0, 0
+        self._earlier = 0.0  # seconds that the run had taken when this process went on with it
         self._best, self._best_step = -np.inf, 0
         self._due: dict[str, int] = {}
         self._metrics: dict = {}  # of the last rollout that was learned from
@@ -87,6 +88,11 @@ class Run:
     def steps_per_second(self) -> float:
         return (self.steps - self._first_step) / self.seconds if self.seconds else 0.0
 
+    @property
+    def elapsed(self) -> float:
+        """Seconds of training so far, over all the times it was resumed."""
+        return self._earlier + time.monotonic() - self._started
+
     def evaluate(self, episodes: int = 100, seed: int | None = None) -> Evaluation:
         """The agent as it is now, greedily, over whole episodes: by default others than those that chose the best checkpoint."""
         if self._user_env is not None:
@@ -104,6 +110,7 @@ class Run:
 
     def start(self, resume: bool = False) -> Run:
         """Train to `total_steps` inside the folder, then evaluate the best checkpoint and draw the curve."""
+        self._started = time.monotonic()
         with folder.lock(self.path), threads_of_torch(self.settings.threads):
             checkpoint.clean(self.checkpoints)
             self._make_buffer()
@@ -123,6 +130,9 @@ class Run:
             self._finish()
         if self._user_env is None:
             self.parts.env.close()
+        if self._eval_env is not None:
+            self._eval_env.close()
+            self._eval_env = None  # `evaluate` makes it again
         return self
 
     @property
@@ -191,6 +201,7 @@ class Run:
         rows = {
             "time/total_timesteps": self.steps,
             "time/fps": (self.steps - self._first_step) / (time.monotonic() - self._started),
+            "time/seconds": self.elapsed,
         }
         if len(self.window):
             rows["rollout/ep_rew_mean"], rows["rollout/ep_rew_std"] = self.window.mean, self.window.std
@@ -204,7 +215,8 @@ class Run:
         result = evaluation.summary()
         if evaluation.cut:
             self.logs.message(f"{evaluation.cut} of {result['episodes']} evaluation episodes had no end and were cut")
-        self.logs.log(self.steps, {"eval/mean_reward": result["mean"], "eval/std_reward": result["std"]})
+        row = {"eval/mean_reward": result["mean"], "eval/std_reward": result["std"], "time/seconds": self.elapsed}
+        self.logs.log(self.steps, row)
         if result["mean"] > self._best:
             self._best, self._best_step = result["mean"], self.steps
             if self.settings.checkpoint_every:
@@ -250,6 +262,7 @@ class Run:
             "optimizers": groups,
             "best": None if self._best == -np.inf else [self._best, self._best_step],
             "window": self.window.state(),
+            "seconds": self.elapsed,
             "logs": self.logs.position(),
         }
         path = checkpoint.save(self.checkpoints, self.steps, tensors, state)
@@ -292,6 +305,7 @@ class Run:
                 self.logs.message(f"the best checkpoint, {best.name}, is gone: the best from here on is kept")
                 self._best = -np.inf
         self.window.load_state(state["window"])
+        self._earlier = state.get("seconds", 0.0)
         self.logs.rewind(state["logs"])
         self.logs.message(f"resumed {self.path} at {self.steps:,} steps from {path.name}")
         self._warn()
@@ -312,6 +326,7 @@ class Run:
             result["best"] = result["last"]
             if s.checkpoint_every and self._eval_env is not None:
                 best = load(self.path, "best")
+                best.env.close()
                 result["best"] = evaluate(best.policy, self._eval_env, s.eval_episodes, seed).summary()
         folder.write_json(self.path / "eval.json", result)
         draw_curve(self.path)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from whorl.envs.adapters.gym_client import check_no_token
 from whorl.envs.make import as_env
 from whorl.errors import BadInput
 from whorl.feeds import Replay
@@ -47,8 +48,8 @@ def train(
 ) -> Run:
     """Train `agent` in `env` and return the finished run. What is not given comes from the preset of the pair.
 
-    env: an id, or an object of yours: `Env`, `gymnasium.Env`, `VectorEnv`, or a callable that makes a `gymnasium.Env`. With an
-    object there is no evaluation, and it is yours to close.
+    env: an id, the URL of an environment on a gym HTTP server, or an object of yours: `Env`, `gymnasium.Env`, `VectorEnv`, or a
+    callable that makes a `gymnasium.Env`. With an object there is no evaluation, and it is yours to close.
     loggers: of your own, beside the run's (see training/loggers).
     agent_fields: fields of the agent's config, `learning_rate=1e-3`. A preset that anneals over its own run anneals over yours.
     threads: of torch; one is fastest for small networks, more help convolutions.
@@ -60,6 +61,8 @@ def train(
     Raises BadInput or Incompatible before anything is written.
     """
     own = None if isinstance(env, str) else as_env(env, num_envs, seed)
+    if own is None:
+        check_no_token(env)
     preset = find(agent, env if own is None else own.id)
     total = preset.total_steps if total_steps is None else total_steps
     config = override(_anneal_over(total, preset, preset.config if config is None else config), agent_fields)

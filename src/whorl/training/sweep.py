@@ -17,6 +17,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from whorl.envs.adapters.gym_client import check_no_token
 from whorl.errors import BadInput, WhorlError
 from whorl.training import folder, grid, sweep_table
 from whorl.training.build import build
@@ -84,6 +85,7 @@ def sweep(
     last checkpoint. Progress goes to stderr. Raises BadInput or Incompatible before anything runs or is written; SystemExit
     when a signal stopped it.
     """
+    check_no_token(env)
     for option, value in (("seeds", seeds), ("jobs", jobs), ("eval_episodes", eval_episodes)):
         if value is not None and value < 1:
             raise BadInput(f"{option} must be at least 1, got {value}")

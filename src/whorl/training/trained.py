@@ -80,7 +80,10 @@ class Trained:
         needs_no_object(self.path, self.settings)
         n, limit = eval_envs(episodes, self.env.origin), self.settings.max_episode_steps
         env = environment(self.settings.env, n, seed, max_episode_steps=limit)
-        return evaluate(self.policy, env, episodes, seed)
+        try:
+            return evaluate(self.policy, env, episodes, seed)
+        finally:
+            env.close()
 
 
 def _like(example: Any, observation: Any, single: bool) -> Any:
