@@ -40,7 +40,7 @@ test: setup  ## all tests but the long learning ones; ARGS="-k name" chooses
 
 test-browser: setup  ## the leaderboard's pages in a real Chromium, installed first where it is missing (Debian)
 	scripts/install_chromium.sh
-	$(PYTEST) -q tests/browser $(ARGS)
+	WHORL_BROWSER=required $(PYTEST) -q tests/browser $(ARGS)
 
 check: setup  ## format, lint, types, layers: seconds
 	$(BIN)/ruff format --check .

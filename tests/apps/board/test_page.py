@@ -529,6 +529,11 @@ def test_the_histogram_counts_every_return():
     assert found.mean == pytest.approx(found.left + 0.375 * (found.right - found.left))
 
 
+def test_equal_returns_are_one_bar_on_an_axis_of_different_numbers():
+    found = chart.histogram([500.0] * 100)
+    assert found.bars.count("M") == 1 and len({label for _, label in found.x_ticks}) == len(found.x_ticks) > 1
+
+
 @pytest.mark.parametrize(
     "low, high", [(0, 500), (-200, -90), (0, 1), (0.2, 0.21), (-1e12, 1e12), (9, 500), (3, 3.000006)]
 )
@@ -544,5 +549,12 @@ def test_numbers_as_they_are_read():
         "0", "−0.0001", "0.05", "9.5", "475", "489.3", "1,234,568", "−110.2",
     ]  # fmt: skip
     assert [chart.number(x, 1) for x in (500, -0.01, 489.34)] == ["500.0", "0.0", "489.3"]
-    assert [chart.steps_text(x) for x in (0, 999, 50_000, 1_200_000)] == ["0", "999", "50k", "1.2M"]
+    assert [chart.steps_text(x) for x in (0, 999, 8192, 50_000, 999_999, 1_200_000)] == [
+        "0",
+        "999",
+        "8.19k",
+        "50k",
+        "1000k",
+        "1.2M",
+    ]
     assert [chart.seconds_text(x) for x in (0.5, 40, 720, 12_600)] == ["0.5 s", "40 s", "12 min", "3.5 h"]

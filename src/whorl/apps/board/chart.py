@@ -106,9 +106,10 @@ def _scale(numbers: tuple[float, float], places: tuple[float, float]) -> Scale:
 
 
 def _widened(low: float, high: float) -> tuple[float, float]:
-    """The range itself, or one around it that is wide enough to tell its ends apart."""
-    pad = max(1e-6, 1e-6 * max(abs(low), abs(high)))
-    return (low, high) if high - low > pad else (low - pad, high + pad)
+    """The range itself, or a wider one around it where its ends could not be told apart."""
+    size = max(abs(low), abs(high))
+    pad = max(0.5, 0.05 * size)
+    return (low, high) if high - low > max(1e-6, 1e-6 * size) else (low - pad, high + pad)
 
 
 def _curve(setting: Curves, unit: str, x: Scale, y: Scale) -> Curve:
@@ -192,7 +193,7 @@ def number(value: float, places: int | None = None) -> str:
 def steps_text(value: float) -> str:
     """50k, 1.2M."""
     size, letter = next((s, n) for s, n in ((1e9, "G"), (1e6, "M"), (1e3, "k"), (0, "")) if abs(value) >= s)
-    return f"{value / (size or 1):.4g}{letter}"
+    return f"{float(f'{value / (size or 1):.3g}'):g}{letter}"
 
 
 def seconds_text(value: float) -> str:

@@ -143,7 +143,7 @@ def _options(config: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]
 
 
 def _differences(a: dict[str, Any], b: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    return {name: (a.get(name), b.get(name)) for name in [*a, *(b.keys() - a.keys())] if a.get(name) != b.get(name)}
+    return {name: (a.get(name), b.get(name)) for name in a | b if a.get(name) != b.get(name)}
 
 
 def _median_of_all(entries: list[Entry], value: Callable[[Entry], float | None]) -> float | None:
