@@ -49,9 +49,9 @@ def fill(
                 pictures = {"best": gif(40, 3 * setting + seed), "typical": gif(30, 5 * seed)} if gifs else {}
                 entry.write(
                     board,
-                    claim | {"gif_returns": {name: max(claim["returns"]) for name in pictures} or None},
+                    claim,
                     curve,
-                    b"policy",
+                    f"policy {setting} {seed}".encode(),
                     pictures,
                 )
     return board

@@ -1,5 +1,6 @@
 """The command line as a user types it: results, exit codes, messages, nothing written on bad input."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import whorl
+from whorl.apps.board import entry
 from whorl.apps.cli import main
 from whorl.training import folder
 from whorl.training.catalog import AGENTS
@@ -308,6 +310,31 @@ def test_submit_board_verify_and_merge(capfd, run, tmp_path):
     code, _, err = call(capfd, "verify", entry)
     assert code == 1 and "entry.json" in err
     assert call(capfd, "board", tmp_path / "board")[0] == 2  # neither --export nor --serve
+    code, _, err = call(capfd, "board", tmp_path / "both", "--export", tmp_path / "pages", "--port", 0, "--token", "")
+    assert code == 2 and "--port, --token is for --serve" in err
+    code, _, err = call(capfd, "board", tmp_path / "both", "--serve", "--port", 0, "--token", "")
+    assert code == 2 and "token" in err
+
+
+@pytest.mark.parametrize("words", ["submit", "board merge"])
+def test_nothing_to_do_is_no_success(capfd, tmp_path, monkeypatch, words):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = call(capfd, *words.split())
+    assert code == 2 and "name at least one" in err and not any(tmp_path.iterdir())
+
+
+def test_what_cannot_be_told_here_has_an_exit_code_of_its_own(capfd, run, tmp_path):
+    code, out, _ = call(capfd, "submit", run, "--board", tmp_path, "--json")
+    made = entry.read(tmp_path / "entries" / json.loads(out.splitlines()[-1])["id"])
+    claim = {f.name: getattr(made, f.name) for f in dataclasses.fields(made) if f.name not in ("path", "curve")}
+    claim |= {name: [claim[name][0] + 1, *claim[name][1:]] for name in ("returns", "lengths")}
+    files = entry.contents(made.path)
+    gifs = {name: files[f"{name}.gif"] for name in ("best", "typical")}
+    for numpy, expected in ((made.versions["numpy"], 1), ("1.0", 3)):
+        evaluated = made.evaluated | {"versions": made.evaluated["versions"] | {"numpy": numpy}}
+        other = entry.write(tmp_path, claim | {"evaluated": evaluated}, made.curve, files["policy.safetensors"], gifs)
+        code, out, _ = call(capfd, "verify", other.id, "--board", tmp_path, "--json")
+        assert code == expected and json.loads(out.splitlines()[-1])["plausible"] == (expected == 3)
 
 
 def test_plot(capfd, run, tmp_path):

@@ -479,6 +479,18 @@ def test_every_kind_of_triple_runs(capfd, tmp_path, words, env):
     assert json.loads(out.splitlines()[-1])["episodes"] == 3 and len(returns(tmp_path / "last")) >= 3
 
 
+def test_an_upload_has_a_curve_and_a_failed_one_loses_no_line(capfd, tmp_path):
+    small = [*RANDOM, "-env", "CartPole-v1", "-nSteps", "30", "-nIterations", "5", "-runs", tmp_path, "-json", "true"]
+    code, out, err = call(capfd, *small, "-uploadResults", "true", "-board", tmp_path / "board")
+    assert code == 0 and json.loads(out.splitlines()[-1])["episodes"] == 5, err
+    [path] = tmp_path.glob("board/entries/*/curve.json")
+    curve = json.loads(path.read_text())
+    assert len(curve["step"]) >= 3 and len(curve["mean"]) == len(curve["seconds"]) == len(curve["step"])
+    (tmp_path / "file").write_text("")
+    code, out, err = call(capfd, *small, "-uploadResults", "true", "-board", tmp_path / "file")
+    assert code == 1 and err and json.loads(out.splitlines()[-1])["episodes"] == 5
+
+
 def test_n_steps_shortens_episodes_and_never_lengthens_them(capfd, tmp_path):
     call(capfd, *RANDOM, "-env", "MountainCar-v0", "-nSteps", "7", "-nIterations", "2", "-runs", tmp_path)
     assert returns(tmp_path / "last").tolist() == [-7, -7]

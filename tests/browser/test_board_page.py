@@ -35,9 +35,9 @@ def board(tmp_path_factory):
         }
         entry.write(
             root,
-            claim | wide | {"gif_returns": {"best": 1, "typical": 1}},
+            claim | wide,
             curve,
-            b"x",
+            f"policy {seed}".encode(),
             {"best": gif(3), "typical": gif(3)},
         )
     (root / "entries" / "stray").mkdir()

@@ -181,6 +181,10 @@ def test_an_environment_without_state_begins_fresh_episodes():
     d = collector(Counter(), steps=4)
     assert not d.load_state(arrays, numbers)
     assert d.steps == 12 and d.collect()["is_first"][0].all()
+    saved, lost = (collector(make_env("CartPole-v1", 3, prefer=prefer), steps=4) for prefer in ("native", "gymnasium"))
+    saved.collect()  # a server that is started anew may have other environments behind its ids
+    assert not lost.load_state(*saved.state())
+    assert lost.steps == 12 and lost.collect()["is_first"][0].all()
 
 
 def test_same_seed_same_bits_and_no_global_stream():

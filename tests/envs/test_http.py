@@ -165,6 +165,20 @@ def test_state_goes_both_ways(base):
         frozen.load_state(state)
 
 
+def test_seeds_of_numpy(base):
+    env = make_env(base.replace("http", "HTTP") + "/CartPole-v1", 2, seed=np.int64(3))  # whatever the case
+    local = make_env("CartPole-v1", 2, seed=3)
+    assert equal(env.reset(), local.reset())
+    assert equal(env.reset(np.uint32(5)), local.reset(5))
+    env.close()
+    client = GymClient(base)
+    instance = client.env_create("CartPole-v1", seed=np.int64(3))
+    assert client.env_reset(instance, seed=np.int32(5)) == gymnasium.make("CartPole-v1").reset(seed=5)[0].tolist()
+    with pytest.raises(BadInput, match="must be of numbers, texts, lists and dicts, to be sent as JSON .*'set'"):
+        client.env_step(instance, {1})
+    client.env_close(instance)
+
+
 def test_pictures(base, old):
     remote, local = Http(f"{base}/CartPole-v1", 2, seed=1), make_env("CartPole-v1", 2, seed=1)
     assert equal(remote.reset(), local.reset())
@@ -330,6 +344,8 @@ def test_a_run_refuses_a_url_with_a_token(tmp_path):
     ) as caught:
         whorl.train("ppo", "http://u:sesame@127.0.0.1:1/CartPole-v1", runs=tmp_path)
     assert "sesame" not in str(caught.value) and not list(tmp_path.iterdir())
+    with pytest.raises(BadInput, match="must not hold a token"):
+        check_no_token("HTTP://u:sesame@127.0.0.1:1/CartPole-v1")
     check_no_token("http://127.0.0.1:1/CartPole-v1")
     check_no_token("CartPole-v1")
 
@@ -337,6 +353,7 @@ def test_a_run_refuses_a_url_with_a_token(tmp_path):
 def test_addresses():
     assert place("https://u:p%40ss@[::1]:8000/ALE/Pong-v5") == ("https://[::1]:8000", "ALE/Pong-v5", "p@ss")
     assert environment_behind("http://h/ALE/Pong-v5") == "ALE/Pong-v5"
+    assert environment_behind("Https://h/ALE/Pong-v5") == "ALE/Pong-v5"
     assert environment_behind("ALE/Pong-v5") == "ALE/Pong-v5"
     assert find("ppo", "http://h:1/CartPole-v1") is find("ppo", "CartPole-v1")
 

@@ -13,6 +13,7 @@ import threading
 import time
 import zipfile
 from contextlib import contextmanager
+from http.client import HTTPResponse
 
 import gymnasium
 import numpy as np
@@ -24,7 +25,7 @@ from tests.envs.same_walk import assert_same_walk, equal
 from tests.training.fingerprint import fingerprint
 from whorl.apps.cli import main
 from whorl.envs.adapters import gym_client
-from whorl.envs.adapters.gym_client import Connection, place
+from whorl.envs.adapters.gym_client import Connection, GymClient, place
 from whorl.envs.adapters.gymnasium import Gymnasium
 from whorl.envs.adapters.http import Http
 from whorl.envs.adapters.http_vector import packed, space, unpacked
@@ -95,7 +96,7 @@ def saying(text: bytes | None):
             b"HTTP/1.1 200 OK\r\nContent-Length: 10000000000000\r\n\r\n",
             "has 10000000000000 bytes, at most 67108864 were",
         ),
-        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n10\r\nx", "the answer is not HTTP|broke off"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n10\r\nx", "the connection was lost before"),
         (b"HTTP/1.1 503 X\r\nContent-Length: 4\r\n\r\nbusy", "the server answered 503: 'busy'"),
         (b'HTTP/1.1 200 X\r\nContent-Length: 32\r\n\r\n{"server":"whorl","protocol": 2}', "speaks protocol 2"),
     ],
@@ -235,6 +236,106 @@ def test_a_step_without_an_answer(protocol, base):
         over.set()
 
 
+def test_patience_comes_from_the_environment(monkeypatch):
+    monkeypatch.setenv(gym_client.TIMEOUT, "0.2")
+    message = f"no answer within 0.2 seconds.* set the environment variable {gym_client.TIMEOUT} to more seconds"
+    with saying(None) as url:
+        for call in (lambda: Http(f"{url}/CartPole-v1"), GymClient(url).env_list_all):
+            with pytest.raises(EnvError, match=message):
+                call()
+    for wrong in ("soon", "0", "nan"):
+        monkeypatch.setenv(gym_client.TIMEOUT, wrong)
+        with pytest.raises(BadInput, match=f"{gym_client.TIMEOUT} must be a number of seconds above 0, got '{wrong}'"):
+            GymClient(url)
+
+
+@pytest.mark.parametrize("protocol", ["vector", "v1"])
+def test_closing_does_not_wait_for_a_server_that_hangs(protocol, base, monkeypatch):
+    monkeypatch.setattr(gym_client, "CLOSING", 0.2)
+    over = threading.Event()
+
+    def spoil(method, path, status, body):
+        if method == "DELETE" or path.endswith("/close/"):
+            over.wait()
+        return status, body
+
+    with spoiling(base, spoil) as url:
+        env = Http(f"{url}/CartPole-v1", 2, protocol=protocol, timeout=100_000)
+        env.reset(0)
+        env.close()
+        over.set()
+
+
+@pytest.fixture
+def interrupt(monkeypatch):
+    """Make the next answer be interrupted, as Ctrl-C does."""
+
+    def once():
+        class Interrupted(HTTPResponse):
+            def begin(self):
+                monkeypatch.setattr(gym_client, "HTTPResponse", HTTPResponse)
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr(gym_client, "HTTPResponse", Interrupted)
+
+    return once
+
+
+@pytest.mark.parametrize("protocol", ["vector", "v1"])
+def test_an_interrupted_call_leaves_no_answer_behind(protocol, base, interrupt):
+    env, local = Http(f"{base}/FrozenLake-v1", 2, protocol=protocol), Gymnasium("FrozenLake-v1", 2)
+    env.reset(0)
+    interrupt()
+    with pytest.raises(KeyboardInterrupt):
+        env.step(np.zeros(2, np.int64))
+    with pytest.raises(BadInput, match="the last call failed"):
+        env.step(np.zeros(2, np.int64))
+    assert equal(env.reset(4), local.reset(4))
+    assert_same_walk(env, local, 20)
+    env.close()
+
+
+def test_an_interrupted_call_of_the_client_leaves_no_answer_behind(base, interrupt):
+    client, env = GymClient(base), gymnasium.make("CartPole-v1")
+    instance = client.env_create("CartPole-v1", seed=0)
+    assert client.env_reset(instance) == env.reset(seed=0)[0].tolist()
+    env.step(1)
+    interrupt()
+    with pytest.raises(KeyboardInterrupt):
+        client.env_step(instance, 1)
+    assert client.env_action_space_info(instance)["n"] == 2
+    assert client.env_step(instance, 0)[0] == env.step(0)[0].tolist()
+    client._connection.send("GET", "/v1/envs/")  # an alarm between the two
+    assert client.env_step(instance, 0)[0] == env.step(0)[0].tolist()
+    client.env_close(instance)
+
+
+@pytest.mark.parametrize("protocol", ["vector", "v1"])
+def test_an_environment_that_comes_back_as_another(protocol, base):
+    class Changing(Crashing):
+        size = 2
+
+        def __init__(self):
+            self.observation_space = gymnasium.spaces.Box(-1, 1, (self.size,), np.float32)
+
+        def reset(self, **options):
+            return np.zeros(self.size, np.float32), {}
+
+    with registered("HttpChanging-v0", Changing):
+        env = Http(f"{base}/HttpChanging-v0", 2, protocol=protocol)
+        env.reset(0)
+        free(env)
+        Changing.size = 3
+        for _ in range(2):
+            with pytest.raises(EnvError, match="HttpChanging-v0 came back with other spaces than it had"):
+                env.reset(0)
+            with pytest.raises(EnvError, match="is gone"):
+                env.reset()
+        Changing.size = 2
+        assert env.reset(0).shape == (2, 2)
+        env.close()
+
+
 def test_invented_steps_are_passed_on(base):
     """No environment behind `make_env` invents steps today; the flag is read all the same."""
     spoil = only("/step", lambda s, b: (s, bytes([b[0] | 2]) + b[1:] + b"\1\0"))
@@ -279,7 +380,9 @@ def test_an_environment_that_the_server_gave_up(protocol, base):
     env, local = Http(f"{base}/FrozenLake-v1", 2, protocol=protocol), Gymnasium("FrozenLake-v1", 2)
     env.reset(), local.reset()
     free(env)
-    with pytest.raises(EnvError, match=r"is gone.*reset\(seed\) makes it again; a run goes on .*whorl resume"):
+    with pytest.raises(
+        EnvError, match=r"is gone.*a larger --idle.*reset\(seed\) makes it again; a run goes on .*whorl resume"
+    ):
         env.step(np.zeros(2, np.int64))
     with pytest.raises(EnvError, match="is gone"):
         env.reset()

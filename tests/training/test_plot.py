@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import imageio.v3 as imageio
 import numpy as np
@@ -10,8 +11,9 @@ import pytest
 
 import whorl
 from whorl.errors import BadInput
+from whorl.functional.bands import iqm_band
 from whorl.functional.statistics import bootstrap_interval, iqm
-from whorl.training.plot import Curves, Evaluations, band, evaluations, find_runs, labels, over_seeds, plot, settings
+from whorl.training.plot import Curves, Evaluations, evaluations, find_runs, labels, over_seeds, plot, settings
 
 CONFIG = {"discount": 0.99, "hidden": [64, 64], "feed": {"steps": 5}}
 
@@ -21,10 +23,12 @@ def write(tmp_path):
     """(rows of (step, mean), options) -> a run folder with what a plot looks at."""
     count = iter(range(1000))
 
-    def one(rows, agent="ppo", env="CartPole-v1", num_envs=8, seconds=True, **config):
-        path = tmp_path / "runs" / env / agent / f"{next(count):03d}"
+    def one(rows, agent="ppo", env="CartPole-v1", num_envs=8, seconds=True, seed=None, limit=None, **config):
+        number = next(count)
+        path = tmp_path / "runs" / env / agent / f"{number:03d}"
         path.mkdir(parents=True)
-        data = {"agent": agent, "env": env, "num_envs": num_envs, "config": CONFIG | config}
+        data = {"agent": agent, "env": env, "seed": number if seed is None else seed, "num_envs": num_envs}
+        data |= {"max_episode_steps": limit, "config": CONFIG | config}
         (path / "config.json").write_text(json.dumps(data))
         lines = [{"step": 1, "time/fps": 3.0, "time/seconds": 0.1}]
         for step, mean in rows:
@@ -71,7 +75,36 @@ def test_seeds_of_one_setting_are_one_curve(write):
         ("ppo", 4, 0.99, 1),
         ("ppo", 8, 0.99, 3),
     ]
-    assert found[0].options == {"num_envs": 8, "discount": 0.99, "hidden": [64, 64], "feed.steps": 5}
+    assert found[0].options == {
+        "num_envs": 8,
+        "max_episode_steps": None,
+        "discount": 0.99,
+        "hidden": [64, 64],
+        "feed.steps": 5,
+    }
+
+
+def test_a_seed_counts_once_and_a_time_limit_makes_another_setting(write):
+    long, short = write([(10, 1.0), (90, 5.0)], seed=0), write([(10, 2.0)], seed=0)
+    old, new = write([(10, 3.0)], seed=1), write([(10, 4.0)], seed=1)
+    os.utime(old / "metrics.jsonl", (1, 1))
+    limited = write([(10, 6.0)], seed=0, limit=50)
+    for runs in ([long, short, old, new, limited], [limited, new, old, short, long]):
+        found = settings(runs)
+        means = [sorted(seed.mean[-1] for seed in curves.seeds) for curves in found]
+        assert sorted(means) == [[4.0, 5.0], [6.0]], "the longest, then the newest"
+        assert sorted(labels(found)) == ["ppo max_episode_steps=50, 1 seed", "ppo max_episode_steps=None, 2 seeds"]
+
+
+def test_matches_that_were_never_evaluated_are_left_out(write, tmp_path, caplog):
+    run, empty = write([(10, 1.0), (20, 2.0)]), write([])
+    pattern = str(tmp_path / "runs" / "*" / "*" / "*")
+    assert find_runs(pattern) == [run.resolve()]
+    assert caplog.messages == [f"whorl: not drawn, they have no evaluations: {empty.resolve()}"]
+    with pytest.raises(BadInput, match="has no evaluations to plot"):
+        plot([pattern, str(empty)], tmp_path / "out.png")
+    with pytest.raises(BadInput, match="no run that matches '.*' has evaluations to plot"):
+        plot(f"{empty}*", tmp_path / "out.png")
 
 
 def test_the_legend_says_what_differs_between_settings_of_an_agent(write):
@@ -103,12 +136,12 @@ def test_a_curve_is_where_every_seed_was_evaluated_with_straight_lines_between()
 
 def test_a_band_is_the_bootstrap_interval_of_the_iqm_at_each_place():
     values = np.random.default_rng(1).normal(size=(7, 3))
-    middle, low, high = band(values)
+    middle, low, high = iqm_band(values)
     for i in range(3):
         assert middle[i] == iqm(values[:, i])
         assert (low[i], high[i]) == pytest.approx(bootstrap_interval(values[:, i]), rel=1e-12)
-    assert band(values[:1]).tolist() == [values[0].tolist()] * 3
-    assert (band(np.array([[1.0], [2.0]]))[1:, 0] == [1.0, 2.0]).all()
+    assert iqm_band(values[:1]).tolist() == [values[0].tolist()] * 3
+    assert (iqm_band(np.array([[1.0], [2.0]]))[1:, 0] == [1.0, 2.0]).all()
 
 
 def test_runs_are_found_by_path_and_pattern_each_once(write, tmp_path):

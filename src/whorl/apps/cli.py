@@ -150,9 +150,9 @@ class Board:
     board: Annotated[Positional[Path], arg(metavar="BOARD")] = Path("board")
     export: Path | None = None  # the folder of the pages
     serve: bool = False
-    port: int = 5001
-    host: str = "127.0.0.1"  # another address than this machine's own needs a token
-    token: str | None = None
+    port: int | None = None  # of --serve; 5001 if not given
+    host: str | None = None  # 127.0.0.1 if not given; another address than this machine's own needs a token
+    token: str | None = None  # better in WHORL_BOARD_TOKEN, where `ps` cannot see it
 
 
 @dataclass
@@ -165,7 +165,7 @@ class BoardMerge:
 
 @dataclass
 class Verify:
-    """Play the evaluation of ENTRY again: exit code 0 if its claim holds, 1 if not."""
+    """Play the evaluation of ENTRY again: exit code 0 if all episodes are equal, 1 if the claim is refuted, 3 if it cannot be told here."""
 
     entry: Annotated[Positional[str], arg(metavar="ENTRY")]  # its folder, or its id
     board: Path = Path("board")  # where an id is looked for

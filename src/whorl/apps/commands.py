@@ -209,7 +209,7 @@ def serve_gym(o: Any) -> None:
     from whorl.apps.gym_server.serve import serve
 
     options = {key: value for key, value in vars(o).items() if key != "token"}
-    serve(**options, token=o.token or os.environ.get("WHORL_GYM_TOKEN"))
+    serve(**options, token=os.environ.get("WHORL_GYM_TOKEN") if o.token is None else o.token)
 
 
 def plot(o: Any) -> None:
@@ -221,6 +221,10 @@ def plot(o: Any) -> None:
 def submit(o: Any) -> None:
     from whorl.apps.board.submit import submit
 
+    if not o.runs:
+        raise BadInput(
+            "there is nothing to submit: name at least one run folder; `whorl list runs` shows those that exist"
+        )
     for run in o.runs:
         entry = submit(run, o.board, o.author, o.note)
         _report_entry(entry, o.board)
@@ -239,7 +243,11 @@ def board(o: Any) -> None:
     if o.serve:
         from whorl.apps.board.serve import serve
 
-        return serve(o.board, host=o.host, port=o.port, token=o.token or os.environ.get("WHORL_BOARD_TOKEN"))
+        token = os.environ.get("WHORL_BOARD_TOKEN") if o.token is None else o.token
+        port = {} if o.port is None else {"port": o.port}
+        return serve(o.board, host="127.0.0.1" if o.host is None else o.host, token=token, **port)
+    if given := [f"--{name}" for name in ("port", "host", "token") if getattr(o, name) is not None]:
+        raise BadInput(f"{', '.join(given)} is for --serve: --export writes a folder, which nobody listens to")
     from whorl.apps.board.page import export
 
     print(export(o.board, o.export) / "index.html")
@@ -248,6 +256,8 @@ def board(o: Any) -> None:
 def board_merge(o: Any) -> None:
     from whorl.apps.board.merge import merge
 
+    if not o.boards:
+        raise BadInput("there is nothing to merge: name at least one board, whorl board merge BOARD ... --into BOARD")
     done = merge(o.boards, o.into)
     print(f"{o.into}: {len(done.added)} entries added, {len(done.present)} were there already")
     for problem in done.problems:
@@ -264,4 +274,4 @@ def verify(o: Any) -> None:
     if o.json:
         _last_line(**asdict(verdict))
     if not verdict.confirmed:
-        sys.exit(1)
+        sys.exit(3 if verdict.plausible else 1)

@@ -85,7 +85,8 @@ def run(o: Choice) -> None:
         total = o.nIterations * longest  # as many episodes have ended by then
         done = train(
             agent, o.env, config=config, **wanted, total_steps=total, num_envs=1, runs=o.runs, name=_name(o),
-            eval_every=0, checkpoint_every=max(1000, total // 20),
+            eval_every=max(1, total // 20) if o.uploadResults else 0, eval_episodes=20,  # for the entry's curve
+            checkpoint_every=max(1000, total // 20),
             log_every=1 if agent == "reinforce" else 2000, quiet=True, loggers=[progress],
         )  # fmt: skip
     _finish(o, done)
@@ -259,15 +260,14 @@ def _finish(o: Choice, done: Run) -> None:
     best, last = (float(means.max()), float(means[-1])) if len(means) else (None, None)
     score = "" if best is None else f"; mean of {CONSECUTIVE} consecutive episodes: best {best:.1f}, last {last:.1f}"
     print(f"{done.path}: {len(returns)} episodes, {done.steps:,} steps{score}")
-    if o.uploadResults:
-        entry = submit(done.path, o.board)
-        print(
-            f"uploadResults: {Path(o.board) / 'entries' / entry.id}, with curve and GIF; see it: whorl board {o.board} --serve"
-        )
-    if o.json:
-        print(
-            json.dumps({"run": str(done.path), "episodes": len(returns), "best_mean_100": best, "last_mean_100": last})
-        )
+    try:
+        if o.uploadResults:
+            place = Path(o.board) / "entries" / submit(done.path, o.board).id
+            print(f"uploadResults: {place}, with curve and GIF; see it: whorl board {o.board} --serve")
+    finally:  # the last line, also where the upload fails
+        if o.json:
+            line = {"run": str(done.path), "episodes": len(returns), "best_mean_100": best, "last_mean_100": last}
+            print(json.dumps(line), flush=True)
 
 
 # ---------------------------------------------------------------------------------------------- the run's place

@@ -225,12 +225,12 @@ class SerialCollector:
         return arrays, numbers | {"begun": begun, "env_saved": env is not None}
 
     def load_state(self, arrays: dict[str, Any], numbers: dict[str, Any]) -> bool:
-        """Restore. False: the environment's state could not be saved, so fresh episodes begin (from a stream of their own)."""
+        """Restore. False: the environment cannot save its state, so fresh episodes begin (from a stream of their own)."""
         self.steps, self.rollouts, self.version = numbers["steps"], numbers["rollouts"], numbers["version"]
         self.finished = numbers["finished"]
         if not numbers["begun"]:
             return True
-        if not numbers["env_saved"]:
+        if not numbers["env_saved"] or self.env.state() is None:  # a server may be another than it was
             self._observation = self.env.reset(stream(self.seed, "resume", self.steps))
             return False
         env = {key.removeprefix("env."): value for key, value in arrays.items() if key.startswith("env.")}

@@ -11,7 +11,7 @@ from typing import Any
 import gymnasium
 
 from whorl.envs import native
-from whorl.envs.adapters.gym_client import SCHEMES
+from whorl.envs.adapters.gym_client import is_url
 from whorl.envs.adapters.gymnasium import Gymnasium
 from whorl.envs.adapters.http import Http
 from whorl.envs.env import Env
@@ -48,7 +48,7 @@ def make_env(
             f"make_env takes an id, got {type(id).__name__}: wrap your own environment with "
             "whorl.envs.adapters.gymnasium.Gymnasium"
         )
-    url = id.startswith(SCHEMES)
+    url = is_url(id)
     if ":" in id and not url:
         raise BadInput(
             f"{id!r}: an id cannot import a module. Import it yourself, make the environment and wrap it: "

@@ -57,18 +57,18 @@ def moving_mean(values: np.ndarray, window: int) -> np.ndarray:
 
 
 def _episodes(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    lines = _whole_lines(path)[1:]
+    lines = whole_lines(path)[1:]
     table = np.loadtxt(lines, delimiter=",", usecols=(0, 2), ndmin=2) if lines else np.empty((0, 2))
     return table[:, 0], table[:, 1]
 
 
 def _evaluations(path: Path) -> tuple[list[int], list[float]]:
-    rows = [json.loads(line) for line in _whole_lines(path) if '"eval/mean_reward"' in line]
+    rows = [json.loads(line) for line in whole_lines(path) if '"eval/mean_reward"' in line]
     rows = [row for row in rows if row["eval/mean_reward"] is not None]
     return [row["step"] for row in rows], [row["eval/mean_reward"] for row in rows]
 
 
-def _whole_lines(path: Path) -> list[str]:
+def whole_lines(path: Path) -> list[str]:
     """The lines of a file that a running process may be appending to; none if it is not there."""
     text = path.read_text() if path.exists() else ""
     return text[: text.rfind("\n") + 1].splitlines()

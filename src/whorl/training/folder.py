@@ -259,7 +259,7 @@ def lock(path: str | Path) -> Iterator[None]:
 
 def meta() -> dict[str, Any]:
     """Where a run comes from: versions, commit of the working directory (None outside git), command, machine, date."""
-    packages = ("whorl", "torch", "tensordict", "numpy", "gymnasium", "numba")
+    packages = ("whorl", "torch", "tensordict", "numpy", "gymnasium", "numba", "mujoco", "box2d", "ale-py")
     return {
         "date": datetime.now().astimezone().isoformat(timespec="seconds"),
         "command": shlex.join(sys.argv),

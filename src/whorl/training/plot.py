@@ -5,22 +5,24 @@ from __future__ import annotations
 import glob
 import io
 import json
+import logging
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from whorl.errors import BadInput
-from whorl.functional.statistics import bootstrap_interval, iqm
+from whorl.functional.bands import iqm_band
 from whorl.training import folder
+from whorl.training.curve import whole_lines
 from whorl.training.grid import text
 
 POINTS = 200  # of the common grid
 PANEL = (8.0, 4.5)  # inches
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -42,16 +44,17 @@ class Curves:
 
     agent: str
     env: str
-    options: dict[str, Any]  # num_envs and the agent's config, dotted where nested
+    options: dict[str, Any]  # num_envs, max_episode_steps and the agent's config, dotted where nested
     seeds: list[Evaluations]
 
 
 def plot(runs: str | Path | Iterable[str | Path], out: str | Path, x: Literal["steps", "seconds"] = "steps") -> Path:
     """Draws the evaluation curves of runs into the PNG `out` and returns its path.
 
-    runs: run folders, or patterns such as "runs/CartPole-v1/ppo/*" (matches that are no run are passed over). Runs that differ only
-    in seed and length are one setting: a line for the IQM over its seeds with a 95% bootstrap band, a thin dashed one for the mean,
-    where all of its seeds were evaluated; seeds are joined by straight lines between their evaluations. One panel per environment.
+    runs: run folders, or patterns such as "runs/CartPole-v1/ppo/*" (matches that are no run, or were never evaluated, are passed
+    over). Runs that differ only in seed and length are one setting, in which a seed counts once (the longest run, then the newest): a
+    line for the IQM over its seeds with a 95% bootstrap band, a thin dashed one for the mean, where all of its seeds were evaluated;
+    seeds are joined by straight lines between their evaluations. One panel per environment.
     x: environment steps, or seconds of training.
 
     Raises BadInput when there is no run, a run was never evaluated or (for seconds) did not write down the time, or the seeds of a
@@ -70,7 +73,10 @@ def plot(runs: str | Path | Iterable[str | Path], out: str | Path, x: Literal["s
 
 
 def find_runs(runs: str | Path | Iterable[str | Path]) -> list[Path]:
-    """The run folders that paths and patterns name, each once, sorted. Raises BadInput for one that names none."""
+    """The run folders that paths and patterns name, each once, sorted. Raises BadInput for one that names none.
+
+    Of the matches of a pattern, those without evaluations are left out with a warning; BadInput if that leaves none.
+    """
     found: set[Path] = set()
     for name in [runs] if isinstance(runs, str | Path) else runs:
         if glob.has_magic(str(name)) and not Path(name).exists():
@@ -78,7 +84,14 @@ def find_runs(runs: str | Path | Iterable[str | Path]) -> list[Path]:
             here = {match.resolve() for match in matches if (match / "config.json").is_file()}
             if not here:
                 raise BadInput(f"no run folder matches {str(name)!r}; `whorl list runs` shows those that exist")
-            found |= here
+            empty = {run for run in here if not len(evaluations(run).step)}
+            if empty == here:
+                raise BadInput(
+                    f"no run that matches {str(name)!r} has evaluations to plot: was it trained with eval_every=0?"
+                )
+            if empty:
+                _log.warning("whorl: not drawn, they have no evaluations: %s", ", ".join(map(str, sorted(empty))))
+            found |= here - empty
         else:
             found.add(folder.open_run(name))
     if not found:
@@ -88,9 +101,7 @@ def find_runs(runs: str | Path | Iterable[str | Path]) -> list[Path]:
 
 def evaluations(run: Path) -> Evaluations:
     """The rows of `metrics.jsonl` that an evaluation wrote, also while the run goes on."""
-    path = run / "metrics.jsonl"
-    whole = path.read_text().rpartition("\n")[0].splitlines() if path.exists() else []
-    rows = [json.loads(line) for line in whole if '"eval/mean_reward"' in line]
+    rows = [json.loads(line) for line in whole_lines(run / "metrics.jsonl") if '"eval/mean_reward"' in line]
     rows = [row for row in rows if row["eval/mean_reward"] is not None]
     step, mean, std, seconds = (
         np.array([row.get(key) for row in rows], float)  # None becomes NaN
@@ -100,18 +111,23 @@ def evaluations(run: Path) -> Evaluations:
 
 
 def settings(runs: Iterable[Path], x: str = "steps") -> list[Curves]:
-    """Runs by setting, in a fixed order. Raises BadInput as `plot` does."""
-    found: dict[str, Curves] = {}
+    """Runs by setting, in a fixed order; of several runs of one seed the longest, then the newest. Raises BadInput as `plot` does."""
+    found: dict[str, tuple[Curves, dict[Any, Any]]] = {}  # setting -> seed -> (how long and new, its evaluations)
     for run in runs:
         data, curve = folder.read_json(run / "config.json"), evaluations(run)
         if not len(curve.step):
             raise BadInput(f"{run} has no evaluations to plot: it was not evaluated yet, or trained with eval_every=0")
         if curve.x(x) is None:
             raise BadInput(f"{run} did not write down the time of its evaluations: plot it over steps")
-        options = {"num_envs": data["num_envs"]} | flat(data["config"])
+        options = {name: data.get(name) for name in ("num_envs", "max_episode_steps")} | flat(data["config"])
         key = json.dumps([data["env"], data["agent"], options], sort_keys=True)
-        found.setdefault(key, Curves(data["agent"], data["env"], options, [])).seeds.append(curve)
-    return [found[key] for key in sorted(found)]
+        _, seeds = found.setdefault(key, (Curves(data["agent"], data["env"], options, []), {}))
+        age = (int(curve.step[-1]), (run / "metrics.jsonl").stat().st_mtime_ns)
+        if data["seed"] not in seeds or age >= seeds[data["seed"]][0]:
+            seeds[data["seed"]] = age, curve
+    for curves, seeds in found.values():
+        curves.seeds.extend(curve for _, curve in seeds.values())
+    return [found[key][0] for key in sorted(found)]
 
 
 def over_seeds(curves: Curves, x: str) -> tuple[np.ndarray, np.ndarray]:
@@ -131,33 +147,6 @@ def over_seeds(curves: Curves, x: str) -> tuple[np.ndarray, np.ndarray]:
         )
     grid = grid[np.linspace(0, len(grid) - 1, min(POINTS, len(grid))).round().astype(int)]
     return grid, np.stack([np.interp(grid, at, seed.mean) for at, seed in zip(places, curves.seeds)])
-
-
-def band(values: np.ndarray) -> np.ndarray:
-    """[runs, P] -> [3, P]: at each place the IQM over runs, and the ends of its 95% bootstrap interval.
-
-    The numbers are those of `iqm` and `bootstrap_interval`, which take one place at a time.
-    """
-    if len(values) == 1:
-        return np.repeat(values, 3, 0).astype(float)
-    cut, resamples, found = len(values) // 4, _resamples(len(values)), []
-    for scores in values.T:
-        kept = np.sort(scores[resamples], 1)[:, cut : len(scores) - cut]
-        found.append([iqm(scores), *np.quantile(kept.mean(1), [0.025, 0.975])])
-    return np.array(found).T
-
-
-@cache
-def _resamples(runs: int) -> np.ndarray:
-    """[resamples, runs]: which runs are in each of the samples that `bootstrap_interval` draws."""
-    drawn: list[np.ndarray] = []
-
-    def note(sample: np.ndarray) -> float:
-        drawn.append(sample.astype(np.int64))
-        return 0.0
-
-    bootstrap_interval(np.arange(runs), note)
-    return np.array(drawn)
 
 
 def labels(panel: list[Curves]) -> list[str]:
@@ -190,7 +179,7 @@ def _draw(panels: dict[str, list[Curves]], x: str) -> bytes:
         axes = figure.add_subplot(len(panels), 1, number)
         for i, (curves, label) in enumerate(zip(panel, labels(panel))):
             grid, returns = over_seeds(curves, x)
-            middle, low, high = band(returns)
+            middle, low, high = iqm_band(returns)
             color, mark = f"C{i % 10}", "o" if len(grid) == 1 else ""
             axes.plot(grid, middle, color=color, marker=mark, label=label)
             if len(returns) > 1:

@@ -8,6 +8,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,7 @@ class Run:
         seed = stream(self.settings.seed, "final evaluation") if seed is None else seed
         n = eval_envs(episodes, self.parts.env.origin)
         if self._eval_env is None or self._eval_env.num_envs != n:
+            self._close_eval_env()
             limit = self.settings.max_episode_steps
             self._eval_env = environment(self.settings.env, n, seed, max_episode_steps=limit)
         return evaluate(self.agent.policy, self._eval_env, episodes, seed)
@@ -109,7 +111,18 @@ class Run:
     # -- the run -----------------------------------------------------------------------------------------------------
 
     def start(self, resume: bool = False) -> Run:
-        """Train to `total_steps` inside the folder, then evaluate the best checkpoint and draw the curve."""
+        """Train to `total_steps` inside the folder, then evaluate the best checkpoint and draw the curve. However it ends, the
+        environments are closed, but for an object of the user's."""
+        try:
+            self._run(resume)
+        except BaseException:
+            with suppress(Exception):  # which would hide what ended the run
+                self._close()
+            raise
+        self._close()
+        return self
+
+    def _run(self, resume: bool) -> None:
         self._started = time.monotonic()
         with folder.lock(self.path), threads_of_torch(self.settings.threads):
             checkpoint.clean(self.checkpoints)
@@ -128,12 +141,18 @@ class Run:
                 self.write_config()
                 self._train()
             self._finish()
-        if self._user_env is None:
-            self.parts.env.close()
-        if self._eval_env is not None:
-            self._eval_env.close()
-            self._eval_env = None  # `evaluate` makes it again
-        return self
+
+    def _close(self) -> None:
+        try:
+            self._close_eval_env()
+        finally:
+            if self._user_env is None:
+                self.parts.env.close()
+
+    def _close_eval_env(self) -> None:
+        env, self._eval_env = self._eval_env, None  # `evaluate` makes it again
+        if env is not None:
+            env.close()
 
     @property
     def checkpoints(self) -> Path:

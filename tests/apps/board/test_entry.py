@@ -19,6 +19,7 @@ import pytest
 import whorl
 from whorl.apps.board import entry
 from whorl.apps.board.forms import EPISODES
+from whorl.apps.board.merge import merge
 from whorl.apps.board.submit import submit
 from whorl.errors import BadInput, Damaged
 
@@ -147,7 +148,8 @@ BAD = [
     ("setting", "0" * 12, "setting is .*000000000000.*, but the rest"),
     ("which", "luckiest", "which should be best or last"),
     ("policy_sha256", "0" * 64, "policy_sha256 is .*, but the rest"),
-    ("gif_returns", None, "gif_returns and gif_sha256 belong together"),
+    ("gif_returns", None, "gif_returns is None, but the rest of the entry gives"),
+    ("gif_returns", {"best": 500.0, "typical": 500.0}, "gif_returns is .*, but the rest of the entry gives"),
     ("gif_sha256", None, "gif_sha256 is None, but the rest"),
     ("anything", 1, "anything is no field of an entry"),
 ]  # fmt: skip
@@ -256,6 +258,18 @@ def test_foreign_missing_and_odd_files(copy, made, tmp_path):
         Damaged, match="policy.safetensors has 269,484,032 bytes, more than the 268,435,456 it may have"
     ):
         entry.read(copy)
+
+
+def test_an_entry_is_found_from_inside_its_folder(made, monkeypatch):
+    monkeypatch.chdir(made.path)
+    assert entry.read(entry.find(".")) == made
+
+
+def test_a_name_that_writes_to_the_terminal_is_escaped(tmp_path):
+    (tmp_path / "entries" / "\x1b[2J\u202ename").mkdir(parents=True)
+    _, [problem] = entry.entries(tmp_path)
+    assert problem.isprintable() and "\\x1b[2J\\u202ename" in problem
+    assert merge([tmp_path], tmp_path / "all").problems == [problem]
 
 
 def test_what_is_no_entry_or_no_board(tmp_path, made):

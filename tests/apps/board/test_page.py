@@ -23,7 +23,8 @@ from whorl.apps.board.page import MARKER, export
 from whorl.apps.board.references import references
 from whorl.apps.board.submit import submit
 from whorl.errors import BadInput
-from whorl.training.plot import Curves, Evaluations, band, flat
+from whorl.functional.bands import iqm_band
+from whorl.training.plot import Curves, Evaluations, flat
 
 VOID = {"meta", "link", "img", "input", "source", "line", "path", "circle"}
 
@@ -499,7 +500,7 @@ def test_a_curve_is_the_iqm_of_the_seeds_and_its_band():
         )
 
     [curve] = found.curves
-    middle, under, over = band(mean)
+    middle, under, over = iqm_band(mean)
     x, y = numbers(curve.line)
     assert np.allclose(x, step, atol=2) and np.allclose(y, middle, atol=0.05)
     around = numbers(curve.band)[1]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import whorl
-from whorl.apps.board import entry
+from whorl.apps.board import entry, view
 from whorl.apps.board.rank import FEW, config_difference, rows
 from whorl.apps.board.references import REFERENCES, references
 from whorl.apps.board.submit import submit
@@ -38,6 +38,7 @@ def make(real):
         data["config"] = real.config | (config or {})
         data["settings"] = real.settings | {"seed": seed} | (settings or {})
         identity = hashlib.sha256(json.dumps([mean, data], sort_keys=True).encode()).hexdigest()[:16]
+        data = {"policy_sha256": 4 * identity} | data
         return replace(real, id=identity, mean=float(mean), setting=entry.setting(data), **data)
 
     return one
@@ -111,6 +112,26 @@ def test_a_seed_counts_once(make):
         [row] = rows([*found, make(250.0, seed=1)])["CartPole-v1"]
         assert [e.mean for e in row.entries] == [200.0, 250.0], "most steps, then earliest"
         assert [e.mean for e in row.repeated] == [300.0, 400.0] and row.iqm == 225.0
+
+
+def test_one_policy_under_several_seeds_counts_once(make):
+    posed = [make(490.0, seed, policy_sha256="a" * 64) for seed in range(3)]
+    [row] = rows([*reversed(posed), make(100.0, 3)])["CartPole-v1"]
+    assert len({entry.policy_sha256 for entry in row.entries}) == row.seeds == 2 and row.iqm == (490 + 100) / 2
+    assert len(row.repeated) == 2
+    [again] = rows([make(100.0, 3), *posed])["CartPole-v1"]
+    assert again == row
+
+
+def test_an_odd_threshold_does_not_become_the_environments(make):
+    reached = {"steps_to_threshold": 7, "seconds_to_threshold": 1.0}
+    low = make(500.0, 0, config={"discount": 0.5}, reward_threshold=1.0, **reached)
+    others = [make(1.0, seed, reward_threshold=475.0, **reached) for seed in range(2)]
+    first, second = rows([low, *others])["CartPole-v1"]
+    assert first.threshold == second.threshold == 475.0
+    assert (first.reached, first.steps_to_threshold) == (0, None)
+    assert (second.reached, second.steps_to_threshold) == (2, 7.0)
+    assert view.environment([first, second])["threshold"] == 475.0
 
 
 def test_steps_to_threshold_are_a_median_only_if_every_seed_reached_it(make):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -13,11 +14,13 @@ import numpy as np
 import pytest
 
 import whorl
+from whorl.apps.board import submit as submit_module
 from whorl.apps.board.entry import entries, read
 from whorl.apps.board.forms import EPISODES, HELD_OUT
 from whorl.apps.board.submit import FRAMES, SIDE, submit
 from whorl.envs.make import make_env
 from whorl.errors import BadInput
+from whorl.training import checkpoint
 from whorl.training.evaluate import evaluate
 
 
@@ -142,6 +145,35 @@ def test_a_run_of_before_times_were_written_down(copy, tmp_path):
     rows(copy, lambda row: {name: value for name, value in row.items() if name != "time/seconds"} | {"time/fps": 123.5})
     made = submit(copy, tmp_path / "board")
     assert made.curve["seconds"] is made.seconds is made.seconds_to_threshold is None and made.steps_per_second == 123.5
+
+
+def test_a_row_that_was_written_half_is_passed_over(copy, made, tmp_path):
+    with open(copy / "metrics.jsonl", "a") as file:
+        file.write('{"step": 2000, "eval/mean_reward": 4, "time/sec')
+    again = submit(copy, tmp_path / "board", "Ada", "a note")
+    assert again.curve == made.curve and again.seconds == made.seconds
+
+
+def test_the_policy_is_the_one_that_was_scored_when_best_moves_meanwhile(copy, made, tmp_path, monkeypatch):
+    best = (copy / "checkpoints" / "best").resolve()
+    other = next(path for path in (copy / "checkpoints").glob("step_*") if path != best)
+    examine = submit_module.examine
+
+    def while_it_trains(*arguments):
+        checkpoint.mark(copy / "checkpoints", "best", other)
+        return examine(*arguments)
+
+    monkeypatch.setattr(submit_module, "examine", while_it_trains)
+    again = submit(copy, tmp_path / "board", "Ada", "a note")
+    assert again.policy_sha256 == made.policy_sha256 and again.returns == made.returns
+
+
+def test_a_picture_of_another_episode_is_left_out(run):
+    policy = whorl.load(run.path, "best").policy
+    score, _ = submit_module.examine(policy, "CartPole-v1")
+    assert sorted(submit_module.pictures(policy, "CartPole-v1", score)) == ["best", "typical"]
+    otherwise = dataclasses.replace(score, returns=score.returns + 1)
+    assert submit_module.pictures(policy, "CartPole-v1", otherwise) == {}
 
 
 def test_a_run_that_was_stopped_counts_with_the_steps_it_took(copy, tmp_path):

@@ -15,8 +15,10 @@ import safetensors.torch
 import whorl
 from whorl.apps.board import entry
 from whorl.apps.board.submit import submit
-from whorl.apps.board.verify import verify
+from whorl.apps.board.verify import check_sizes, verify
 from whorl.errors import BadInput, Damaged
+from whorl.training.catalog import AGENTS, find, presets
+from whorl.training.config import to_json
 
 
 @pytest.fixture(scope="module")
@@ -52,14 +54,14 @@ def elsewhere(made):
 
 def test_a_true_claim_is_confirmed_to_the_last_episode(made):
     verdict = verify(made.path)
-    assert verdict.confirmed and verdict.exact
+    assert verdict.confirmed and not verdict.plausible
     assert verdict.claimed == made.mean == pytest.approx(verdict.found, rel=1e-12)
     assert verdict.message.startswith(f"confirmed, all 100 episodes equal: mean return {made.mean:.6g} +- ")
     assert verify(made.id, made.path.parents[1]) == verdict
 
 
 def test_it_is_confirmed_in_another_process_too(made):
-    code = "import sys; from whorl.apps.board.verify import verify; print(verify(sys.argv[1]).exact)"
+    code = "import sys; from whorl.apps.board.verify import verify; print(verify(sys.argv[1]).confirmed)"
     found = subprocess.run([sys.executable, "-c", code, made.path], capture_output=True, text=True, check=True)
     assert found.stdout.split() == ["True"]
 
@@ -68,7 +70,7 @@ def test_it_is_confirmed_in_another_process_too(made):
 def test_other_agents_and_continuous_actions(agent, tmp_path):
     run = whorl.train(agent, "Pendulum-v1", total_steps=400, num_envs=4, eval_episodes=4, quiet=True, runs=tmp_path)
     verdict = verify(submit(run.path, tmp_path / "board").path)
-    assert verdict.exact and -2000 < verdict.found < -500
+    assert verdict.confirmed and -2000 < verdict.found < -500
 
 
 def test_one_step_more_in_one_episode_is_refuted(made, forge):
@@ -92,22 +94,35 @@ def test_a_policy_that_was_swapped_is_refuted(runs, forge):
     assert not verdict.confirmed and verdict.message.startswith("refuted")
 
 
-def test_another_version_may_differ_by_noise_and_says_so(made, forge):
-    returns = [*made.returns[:-1], made.returns[-1] + 1]
-    verdict = verify(forge(returns=returns, evaluated=elsewhere(made)))
-    assert verdict.confirmed and not verdict.exact
-    reach = 3 * np.sqrt(2 * np.var(made.returns) / 100)
-    said = f"0.01 apart, 3 standard errors are {reach:.3g}; not as at the submission: numpy"
-    assert verdict.message.startswith("confirmed within noise: claimed") and verdict.message.endswith(said)
+def test_another_version_may_differ_by_noise_which_is_no_confirmation(made, forge):
+    changed = {name: [*getattr(made, name)[:-1], getattr(made, name)[-1] + 1] for name in ("returns", "lengths")}
+    verdict = verify(forge(**changed, evaluated=elsewhere(made)))
+    assert verdict.plausible and not verdict.confirmed
+    reach = 2 * np.sqrt(2 * np.var(made.returns) / 100)
+    said = f"0.01 apart, 2 standard errors are {reach:.3g}; not as at the submission: numpy"
+    assert verdict.message.startswith("not refuted: within noise, which cannot be told") and verdict.message.endswith(
+        said
+    )
+
+
+def test_a_score_that_was_raised_is_refuted_whatever_versions_it_names(made, forge):
+    by = np.sqrt(2 * np.var(made.returns) / 100)  # well within noise
+    verdict = verify(forge(returns=[x + by for x in made.returns], evaluated=elsewhere(made)))
+    assert not verdict.confirmed and not verdict.plausible
+    odd = sum(length < max(made.lengths) for length in made.lengths)
+    assert verdict.message.endswith(f"{odd} episodes are as long as claimed and have another return")
 
 
 def test_another_version_is_no_excuse_for_another_score(made, forge):
-    reach = 3 * np.sqrt(2 * np.var(made.returns) / 100)
+    reach = 2 * np.sqrt(2 * np.var(made.returns) / 100)
     by = np.ceil(reach) + 1
-    verdict = verify(forge(returns=[x + by for x in made.returns], evaluated=elsewhere(made)))
-    assert not verdict.confirmed and "apart, 3 standard errors are" in verdict.message
+    lengths = [length + int(by) for length in made.lengths]
+    verdict = verify(forge(returns=[x + by for x in made.returns], lengths=lengths, evaluated=elsewhere(made)))
+    assert not verdict.plausible and "apart, 2 standard errors are" in verdict.message
     wild = [x + by + (10_000 if i % 2 else -10_000) for i, x in enumerate(made.returns)]
-    assert not verify(forge(returns=wild, evaluated=elsewhere(made))).confirmed, "an invented spread makes no room"
+    assert not verify(forge(returns=wild, lengths=lengths, evaluated=elsewhere(made))).plausible, (
+        "an invented spread makes no room"
+    )
 
 
 def test_a_threshold_that_is_not_the_environments_is_refuted(forge):
@@ -130,7 +145,7 @@ def test_an_entry_that_was_edited_by_hand_is_damaged(made, tmp_path):
         ({"hidden": [32, 32]}, "policy.safetensors does not fit the config: .* should be"),
         (
             {"hidden": [10**6, 10**6]},
-            r"its policy cannot be built .*hidden = \[1000000, 1000000\] makes networks far larger",
+            r"its policy cannot be built .*hidden = \[1000000, 1000000\] make networks far larger",
         ),
         ({"hidden": [2] * 100}, "policy.safetensors does not fit the config"),
         ({"hidden": "64"}, "its policy cannot be built"),
@@ -143,6 +158,33 @@ def test_an_entry_that_was_edited_by_hand_is_damaged(made, tmp_path):
 def test_a_config_that_does_not_belong_to_the_policy(made, forge, config, message):
     with pytest.raises(Damaged, match=message):
         verify(forge(config=made.config | config))
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+def test_the_sizes_of_every_preset_are_those_of_an_honest_policy(agent):
+    for env in [*presets(agent), "Unknown-v0"]:
+        config = to_json(find(agent, env).config)
+        if agent == "td":  # its policy is the table
+            check_sizes(config, 8 << 20, 4, 3)
+        else:  # of Humanoid-v5
+            check_sizes(config, 0, 348, 17)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"hidden": [2000, 2000], "critics": 1000},
+        {"hidden": [1000], "quantiles": 1000, "atoms": 1000},
+        {"hidden": [10_000], "acting_samples": 1000},
+        {"critic_hidden": [8_000_000]},
+        {"model": "tile_coding", "tilings": 64, "tiles": 30, "memory": 0},
+        {"model": "tile_coding", "tilings": 10_000, "tiles": 8, "memory": 10_000},
+        {"tiles": 10**300},
+    ],
+)
+def test_sizes_that_are_small_one_by_one_and_not_together(config):
+    with pytest.raises(BadInput, match="make networks far larger than its policy of 1,000 bytes"):
+        check_sizes({"hidden": [64, 64]} | config, 1000, 6, 2)
 
 
 def test_a_policy_that_is_none(made, forge):

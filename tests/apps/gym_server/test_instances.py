@@ -14,7 +14,8 @@ from gymnasium import spaces
 
 pytest.importorskip("starlette", reason="needs the extra server: pip install 'whorl[server]'")
 
-from whorl.apps.gym_server.instances import Session
+from whorl.apps.gym_server.instances import Instances, Session
+from whorl.envs.adapters.http import Http as Remote
 
 
 class World(gymnasium.Env):
@@ -79,7 +80,7 @@ def test_without_a_seed_episodes_differ(http: Any) -> None:
 
 def test_steps_need_an_episode(http: Any) -> None:
     id = http.create("CartPole-v1", seed=0)
-    assert http.step(id, 0).message == "CartPole-v1: no episode has begun: call reset first"
+    assert http.step(id, 0).message == "CartPole-v1: no episode is under way: call reset"
     http.reset(id)
     while not http.step(id, 0).json["done"]:
         pass
@@ -125,9 +126,27 @@ def test_a_reset_that_fails_leaves_no_episode(world: Any, http: Any) -> None:
     http.reset(id)
     answer = http.post(f"/v1/envs/{id}/reset/")
     assert answer.status == 500 and answer.message.endswith(": OSError: no disk")
-    assert "no episode has begun" in http.step(id, 0).message
+    assert "no episode is under way: call reset" in http.step(id, 0).message
     http.reset(id)
     assert http.step(id, 0).status == 200
+
+
+def test_the_seed_of_creation_outlives_a_reset_that_fails() -> None:
+    class Fails(World):
+        seeds: list[int | None] = []
+
+        def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+            self.seeds.append(seed)
+            if len(self.seeds) == 1:
+                raise OSError("no disk")
+            return 0, {}
+
+    one = Session("World", Fails(), seed=7, bounds="accept", lenient=False)
+    with pytest.raises(OSError, match="no disk"):
+        one.reset()
+    one.reset()
+    one.reset()
+    assert Fails.seeds == [7, 7, None]
 
 
 def test_info_of_an_end_says_what_cut_it() -> None:
@@ -276,6 +295,24 @@ def test_environments_at_work_are_not_idle(start: Any, world: Any) -> None:
     assert answers[0].json["observation"] == 2
 
 
+def test_a_client_that_asks_keeps_all_of_its_environments(start: Any, monkeypatch: Any) -> None:
+    """An evaluation may take longer than the idle time, and training goes on after it."""
+    seen, tables = Instances.seen, []
+    monkeypatch.setattr(Instances, "seen", lambda self, client: (tables.append(self), seen(self, client)))
+    http = start(idle=1e9)
+    url = f"http://{http.name}"
+    envs = [Remote(f"{url}/CartPole-v1", 2), Remote(f"{url}/CartPole-v1", 2, protocol="v1")]
+    foreign = http.create("CartPole-v1")
+    table = tables[0]._table
+    for env in envs:
+        for instance in table.values():
+            instance.used = -1.0
+        env.reset(0)
+        assert len(table) == 4 and [id for id, instance in table.items() if instance.used < 0] == [foreign]
+    for env in envs:
+        env.close()
+
+
 # --------------------------------------------------------------------------------------------- crashes
 
 
@@ -300,7 +337,7 @@ def test_a_crash_is_a_500_and_the_server_lives(http: Any, world: Any, error: Bas
     number = answer.message.split()[2].rstrip(":")
     logged = [record for record in caplog.records if f"internal error {number} " in record.getMessage()]
     assert len(logged) == 1 and logged[0].exc_info[1].__cause__ is error
-    assert "no episode has begun" in http.step(id, 0).message
+    assert "no episode is under way: call reset" in http.step(id, 0).message
     http.reset(id)
     assert http.step(id, 0).status == 200
     assert http.step(other, 0).status == 200
@@ -324,7 +361,10 @@ def test_an_environment_that_hangs_is_given_up(start: Any, world: Any, until: An
     id = http.create(world(lambda: World(lambda action: release.wait(60), lambda: closed.append(1))))
     http.reset(id)
     answer = http.step(id, 1)
-    assert answer.status == 500 and answer.message.endswith("-v0 has not answered for 1 seconds")
+    assert (
+        answer.status == 500
+        and "-v0 has not answered for 1 seconds; a server may wait longer (--patience)" in answer.message
+    )
     answer = http.step(id, 1)
     assert answer.status == 500 and answer.message.endswith("is still busy with an earlier call: wait, or close it")
     assert http.listed()

@@ -381,7 +381,7 @@ def test_monitor(start: Any, tmp_path: Path) -> None:
     path = f"/v1/envs/{id}/monitor"
     assert http.post(f"{path}/close/").status == 204  # without one
     assert http.post(f"{path}/start/", {"directory": "/tmp/results", "force": "true", "resume": "false"}).status == 204
-    assert http.step(id, 0).message == "CartPole-v0: no episode has begun: call reset first"
+    assert http.step(id, 0).message == "CartPole-v0: no episode is under way: call reset"
     for length in (3, 2):  # broken off by a reset
         http.reset(id)
         for _ in range(length):

@@ -37,6 +37,7 @@ from tests.apps.gym_server.hostile import (
     tree,
     until,
 )
+from whorl.apps.cli import main
 from whorl.apps.gym_server import app, serve, vectors
 from whorl.apps.gym_server.serve import running
 from whorl.errors import BadInput
@@ -86,9 +87,35 @@ def test_another_address_without_a_token_is_refused_before_anything_listens(host
 
 def test_further_names_of_the_server_are_named_by_its_owner(root):
     """Behind a tunnel or a proxy a request names another host and port than those the server listens on."""
-    with running(root=root, allow_hosts=("gym.example:8443",)) as url:
-        assert ask(url, "GET", "/v1/envs/", headers={"Host": "gym.example:8443"})[0] == 200
+    with running(root=root, allow_hosts=("gym.example:8443",), token=TOKEN) as url:
+        assert ask(url, "GET", "/v1/envs/", headers=[basic(TOKEN), ("Host", "gym.example:8443")])[0] == 200
+        refused(ask(url, "GET", "/v1/envs/", headers={"Host": "gym.example:8443"}), 401, "this server needs its token")
         refused(ask(url, "GET", "/v1/envs/", headers={"Host": "gym.example:8444"}), 403, "foreign Host")
+
+
+@pytest.mark.parametrize("name", ["gym.example:8443", "gym.example", "[2001:db8::1]:80", "10.0.0.1"])
+def test_further_names_that_others_use_need_a_token(name, root):
+    with pytest.raises(BadInput, match="lets other machines in, through a tunnel or a proxy.*give one .--token"):
+        running(root=root, allow_hosts=("localhost:1", name)).__enter__()
+
+
+def test_further_names_of_loopback_need_none(root):
+    with running(root=root, allow_hosts=("localhost:1", "127.0.0.1", "[::1]:1", "[::1]")) as url:
+        assert ask(url, "GET", "/v1/envs/", headers={"Host": "localhost:1"})[0] == 200
+
+
+def test_an_empty_token_is_not_taken_for_none(monkeypatch, capsys):
+    monkeypatch.setenv("WHORL_GYM_TOKEN", TOKEN)
+    with pytest.raises(SystemExit) as caught:
+        main(["serve-gym", "--port", "0", "--token", ""])
+    assert caught.value.code == BadInput.exit_code and "the token is empty" in capsys.readouterr().err
+
+
+def test_the_folder_of_monitors_needs_no_user_name(tmp_path, monkeypatch):
+    """In a container a user may have a number only."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr("getpass.getuser", lambda: {}["no such user"])
+    assert serve._own_folder().parent == tmp_path and serve._own_folder().is_dir()
 
 
 def test_another_address_with_a_token_asks_for_it(root):

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from whorl.errors import BadInput
-from whorl.training.plot import Curves, Evaluations, band, over_seeds
+from whorl.functional.bands import iqm_band
+from whorl.training.plot import Curves, Evaluations, over_seeds
 
 POINTS = 40  # of a line: more would not be seen
 
@@ -125,7 +126,7 @@ def _curve(setting: Curves, unit: str, x: Scale, y: Scale) -> Curve:
     except (BadInput, ValueError):  # the seeds have no stretch in common; there is no seed
         return Curve("", "", seeds)
     keep = _thin(len(grid))
-    grid, (middle, low, high) = grid[keep], band(returns[:, keep])
+    grid, (middle, low, high) = grid[keep], iqm_band(returns[:, keep])
     around = path(np.concatenate([grid, grid[::-1]]), np.concatenate([high, low[::-1]])) + "Z"
     return Curve(path(grid, middle), around if len(returns) > 1 else "", seeds)
 

@@ -29,6 +29,7 @@ from whorl.apps.board.forms import (
     VERSIONS,
     check,
     is_id,
+    printable,
     short,
 )
 from whorl.errors import BadInput, Damaged
@@ -107,7 +108,7 @@ def entries(board: str | Path) -> tuple[list[Entry], list[str]]:
         try:
             good.append(read(path))
         except (BadInput, Damaged) as error:
-            problems.append(str(error))
+            problems.append(printable(str(error)))
     return good, problems
 
 
@@ -128,7 +129,7 @@ def find(entry: str | Path, board: str | Path | None = None) -> Path:
         path = Path(board) / "entries" / str(entry)
     if not path.is_dir():
         raise BadInput(f"there is no entry {entry}: name its folder, or its id (16 hex digits) and the board it is on")
-    return path
+    return Path(os.path.abspath(path))  # "." has no name, which must be the id
 
 
 def contents(path: Path) -> dict[str, bytes]:
@@ -179,8 +180,6 @@ def parse(files: dict[str, bytes], path: Path) -> Entry:
     facts = _derived(data, curve, files)
     for name in [name for name in facts if facts[name] != data[name]]:
         raise Damaged(f"{where}: {name} is {short(data[name])}, but the rest of the entry gives {short(facts[name])}")
-    if (data["gif_returns"] is None) != (data["gif_sha256"] is None):
-        raise Damaged(f"{where}: gif_returns and gif_sha256 belong together")
     for name in (f"{gif}.gif" for gif in GIFS):
         if name in files and not files[name].startswith((b"GIF87a", b"GIF89a")):
             raise Damaged(f"{path / name} is not a GIF")
@@ -277,6 +276,11 @@ def moments(returns: list[float]) -> tuple[float, float]:
     return mean, math.sqrt(math.fsum((x - mean) * (x - mean) for x in returns) / len(returns))
 
 
+def replays(returns: list[float]) -> dict[str, float]:
+    """What the episodes in the GIFs return: the best of all, and a typical one, of (lower) median return."""
+    return dict(zip(GIFS, (max(returns), sorted(returns)[(len(returns) - 1) // 2]), strict=True))
+
+
 def setting(claim: dict[str, Any]) -> str:
     """12 hex digits, equal for runs that differ only in their seed, device, machine and how often they were looked at."""
     of_run = ("num_envs", "total_steps", "total_episodes", "max_episode_steps", "compile")
@@ -299,6 +303,7 @@ def _derived(claim: dict[str, Any], curve: dict[str, Any], files: dict[str, byte
         "seconds_to_threshold": None if reached is None or curve["seconds"] is None else curve["seconds"][reached],
         "policy_sha256": _hash(files["policy.safetensors"]),
         "curve_sha256": _hash(files["curve.json"]),
+        "gif_returns": {name: return_ for name, return_ in replays(claim["returns"]).items() if name in hashes} or None,
         "gif_sha256": hashes or None,
     }
 

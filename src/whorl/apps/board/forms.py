@@ -42,6 +42,11 @@ def short(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
+def printable(text: str) -> str:
+    """A message for a terminal: what would move its cursor or turn its text (a folder can be called so) is escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def is_id(value: Any) -> bool:
     """Whether it is the id of an entry: 16 hex digits."""
     return isinstance(value, str) and re.fullmatch(r"[0-9a-f]{16}", value) is not None

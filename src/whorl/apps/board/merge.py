@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from whorl.apps.board import entry
+from whorl.apps.board.forms import printable
 from whorl.errors import Damaged
 
 
@@ -36,7 +37,7 @@ def merge(sources: Iterable[str | Path], into: str | Path) -> Merged:
             entry.parse(files, path)
             entry.publish(into, files)
         except Damaged as error:
-            done.problems.append(str(error))
+            done.problems.append(printable(str(error)))
         else:
             (done.present if there else done.added).append(path.name)
     return done

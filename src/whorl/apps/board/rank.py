@@ -6,7 +6,7 @@ al. 2021, https://arxiv.org/abs/2108.13264). Rows whose interval meets that of t
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cache
@@ -17,9 +17,10 @@ import numpy as np
 
 from whorl.apps.board.entry import Entry
 from whorl.errors import BadInput
+from whorl.functional.bands import iqm_band
 from whorl.training.catalog import find, presets
 from whorl.training.config import to_json
-from whorl.training.plot import band, flat
+from whorl.training.plot import flat
 
 FEW = 5  # seeds below which an interval says little
 RUN_SETTINGS = (
@@ -39,7 +40,10 @@ class Row:
     env: str
     agent: str
     entries: list[Entry]  # one of each seed, by seed
-    repeated: list[Entry]  # of a seed that another entry stands for: more steps, or else earlier. They do not count
+    repeated: list[
+        Entry
+    ]  # of a seed or a policy that another entry stands for: more steps, or else earlier. They do not count
+    threshold: float | None  # reward threshold that most entries of the environment have
     baseline: str  # what `differences` are from: "preset", "defaults", or "" where this whorl does not know the agent
     differences: dict[str, tuple[Any, Any]]  # option (dotted where nested) -> (value here, value of the baseline)
     iqm: float
@@ -73,9 +77,13 @@ def rows(entries: Iterable[Entry]) -> dict[str, list[Row]]:
     settings: dict[tuple[str, str], list[Entry]] = defaultdict(list)
     for entry in entries:
         settings[entry.env, entry.setting].append(entry)
+    of_env: dict[str, Counter] = defaultdict(Counter)
+    for members in settings.values():
+        of_env[members[0].env].update(entry.reward_threshold for entry in members)
+    thresholds = {env: max(found, key=lambda one: (found[one], one is not None, one)) for env, found in of_env.items()}
     tables: dict[str, list[Row]] = defaultdict(list)
     for (env, _), members in sorted(settings.items(), key=lambda item: item[0]):
-        tables[env].append(_row(members))
+        tables[env].append(_row(members, thresholds[env]))
     return {env: _ranked(table) for env, table in tables.items()}
 
 
@@ -85,29 +93,46 @@ def config_difference(a: Row, b: Row) -> dict[str, tuple[Any, Any]]:
     return _differences(ours, theirs)
 
 
-def _row(members: list[Entry]) -> Row:
-    members = sorted(members, key=lambda entry: (entry.settings["seed"], -entry.steps, entry.created, entry.id))
-    chosen = list({entry.settings["seed"]: entry for entry in reversed(members)}.values())[::-1]
-    counted = {entry.id for entry in chosen}
+def _row(members: list[Entry], threshold: float | None) -> Row:
+    chosen, repeated = _once(members)
     first = chosen[0]
+    same = [entry if entry.reward_threshold == threshold else None for entry in chosen]
     name, base = _baseline(first.agent, first.env)
-    middle, low, high = band(np.array([[entry.mean] for entry in chosen]))[:, 0]
+    middle, low, high = iqm_band(np.array([[entry.mean] for entry in chosen]))[:, 0]
     return Row(
         setting=first.setting,
         env=first.env,
         agent=first.agent,
         entries=chosen,
-        repeated=[entry for entry in members if entry.id not in counted],
+        repeated=repeated,
+        threshold=threshold,
         baseline=name,
         differences=_differences(_options(first.config, first.settings), base) if name else {},
         iqm=float(middle),
         low=float(low),
         high=float(high),
-        reached=sum(entry.steps_to_threshold is not None for entry in chosen),
-        steps_to_threshold=_median_of_all(chosen, lambda entry: entry.steps_to_threshold),
-        seconds_to_threshold=_median_of_all(chosen, lambda entry: entry.seconds_to_threshold),
+        reached=sum(entry is not None and entry.steps_to_threshold is not None for entry in same),
+        steps_to_threshold=_median_of_all(same, lambda entry: entry.steps_to_threshold),
+        seconds_to_threshold=_median_of_all(same, lambda entry: entry.seconds_to_threshold),
         steps_per_second=_median([entry.steps_per_second for entry in chosen]),
     )
+
+
+def _once(members: list[Entry]) -> tuple[list[Entry], list[Entry]]:
+    """(those that count, the others), by seed: each seed and each policy once, for one policy under many seeds is one result.
+
+    All agents without weights have the same policy, so such a setting has one.
+    """
+    chosen: list[Entry] = []
+    repeated: list[Entry] = []
+    seen: set[Any] = set()
+    for entry in sorted(members, key=lambda entry: (-entry.steps, entry.created, entry.id)):
+        marks = {entry.settings["seed"], entry.policy_sha256}
+        (repeated if marks & seen else chosen).append(entry)
+        if not marks & seen:
+            seen |= marks
+    by_seed = lambda entry: entry.settings["seed"]  # noqa: E731
+    return sorted(chosen, key=by_seed), sorted(repeated, key=by_seed)
 
 
 def _ranked(table: list[Row]) -> list[Row]:
@@ -146,8 +171,8 @@ def _differences(a: dict[str, Any], b: dict[str, Any]) -> dict[str, tuple[Any, A
     return {name: (a.get(name), b.get(name)) for name in a | b if a.get(name) != b.get(name)}
 
 
-def _median_of_all(entries: list[Entry], value: Callable[[Entry], float | None]) -> float | None:
-    found = [value(entry) for entry in entries]
+def _median_of_all(entries: list[Entry | None], value: Callable[[Entry], float | None]) -> float | None:
+    found = [None if entry is None else value(entry) for entry in entries]
     return None if None in found else _median(found)
 
 

@@ -27,6 +27,7 @@ from whorl.errors import BadInput, Incompatible
 from whorl.functional.streams import stream
 from whorl.policies.policy import Policy
 from whorl.training import checkpoint, folder
+from whorl.training.curve import whole_lines
 from whorl.training.evaluate import Evaluation, evaluate
 from whorl.training.plot import evaluations
 from whorl.training.process import threads_of_torch
@@ -48,7 +49,7 @@ def submit(run: str | Path, board: str | Path = "board", author: str = "", note:
     for what, line in (("author", author), ("note", note)):
         if not LINE[0](line):
             raise BadInput(f"{what} should be {LINE[1]}, got {line[:300]!r}")
-    trained, which, env_id = _best(folder.open_run(run))
+    trained, which, env_id, policy = _best(folder.open_run(run))
     s = trained.settings
     made_at = folder.read_json(trained.path / "meta.json")
     now = folder.meta()
@@ -57,7 +58,7 @@ def submit(run: str | Path, board: str | Path = "board", author: str = "", note:
         raise BadInput(
             f"{trained.path} cannot be ranked: its returns are not finite ({score.returns[:3].tolist()}, ...)"
         )
-    gifs, gif_returns = pictures(trained.policy, env_id, score)
+    gifs = pictures(trained.policy, env_id, score)
     curve, seconds, steps_per_second = _progress(trained.path)
     claim = {
         "env": env_id,
@@ -81,14 +82,16 @@ def submit(run: str | Path, board: str | Path = "board", author: str = "", note:
         "lengths": score.lengths.tolist(),
         "reward_threshold": threshold,
         "which": which,
-        "gif_returns": gif_returns or None,
     }
-    policy = checkpoint.find(trained.path / "checkpoints", which) / "policy.safetensors"
-    return entry.write(board, claim, curve, policy.read_bytes(), gifs)
+    return entry.write(board, claim, curve, policy, gifs)
 
 
-def _best(path: Path) -> tuple[Trained, str, str]:
-    """The policy, which checkpoint it is, and the id of the environment to score it in: of a remote one, that of its kind here."""
+def _best(path: Path) -> tuple[Trained, str, str, bytes]:
+    """The policy, which checkpoint it is, the id of the environment to score it in (of a remote one, that of its kind here), and the
+    policy's file.
+
+    The checkpoint is looked up once: `best` moves while a run trains.
+    """
     settings: Settings = read_settings(path)[0]
     if settings.own_env:
         raise BadInput(
@@ -102,7 +105,8 @@ def _best(path: Path) -> tuple[Trained, str, str]:
     env_id = environment_behind(settings.env)
     env = make_env(env_id, 1)
     try:
-        return load(path, which, env), which, env_id
+        found = checkpoint.find(checkpoints, which)
+        return load(path, _steps(found), env), which, env_id, (found / "policy.safetensors").read_bytes()
     except (Incompatible, RuntimeError) as error:
         if env_id == settings.env:
             raise
@@ -138,11 +142,10 @@ def _progress(run: Path) -> tuple[dict[str, list | None], float | None, float | 
     curve: dict[str, list | None] = {"step": found.step[keep].tolist(), "seconds": seconds}
     curve |= {"mean": found.mean[keep].tolist(), "std": found.std[keep].tolist()}
     timed, fps = None, None
-    with open(run / "metrics.jsonl") as lines:
-        for line in lines:
-            row = json.loads(line) if '"time/' in line else {}
-            timed = row if row.get("time/seconds") else timed
-            fps = row.get("time/fps", fps)
+    for line in whole_lines(run / "metrics.jsonl"):
+        row = json.loads(line) if '"time/' in line else {}
+        timed = row if row.get("time/seconds") else timed
+        fps = row.get("time/fps", fps)
     return (curve, timed["time/seconds"], timed["step"] / timed["time/seconds"]) if timed else (curve, None, fps)
 
 
@@ -159,21 +162,22 @@ def examine(policy: Policy, env_id: str) -> tuple[Evaluation, float | None]:
         env.close()
 
 
-def pictures(policy: Policy, env_id: str, score: Evaluation) -> tuple[dict[str, bytes], dict[str, float]]:
-    """GIFs of the best episode of a score and of a typical one (of median return), and their returns; empty without a picture.
+def pictures(policy: Policy, env_id: str, score: Evaluation) -> dict[str, bytes]:
+    """GIFs of the best episode of a score and of a typical one (of median return); none without a picture.
 
-    Both are played again. Where the environment keeps randomness that neither its state nor its seed brings back, they come out
-    otherwise than in the score; the returns are those of the pictures.
+    Both are played again. There are none either if one comes out otherwise than in the score, because the environment keeps randomness
+    that neither its state nor its seed brings back.
     """
     try:
         drawable(env_id, 0).close()
     except BadInput:  # it could be made a moment ago, so what it lacks is the picture
-        return {}, {}
+        return {}
     order = np.argsort(score.returns, kind="stable")
     chosen = dict(zip(GIFS, (order[-1], order[(EPISODES - 1) // 2]), strict=True))
     with threads_of_torch(1):
         films = {name: _film(policy, env_id, int(index), int(score.lengths[index])) for name, index in chosen.items()}
-    return {name: gif for name, (gif, _) in films.items()}, {name: total for name, (_, total) in films.items()}
+    exact = {name: total for name, (_, total) in films.items()} == entry.replays(score.returns.tolist())
+    return {name: gif for name, (gif, _) in films.items()} if exact else {}
 
 
 def _film(policy: Policy, env_id: str, index: int, length: int) -> tuple[bytes, float]:

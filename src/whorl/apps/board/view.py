@@ -85,7 +85,7 @@ def environment(rows: Sequence[Row], published: Sequence[Reference] = ()) -> Vie
     for row in table:  # two settings of an agent whose defaults are not known here look alike
         if names[label(row)] > 1:
             row["differences"] = [*row["differences"], ("setting", row["setting"][:6])]
-    threshold = rows[0].entries[0].reward_threshold
+    threshold = rows[0].threshold
     curves = [Curves(row.agent, row.env, {}, [_evaluations(entry) for entry in row.entries]) for row in drawn]
     charts = [chart.chart(unit, curves, threshold) for unit in ("steps", "seconds")]
     return {

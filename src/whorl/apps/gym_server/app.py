@@ -78,6 +78,7 @@ def application(settings: Settings, root: Path, stop: Callable[[], None]) -> ASG
 
 def _endpoint(handlers: dict[str, Handler]) -> Handler:
     async def answer(request: Request) -> Response:
+        service(request).instances.seen(client(request))
         try:
             return await handlers["GET" if request.method == "HEAD" else request.method](request)
         except BadInput as error:
@@ -123,6 +124,11 @@ def service(request: Request) -> Service:
     return request.app.state.service
 
 
+def client(request: Request) -> str | None:
+    """The process that asks, as whorl's client says it."""
+    return request.headers.get("x-whorl-client")
+
+
 def instance(request: Request) -> Instance:
     """The one that the path names. Raises BadInput with the words that clients know."""
     id = request.path_params["id"]
@@ -145,7 +151,7 @@ async def create(request: Request) -> Response:
         return Session(env_id, env, seed, bounds, here.settings.lenient)
 
     ids.resolved(env_id, here.settings.allow)  # before a thread is started for it
-    made = await here.instances.open(env_id, make)
+    made = await here.instances.open(env_id, make, client(request))
     return done(written({"instance_id": made.id}))
 
 

@@ -73,6 +73,7 @@ class Instance:
     env_id: str  # as it was asked for
     cost: int  # environments it holds
     worker: Worker
+    client: str | None = None  # the process that made it, where it says so
     holds: Any = None  # Session or Vector
     patience: float | None = None  # seconds that a call may take
     used: float = field(default_factory=time.monotonic)
@@ -92,7 +93,9 @@ class Instance:
                 return await asyncio.shield(answer)
         except TimeoutError as error:
             self.late = True
-            raise EnvError(f"{self.env_id} has not answered for {self.patience:g} seconds") from error
+            raise EnvError(
+                f"{self.env_id} has not answered for {self.patience:g} seconds; a server may wait longer (--patience)"
+            ) from error
 
     def _back(self, answer: asyncio.Future) -> None:
         self.pending -= 1
@@ -118,7 +121,16 @@ class Instances:
         """{id: environment id as it was asked for} of what holds a `kind`."""
         return {id: instance.env_id for id, instance in self._table.items() if isinstance(instance.holds, kind)}
 
-    async def open(self, env_id: str, make: Callable[[], Closes], cost: int = 1, secret: bool = False) -> Instance:
+    def seen(self, client: str | None) -> None:
+        """A client asked for something: none of its environments is idle, such as those in training while others evaluate."""
+        if client is not None:
+            for instance in self._table.values():
+                if instance.client == client:
+                    instance.used = time.monotonic()
+
+    async def open(
+        self, env_id: str, make: Callable[[], Closes], client: str | None, cost: int = 1, secret: bool = False
+    ) -> Instance:
         """A new instance that holds what `make` makes, in its own thread. Raises BadInput beyond `max_envs`."""
         if self._taken + cost > self.max_envs:
             raise BadInput(
@@ -127,8 +139,8 @@ class Instances:
             )
         id = secrets.token_hex(16 if self.secret or secret else 4)
         if id in self._table:
-            return await self.open(env_id, make, cost, secret)
-        instance = Instance(id, env_id, cost, Worker(f"{env_id} {id}"))
+            return await self.open(env_id, make, client, cost, secret)
+        instance = Instance(id, env_id, cost, Worker(f"{env_id} {id}"), client)
         self._taken += cost
         try:
             instance.holds = await instance.ask(make)
@@ -192,22 +204,21 @@ class Session:
     def __init__(self, env_id: str, env: gymnasium.Env, seed: int | None, bounds: str, lenient: bool) -> None:
         self.env_id, self.env = env_id, env
         self._seed, self._bounds, self._lenient = seed, bounds, lenient
-        self._standing = self._ended = False  # an episode has begun, and is over
+        self._standing = self._ended = False  # an episode is under way; it is over
         if seed is not None:
             env.action_space.seed(seed)
 
     def reset(self, seed: int | None = None) -> dict[str, Any]:
         if seed is not None:
             self.env.action_space.seed(seed)
-        seed, self._seed = self._seed if seed is None else seed, None
         self._standing = False  # if the reset fails
-        observation, info = self.env.reset(seed=seed)
-        self._standing, self._ended = True, False
+        observation, info = self.env.reset(seed=self._seed if seed is None else seed)
+        self._seed, self._standing, self._ended = None, True, False
         return {"observation": self._observed(observation), "info": plain(info)}
 
     def step(self, given: Any, render: bool) -> dict[str, Any]:
         if not self._standing:
-            raise BadInput(f"{self.env_id}: no episode has begun: call reset first")
+            raise BadInput(f"{self.env_id}: no episode is under way: call reset")
         if self._ended and not self._lenient:
             raise BadInput(f"{self.env_id}: the episode is over: call reset")
         action = decoded(self.env.action_space, given, self._bounds)

@@ -6,6 +6,7 @@ import contextlib
 import getpass
 import importlib
 import os
+import re
 import socket
 import tempfile
 import threading
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from whorl.apps.guard import Guard, check_bind, own_hosts
+from whorl.apps.guard import Guard, check_bind, loopback, own_hosts
 from whorl.errors import BadInput
 
 KEEP_ALIVE = 120  # seconds that a connection may rest between two requests: clients compute in between
@@ -73,6 +74,12 @@ def running(ready: Callable[[str], None] | None = None, **settings: Any) -> Iter
 def _prepared(settings: Settings) -> tuple[Any, list[socket.socket], str]:
     """A uvicorn server that has not started, its listening sockets, its address."""
     check_bind(settings.host, settings.token)
+    for name in settings.allow_hosts:
+        if settings.token is None and not loopback(re.sub(r":\d*$", "", name).strip("[]")):
+            raise BadInput(
+                f"answering to the name {name!r} lets other machines in, through a tunnel or a proxy, and no token was given: "
+                "give one (--token)"
+            )
     for name in ("max_envs", "idle", "patience"):
         if not getattr(settings, name) > 0:
             raise BadInput(f"{name} must be above 0, got {getattr(settings, name)}")
@@ -133,7 +140,7 @@ def _listener(host: str, port: int) -> socket.socket:
 
 def _own_folder() -> Path:
     """A folder in the system's temporary one that is this user's and nobody else's."""
-    folder = Path(tempfile.gettempdir()) / f"whorl-gym-{getpass.getuser()}"
+    folder = Path(tempfile.gettempdir()) / f"whorl-gym-{getattr(os, 'getuid', getpass.getuser)()}"
     with contextlib.suppress(FileExistsError):
         folder.mkdir(mode=0o700)
     status = folder.lstat()

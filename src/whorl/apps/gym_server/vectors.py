@@ -237,7 +237,8 @@ async def create(request: Request) -> Response:
             env.close()
             raise
 
-    made = await service.instances.open(env_id, make, num_envs, secret=True)
+    client = request.headers.get("x-whorl-client")
+    made = await service.instances.open(env_id, make, client, num_envs, secret=True)
     return Response(written({"vector_id": made.id, **made.holds.described}), 200, media_type="application/json")
 
 

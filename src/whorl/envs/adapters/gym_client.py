@@ -7,20 +7,30 @@ from __future__ import annotations
 
 import base64
 import json
+import operator
 import os
+import secrets
 import time
-from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection, IncompleteRead
 from typing import Any, NamedTuple
 from urllib.parse import quote, unquote, urlsplit
 
 from whorl.errors import BadInput, EnvError
 
 SCHEMES = ("http://", "https://")
-TOKEN = "WHORL_GYM_TOKEN"  # environment variable
+TOKEN, TIMEOUT = "WHORL_GYM_TOKEN", "WHORL_GYM_TIMEOUT"  # environment variables
+PATIENCE = 120.0  # seconds that an answer may take, where nobody says otherwise
+CLOSING = 5.0  # seconds that a server may take to free environments, which it does by itself too
+CLIENT = secrets.token_hex(8)  # this process, to a server: while it asks for anything, none of its environments is idle
 MOST = 64 << 20  # bytes of an answer whose size nothing else bounds
 MAKING = 600.0  # seconds that a server may take to make environments: it may have to compile them
 STALE = 1.0  # seconds: servers close idle connections, some after two, so an older one is not used again
 STOPPED = "Was the server stopped? Start it again; a run goes on from its last checkpoint with `whorl resume`"
+GONE = (
+    "The server was started anew, or freed it because nobody asked for longer than its --idle (an evaluation or an update may "
+    "take that long): start the server with a larger --idle. reset(seed) makes it again; a run goes on from its last "
+    "checkpoint with `whorl resume`"
+)
 NO_SERVER = "Is this a gym HTTP server?"
 
 
@@ -56,14 +66,19 @@ def place(url: str) -> Place:
     return Place(base, unquote(parts.path).strip("/"), None if parts.password is None else unquote(parts.password))
 
 
+def is_url(id: str) -> bool:
+    """Whether an environment's id is the URL of one on a server."""
+    return id.lower().startswith(SCHEMES)
+
+
 def environment_behind(id: str) -> str:
     """The environment's id behind a URL; any other id as it is."""
-    return place(id).path if id.startswith(SCHEMES) else id
+    return place(id).path if is_url(id) else id
 
 
 def check_no_token(id: str) -> None:
     """Raises BadInput for a URL with a password: what is trained in is written into the run's folder."""
-    if id.startswith(SCHEMES) and place(id).token is not None:
+    if is_url(id) and place(id).token is not None:
         raise BadInput(
             "the URL of an environment must not hold a token, because it is written into the run's folder: set the "
             f"environment variable {TOKEN} instead"
@@ -74,26 +89,26 @@ class Connection:
     """One keep-alive connection to a server. `send` and `receive` are apart, so that many connections can be waited for at once.
 
     base: "http://host:port". token: None takes the one of the environment variable WHORL_GYM_TOKEN, if there is one.
-    timeout: seconds until an answer must have begun.
+    timeout: seconds until an answer must have begun. None takes those of WHORL_GYM_TIMEOUT, or 120.
     Raises EnvError, naming the URL and what to do, when no answer comes or it is none.
     """
 
-    def __init__(self, base: str, token: str | None, timeout: float) -> None:
-        self.base, self.timeout = base, timeout
+    def __init__(self, base: str, token: str | None, timeout: float | None = None) -> None:
+        self.base, self.timeout = base, _patience() if timeout is None else timeout
         parts = urlsplit(base)
         kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
-        self._http = kind(parts.hostname or "", parts.port, timeout=timeout)
+        self._http = kind(parts.hostname or "", parts.port, timeout=self.timeout)
         token = os.environ.get(TOKEN) if token is None else token
-        self._head = f" HTTP/1.1\r\nHost: {parts.netloc}\r\nUser-Agent: whorl\r\n"
+        self._head = f" HTTP/1.1\r\nHost: {parts.netloc}\r\nUser-Agent: whorl\r\nX-Whorl-Client: {CLIENT}\r\n"
         if token:
             self._head += f"Authorization: Basic {base64.b64encode(f'whorl:{token}'.encode()).decode()}\r\n"
-        self._used = 0.0
+        self._used, self._waits = 0.0, False  # when it was used last; whether an answer has not been read
         self.asked = ""  # the last request, for messages
 
     def send(self, method: str, path: str, body: bytes | None = None, kind: str = "application/json") -> None:
         self.asked = f"{method} {self.base}{path}"
-        if time.monotonic() - self._used > STALE:
-            self.close()
+        if self._waits or time.monotonic() - self._used > STALE:
+            self.close()  # an answer that nobody read would be taken for the one to this request
         if self._http.sock is None:
             try:
                 self._http.connect()
@@ -106,6 +121,7 @@ class Connection:
         if body is not None:
             head += f"Content-Type: {kind}\r\nContent-Length: {len(body)}\r\n"
         try:
+            self._waits = True
             self._http.send(head.encode() + b"\r\n" + (body or b""))  # as one packet; http.client's own request is two
         except OSError as error:
             raise self._broken(error) from error
@@ -121,6 +137,9 @@ class Connection:
                 data = response.read(most + 1) if size is None or size <= most else b""
         except (OSError, HTTPException) as error:
             raise self._broken(error) from error
+        except BaseException:  # Ctrl-C: the rest of the answer is still to come
+            self.close()
+            raise
         if len(data) > most or (size or 0) > most:
             self.close()
             raise EnvError(
@@ -129,7 +148,7 @@ class Connection:
         if size is not None and len(data) < size:
             self.close()
             raise EnvError(f"{self.asked}: the answer broke off after {len(data)} of {size} bytes. {STOPPED}")
-        self._used = time.monotonic()
+        self._used, self._waits = time.monotonic(), False
         if response.will_close:
             self.close()
         return response.status, data
@@ -147,7 +166,14 @@ class Connection:
         return text
 
     def close(self) -> None:
+        self._waits = False
         self._http.close()
+
+    def hurry(self) -> None:
+        """Wait CLOSING seconds at most from here on, for requests whose answers matter little."""
+        self.timeout = self._http.timeout = min(self.timeout, CLOSING)
+        if self._http.sock:
+            self._http.sock.settimeout(self.timeout)
 
     def _broken(self, error: Exception) -> EnvError:
         waited = self._http.sock.gettimeout() if self._http.sock else self.timeout
@@ -155,18 +181,34 @@ class Connection:
         if isinstance(error, TimeoutError):
             return EnvError(
                 f"{self.asked}: no answer within {waited:g} seconds: the server hangs, or its environment is "
-                "slower than that (then pass a longer timeout)"
+                f"slower than that (then set the environment variable {TIMEOUT} to more seconds)"
             )
-        if isinstance(error, OSError):
+        if isinstance(error, OSError | IncompleteRead):
             return EnvError(
                 f"{self.asked}: the connection was lost before the answer came ({_reason(error)}). {STOPPED}"
             )
         return EnvError(f"{self.asked}: the answer is not HTTP ({_reason(error)}). {NO_SERVER}")
 
 
-def to_json(data: Any) -> bytes:
+def _patience() -> float:
+    text = os.environ.get(TIMEOUT) or str(PATIENCE)
     try:
-        return json.dumps(data, separators=(",", ":"), allow_nan=False).encode()
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < 1e6:
+        raise BadInput(f"the environment variable {TIMEOUT} must be a number of seconds above 0, got {text!r}")
+    return seconds
+
+
+def to_json(data: Any) -> bytes:
+    """Integers may be numpy's. Raises BadInput for what JSON cannot carry."""
+    try:
+        return json.dumps(data, separators=(",", ":"), allow_nan=False, default=operator.index).encode()
+    except TypeError as error:
+        raise BadInput(
+            f"an action or parameter must be of numbers, texts, lists and dicts, to be sent as JSON ({error})"
+        ) from error
     except ValueError:
         raise BadInput("an action or parameter holds NaN or infinity, which JSON cannot carry") from None
 
@@ -213,11 +255,13 @@ class GymClient:
         observation, reward, done, info = client.env_step(instance, 1)
 
     base_url: of whorl's server, or of any other that speaks gym-http-api. A token is its password, or `token`, or the
-    environment variable WHORL_GYM_TOKEN. timeout: seconds.
+    environment variable WHORL_GYM_TOKEN. timeout: seconds; by default those of WHORL_GYM_TIMEOUT, or 120.
     Raises EnvError, with the server's status and message, for everything that the server refuses or that is lost on the way.
     """
 
-    def __init__(self, base_url: str = "http://127.0.0.1:5000", token: str | None = None, timeout: float = 30) -> None:
+    def __init__(
+        self, base_url: str = "http://127.0.0.1:5000", token: str | None = None, timeout: float | None = None
+    ) -> None:
         base, path, password = place(base_url)
         if path:
             raise BadInput(f"expected the URL of a server, such as http://127.0.0.1:5000, got {base}/{path}")

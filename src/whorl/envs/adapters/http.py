@@ -26,7 +26,7 @@ class Http(Env):
         are those of the Gymnasium adapter. "auto" asks the server whether it is whorl's.
     seed: of the first episodes. max_episode_steps: a time limit (with "v1" counted here). render_mode: None, or
         "rgb_array" for `render` to give pictures.
-    timeout: seconds that an answer may take.
+    timeout: seconds that an answer may take; by default those of the environment variable WHORL_GYM_TIMEOUT, or 120.
 
     A token is the URL's password, or the environment variable WHORL_GYM_TOKEN; `id` is the URL without it.
 
@@ -46,7 +46,7 @@ class Http(Env):
         render_mode: str | None = None,
         max_episode_steps: int | None = None,
         protocol: str = "auto",
-        timeout: float = 120,
+        timeout: float | None = None,
     ) -> None:
         base, env_id, token = place(url)
         if not env_id:
@@ -74,7 +74,7 @@ class Http(Env):
         self._standing = self._closed = False
 
     def _open(
-        self, base: str, token: str | None, timeout: float, protocol: str, seed: int, wanted: dict[str, Any]
+        self, base: str, token: str | None, timeout: float | None, protocol: str, seed: int, wanted: dict[str, Any]
     ) -> Vector | Instances:
         connection = Connection(base, token, timeout)
         own = _is_whorl(connection)

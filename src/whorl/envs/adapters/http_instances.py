@@ -15,8 +15,8 @@ from urllib.parse import quote
 import numpy as np
 from gymnasium import spaces
 
-from whorl.envs.adapters.gym_client import MAKING, NO_SERVER, Connection, from_json, said, to_json
-from whorl.envs.adapters.http_vector import GONE, REFUSED
+from whorl.envs.adapters.gym_client import GONE, MAKING, NO_SERVER, Connection, from_json, said, to_json
+from whorl.envs.adapters.http_vector import REFUSED
 from whorl.envs.adapters.spaces import actions, discrete_sizes, observations
 from whorl.envs.env import Observation, Step
 from whorl.errors import BadInput, EnvError, Incompatible
@@ -51,18 +51,11 @@ class Instances:
         self._at: list[str] = []  # the route of each instance
         self._elapsed = np.zeros(self.num_envs, np.int64)
         self._mask: np.ndarray | None = None
+        self._spaces: tuple[spaces.Space, spaces.Space] | None = None  # of observations and of actions on the server
         self._create(seed)
-        try:
-            self._observed, seen = self._space("observation_space"), "the observation space"
-            self.observation_space, self._convert = observations(self._observed, seen)
-            self.action_space, self._decode = actions(self._space("action_space"))
-            self._sizes = discrete_sizes(self.action_space)
-        except BaseException:
-            self.close()
-            raise
 
     def _create(self, seed: int) -> None:
-        self.close()
+        self._free()
         self._new_seed: int | None = seed  # with which the instances were made, until they are reset
         wanted = [{"env_id": self._env_id, "seed": each} for each in self._seeds(seed)]
         answers = self._post([(i, ROUTE, each) for i, each in enumerate(wanted)], MAKING)
@@ -72,11 +65,30 @@ class Instances:
                 self._at.append(f"{ROUTE}{quote(str(instance), safe='')}/")
         if len(self._at) < self.num_envs:
             error = next(self._error(i, *answer) for i, answer in enumerate(answers) if answer[0] != 200)
-            self.close()
+            self._free()
             raise error
+        try:
+            self._describe()
+        except BaseException:
+            self._free()
+            raise
+
+    def _describe(self) -> None:
+        """The spaces. Raises EnvError for others than there were before."""
+        there = self._space("observation_space"), self._space("action_space")
+        if self._spaces not in (None, there):
+            raise EnvError(
+                f"{self._name} came back with other spaces than it had: make a new environment, start a new run"
+            )
+        self._spaces, self._observed = there, there[0]
+        self.observation_space, self._convert = observations(self._observed, "the observation space")
+        self.action_space, self._decode = actions(there[1])
+        self._sizes = discrete_sizes(self.action_space)
 
     def reset(self, seed: int | None) -> tuple[Observation, np.ndarray | None]:
-        if seed is not None and seed != self._new_seed and not self._seeds_at_reset:
+        if not self._at and seed is None:  # making them again failed
+            raise EnvError(f"{self._name} is gone. {GONE}")
+        if seed is not None and (not self._at or (seed != self._new_seed and not self._seeds_at_reset)):
             self._create(seed)
         answers = self._reset(seed)
         if seed is not None and any(map(_lost, answers)):  # freed while they were idle: a seed begins everything anew
@@ -105,6 +117,11 @@ class Instances:
         return Step(observation, reward.astype(np.float32), terminated, truncated, successor), self._mask
 
     def close(self) -> None:
+        for connection in self._connections:
+            connection.hurry()
+        self._free()
+
+    def _free(self) -> None:
         with suppress(EnvError):  # a server that cannot be reached frees them after its idle time, or never
             self._post([(i, f"{at}close/", {}) for i, at in enumerate(self._at)])
         self._at = []

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from whorl.envs.adapters.gym_client import MAKING, MOST, NO_SERVER, Connection, from_json, to_json
+from whorl.envs.adapters.gym_client import GONE, MAKING, MOST, NO_SERVER, Connection, from_json, to_json
 from whorl.envs.adapters.spaces import discrete_sizes
 from whorl.envs.env import Observation, Step
 from whorl.errors import BadInput, EnvError
@@ -48,6 +48,7 @@ class Vector:
         self._name, self._connection, self._wanted = name, connection, wanted
         self.num_envs: int = wanted["num_envs"]
         self._at = ""  # the vector's route
+        self._spaces: tuple[spaces.Space, spaces.Space] | None = None  # of observations and of actions
         self._create(seed)
 
     def _create(self, seed: int | None) -> None:
@@ -55,7 +56,7 @@ class Vector:
         data = self._checked(*self._connection.receive(timeout=MAKING))
         made = from_json(data, self._connection.asked)
         try:
-            self.observation_space, self.action_space = space(made["observation_space"]), space(made["action_space"])
+            there = space(made["observation_space"]), space(made["action_space"])
             self.max_episode_steps, self.reward_threshold = made["max_episode_steps"], made["reward_threshold"]
             self.saves_state = bool(made["saves_state"])
             for number in (self.max_episode_steps, self.reward_threshold):
@@ -64,6 +65,12 @@ class Vector:
             self._at = f"{ROUTE}/{re.fullmatch('[0-9a-f]{32}', made['vector_id'])[0]}"  # type: ignore[index]
         except (KeyError, TypeError, ValueError, OverflowError, RecursionError, AssertionError) as error:
             raise self._malformed(f"it does not describe an environment ({type(error).__name__}: {error})") from error
+        if self._spaces not in (None, there):
+            self._free()
+            raise EnvError(
+                f"{self._name} came back with other spaces than it had: make a new environment, start a new run"
+            )
+        self.observation_space, self.action_space = self._spaces = there
         n, sizes = self.num_envs, discrete_sizes(self.action_space)
         self._mask_shape = (n, sum(sizes or ()))
         seen = sum(math.prod((n, *leaf.shape)) * leaf.dtype.itemsize for leaf in _leaves(self.observation_space))
@@ -117,9 +124,13 @@ class Vector:
         return picture
 
     def close(self) -> None:
+        self._connection.hurry()
+        self._free()
+        self._connection.close()
+
+    def _free(self) -> None:
         with suppress(EnvError):  # a server that cannot be reached frees it after its idle time
             self._answer("DELETE", self._at)
-        self._connection.close()
 
     # requests
 
@@ -159,12 +170,6 @@ class Vector:
 
     def _malformed(self, what: str) -> EnvError:
         return EnvError(f"{self._connection.asked}: the answer is malformed: {what}. {NO_SERVER}")
-
-
-GONE = (
-    "The server was started anew, or freed it because it was idle. reset(seed) makes it again; a run goes on from its last "
-    "checkpoint with `whorl resume`"
-)
 
 
 class _Cursor:
