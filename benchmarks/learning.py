@@ -147,7 +147,8 @@ Produced by `python benchmarks/learning.py` (also `make learn`). Each run trains
 by evaluation during training and scored greedily over 100 fresh whole episodes, beside the final policy. S is the seed, from 0. The JSON
 files hold every evaluation of every seed, the versions, the commit and the machine.
 
-TD(lambda) against known numbers is in [td.md](td.md), torch-twrl's own commands are in [twrl.md](twrl.md).
+TD(lambda) against known numbers is in [td.md](td.md), torch-twrl's own commands are in [twrl.md](twrl.md), hindsight on 15 bits in
+[bit_flipping.md](bit_flipping.md).
 
 | agent | environment | steps | bar | reached | best checkpoint, by seed | final policy, by seed | command |
 |---|---|---|---|---|---|---|---|
