@@ -7,6 +7,7 @@ import json
 import socket
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -123,6 +124,19 @@ def start(server_extra: None) -> Iterator[Callable[..., Http]]:
 def _shared(server_extra: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with running(root=tmp_path_factory.mktemp("root")) as url:
         yield url
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A folder that monitors may write to, with room around it to look for what they should not have written."""
+    (tmp_path / "root").mkdir()
+    return tmp_path / "root"
+
+
+@pytest.fixture
+def server(_shared: str) -> str:
+    """The address of a server that tests share."""
+    return _shared
 
 
 @pytest.fixture

@@ -42,19 +42,6 @@ from whorl.apps.gym_server import app, serve, vectors
 from whorl.apps.gym_server.serve import running
 from whorl.errors import BadInput
 
-
-@pytest.fixture
-def root(tmp_path):
-    (tmp_path / "root").mkdir()
-    return tmp_path / "root"
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    with running(root=tmp_path_factory.mktemp("root")) as url:
-        yield url
-
-
 # ------------------------------------------------------------------------------------------------- where it listens
 
 

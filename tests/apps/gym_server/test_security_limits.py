@@ -24,18 +24,6 @@ from whorl.apps.gym_server import instances
 from whorl.apps.gym_server.serve import running
 
 
-@pytest.fixture
-def root(tmp_path):
-    (tmp_path / "root").mkdir()
-    return tmp_path / "root"
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    with running(root=tmp_path_factory.mktemp("root")) as url:
-        yield url
-
-
 def test_the_number_of_environments(root):
     with running(root=root, max_envs=3) as url:
         ids = [make(url), make(url)]

@@ -32,6 +32,7 @@ from whorl.apps.board.forms import (
     printable,
     short,
 )
+from whorl.apps.strict_json import strict
 from whorl.errors import BadInput, Damaged
 from whorl.training import folder
 from whorl.training.folder import TEMPORARY
@@ -192,16 +193,12 @@ def parse(files: dict[str, bytes], path: Path) -> Entry:
 
 def _json(data: bytes, where: Path) -> dict[str, Any]:
     try:
-        found = json.loads(data, parse_constant=_refuse)
+        found = strict(data)
     except (ValueError, RecursionError) as error:
         raise Damaged(f"{where} is not valid JSON ({error}): it was cut off or changed") from None
     if not isinstance(found, dict):
         raise Damaged(f"{where} should hold one JSON object, got {short(found)}")
     return found
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no JSON number")
 
 
 # ------------------------------------------------------------------------------------------------------ writing

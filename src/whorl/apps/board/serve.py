@@ -17,6 +17,7 @@ from typing import Any
 
 from whorl.apps.board.page import POLICY, export
 from whorl.apps.guard import Guard, check_bind, own_hosts
+from whorl.apps.listen import address, in_thread, listening
 from whorl.errors import BadInput, WhorlError
 
 LOOK = 1.0  # seconds between two looks at the board
@@ -35,28 +36,24 @@ def serve(
     Raises BadInput for an address that other machines reach without a token (a browser asks for it: any user name, the token as the
     password), a port in use, a folder that is no board, and without the extra `server`.
     """
-    with _prepared(board, host, port, token) as (server, listener, url):
+    with _prepared(board, host, port, token) as (server, sockets, url):
         ready(url)
         with contextlib.suppress(KeyboardInterrupt):  # uvicorn has stopped by then, and raises it again
-            server.run([listener])
+            server.run(sockets)
 
 
 @contextlib.contextmanager
 def running(board: str | Path, host: str = "127.0.0.1", port: int = 0, token: str | None = None) -> Iterator[str]:
     """The same in a thread, on a free port unless one is given; gives the address."""
-    with _prepared(board, host, port, token) as (server, listener, url):
-        thread = threading.Thread(target=server.run, args=([listener],), name=f"board {url}", daemon=True)
-        thread.start()  # the socket listens already: who connects now is served in a moment
-        try:
-            yield url
-        finally:
-            server.should_exit = True
-            thread.join()
+    with _prepared(board, host, port, token) as (server, sockets, url), in_thread(server, sockets, f"board {url}"):
+        yield url
 
 
 @contextlib.contextmanager
-def _prepared(board: str | Path, host: str, port: int, token: str | None) -> Iterator[tuple[Any, socket.socket, str]]:
-    """A uvicorn server that has not started, its listening socket and its address."""
+def _prepared(
+    board: str | Path, host: str, port: int, token: str | None
+) -> Iterator[tuple[Any, list[socket.socket], str]]:
+    """A uvicorn server that has not started, its listening sockets and its address."""
     check_bind(host, token)
     try:
         uvicorn: Any = importlib.import_module("uvicorn")
@@ -64,24 +61,16 @@ def _prepared(board: str | Path, host: str, port: int, token: str | None) -> Ite
         routing: Any = importlib.import_module("starlette.routing")
     except ModuleNotFoundError as error:
         raise BadInput(f'serving needs {error.name}, which is missing: pip install "whorl[server]"') from error
-    with contextlib.closing(Live(board)) as live, contextlib.closing(_listener(host, port)) as listener:
-        port = listener.getsockname()[1]
+    with contextlib.closing(Live(board)) as live, contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(contextlib.closing(each)) for each in listening(host, port)]
+        port = sockets[0].getsockname()[1]
         app = starlette.Starlette(routes=[routing.Mount("/", live)])
         guarded = Guard(app, token, own_hosts(host, port), headers=HEADERS)
         config = uvicorn.Config(
             guarded, log_level="warning", log_config=None, access_log=False, server_header=False, lifespan="off", ws="none",
             timeout_graceful_shutdown=5,
         )  # fmt: skip
-        yield uvicorn.Server(config), listener, f"http://{f'[{host}]' if ':' in host else host}:{port}"
-
-
-def _listener(host: str, port: int) -> socket.socket:
-    try:
-        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    except (OSError, OverflowError) as error:
-        raise BadInput(
-            f"cannot listen on {host}, port {port} ({error}): is another server there? Port 0 takes a free one"
-        ) from error
+        yield uvicorn.Server(config), sockets, address(host, port)
 
 
 class Live:

@@ -164,7 +164,7 @@ async def list_all(request: Request) -> Response:
 async def reset(request: Request) -> Response:
     """Any body will do; the seed counts where it is an object with one."""
     here, body = instance(request), None
-    with contextlib.suppress(BadInput):
+    with contextlib.suppress(BadInput):  # the protocol takes garbage here
         body = parsed(await request.body())
     seed = whole(body, "seed") if isinstance(body, dict) else None
     return done(await here.ask(lambda: written(here.holds.reset(seed))))

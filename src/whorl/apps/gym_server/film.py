@@ -62,7 +62,7 @@ class Film:
 
     def discard(self) -> None:
         """Stops the encoder, if one runs, and removes what `close` did not put in place."""
-        with contextlib.suppress(Exception):
+        with contextlib.suppress(Exception):  # whatever the encoder says of an episode that nobody wants
             if self._stream is not None:
                 self._stream.close()
         self._draft.unlink(missing_ok=True)

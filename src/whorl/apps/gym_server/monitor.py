@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 import logging
 import math
 import os
@@ -26,6 +25,7 @@ import gymnasium
 import numpy as np
 
 from whorl.apps.gym_server.film import Film
+from whorl.apps.strict_json import strict
 from whorl.errors import BadInput, EnvError
 from whorl.training import folder
 
@@ -397,7 +397,7 @@ def _read(directory: Path, name: str, limit: int) -> dict[str, Any]:
             status = os.fstat(file.fileno())
             _check(stat.S_ISREG(status.st_mode), f"{name} must be a regular file")
             _check(status.st_size <= limit, f"{name} has {status.st_size} bytes, {limit} are allowed")
-            data = json.loads(file.read(limit), parse_constant=_refuse)
+            data = strict(file.read(limit))
     except BadInput:
         raise
     except OSError as error:
@@ -407,10 +407,6 @@ def _read(directory: Path, name: str, limit: int) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise BadInput(f"{name} must hold a JSON object")
     return data
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no JSON number")
 
 
 def _number(value: Any) -> bool:

@@ -9,13 +9,13 @@ import os
 import re
 import socket
 import tempfile
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from whorl.apps.guard import Guard, check_bind, loopback, own_hosts
+from whorl.apps.listen import address, in_thread, listening
 from whorl.errors import BadInput
 
 KEEP_ALIVE = 120  # seconds that a connection may rest between two requests: clients compute in between
@@ -60,15 +60,10 @@ def serve(ready: Callable[[str], None] | None = None, **settings: Any) -> None:
 def running(ready: Callable[[str], None] | None = None, **settings: Any) -> Iterator[str]:
     """The same in a thread, on a free port unless one is given; gives the address. At the end every environment is closed."""
     server, sockets, url = _prepared(Settings(**{"port": 0, **settings}))
-    thread = threading.Thread(target=server.run, args=(sockets,), name=f"gym server {url}", daemon=True)
-    thread.start()  # the sockets listen already: who connects now is served in a moment
-    try:
+    with in_thread(server, sockets, f"gym server {url}"):
         if ready:
             ready(url)
         yield url
-    finally:
-        server.should_exit = True
-        thread.join()
 
 
 def _prepared(settings: Settings) -> tuple[Any, list[socket.socket], str]:
@@ -91,7 +86,7 @@ def _prepared(settings: Settings) -> tuple[Any, list[socket.socket], str]:
             raise
         raise BadInput(f'serving needs {error.name}, which is missing: pip install "whorl[server]"') from error
     root = _own_folder() if settings.root is None else settings.root.resolve()
-    sockets = _listening(settings.host, settings.port)
+    sockets = listening(settings.host, settings.port)
     port = sockets[0].getsockname()[1]
 
     def stop() -> None:
@@ -104,38 +99,7 @@ def _prepared(settings: Settings) -> tuple[Any, list[socket.socket], str]:
         timeout_keep_alive=KEEP_ALIVE, timeout_graceful_shutdown=5,
     )  # fmt: skip
     server = uvicorn.Server(config)
-    return server, sockets, f"http://{f'[{settings.host}]' if ':' in settings.host else settings.host}:{port}"
-
-
-def _listening(host: str, port: int) -> list[socket.socket]:
-    """Sockets that listen already. On loopback both families, since "localhost" means ::1 to some clients."""
-    try:
-        first = _listener(host, port)
-    except (OSError, OverflowError) as error:
-        raise BadInput(
-            f"cannot listen on {host}, port {port} ({error}): is another server there? Port 0 takes a free one"
-        ) from error
-    sockets = [first]
-    if host in ("127.0.0.1", "localhost"):
-        with contextlib.suppress(OSError):  # no IPv6 here, or the port is taken there
-            sockets.append(_listener("::1", first.getsockname()[1]))
-    return sockets
-
-
-def _listener(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # asyncio sets TCP_NODELAY only where the protocol is named; without it every small answer waits 40 ms
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        listener.bind((host, port))
-        listener.listen(1024)
-    except BaseException:
-        listener.close()
-        raise
-    return listener
+    return server, sockets, address(settings.host, port)
 
 
 def _own_folder() -> Path:

@@ -19,6 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from whorl.apps.guard import loopback
+from whorl.apps.strict_json import strict
 from whorl.errors import BadInput, NotFinite
 
 HUGE = 1e100  # infinity, on the wire
@@ -49,7 +50,7 @@ async def fields(request: Request) -> dict[str, Any]:
 def parsed(body: bytes | str) -> Any:
     """A JSON text (UTF-8) as a value. Raises BadInput for what is not JSON, for NaN, and for more than DEPTH levels."""
     try:
-        value = json.loads(body.decode("utf-8-sig") if isinstance(body, bytes) else body, parse_constant=_no_constant)
+        value = strict(body.decode("utf-8-sig") if isinstance(body, bytes) else body)
         level = _nested([value])
         for _ in range(DEPTH):
             level = [inner for outer in level for inner in _nested(outer)]
@@ -65,10 +66,6 @@ def parsed(body: bytes | str) -> Any:
 def _nested(value: Any) -> list[Any]:
     """The lists and objects directly inside one."""
     return [inner for inner in (value.values() if isinstance(value, dict) else value) if isinstance(inner, list | dict)]
-
-
-def _no_constant(token: str) -> None:
-    raise ValueError(f"{token} is not JSON")
 
 
 def missing(value: Any) -> bool:

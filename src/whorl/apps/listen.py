@@ -1,0 +1,61 @@
+"""What the gym server and the live board share of being a server: sockets that listen, an address, a thread."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+from whorl.errors import BadInput
+
+
+def listening(host: str, port: int) -> list[socket.socket]:
+    """Sockets that listen already; port 0 takes a free one. On loopback both families, since "localhost" means ::1 to some clients.
+
+    Raises BadInput when the address cannot be had.
+    """
+    try:
+        first = _listener(host, port)
+    except (OSError, OverflowError) as error:
+        raise BadInput(
+            f"cannot listen on {host}, port {port} ({error}): is another server there? Port 0 takes a free one"
+        ) from error
+    sockets = [first]
+    if host in ("127.0.0.1", "localhost"):
+        with contextlib.suppress(OSError):  # no IPv6 here, or the port is taken there
+            sockets.append(_listener("::1", first.getsockname()[1]))
+    return sockets
+
+
+def _listener(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # asyncio sets TCP_NODELAY only where the protocol is named; without it every small answer waits 40 ms
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listener.bind((host, port))
+        listener.listen(1024)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+def address(host: str, port: int) -> str:
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+@contextlib.contextmanager
+def in_thread(server: Any, sockets: list[socket.socket], name: str) -> Iterator[None]:
+    """A uvicorn server that runs for as long as the block. The sockets listen already: who connects now is served in a moment."""
+    thread = threading.Thread(target=server.run, args=(sockets,), name=name, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        thread.join()
