@@ -21,6 +21,7 @@ pytest.importorskip("starlette", reason="needs the extra server: pip install 'wh
 
 from whorl.apps.gym_server import app, vectors
 from whorl.apps.gym_server.serve import running, serve
+from whorl.apps.listen import listening
 from whorl.errors import BadInput
 
 HTML = "text/html; charset=utf-8"
@@ -495,11 +496,9 @@ def test_localhost_is_both_families(start: Any) -> None:
 # --------------------------------------------------------------------------------------------- start and stop
 
 
-def test_answers_leave_at_once(start: Any) -> None:
+def test_answers_leave_at_once() -> None:
     """asyncio switches the delay of small packets off only for sockets that name their protocol."""
-    from whorl.apps.gym_server.serve import _listening
-
-    for listener in _listening("127.0.0.1", 0):
+    for listener in listening("127.0.0.1", 0):
         assert listener.proto == socket.IPPROTO_TCP
         listener.close()
 
