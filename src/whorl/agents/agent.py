@@ -62,7 +62,7 @@ class Agent(nn.Module):
     def prepare(self, rollout: Any) -> Any:
         """Once per rollout [T, N]: count its steps and gather observation statistics. Agents add returns, advantages, ..."""
         mask = get(rollout, "mask")
-        self.env_steps += rollout.numel() if mask is None else mask.sum()
+        self.env_steps.add_(rollout.numel() if mask is None else mask.sum())
         self._moments = self.policy.normalizer.moments(rollout["observation"], mask)
         return rollout
 
