@@ -139,6 +139,31 @@ def test_an_optimizer_without_a_fused_kernel_is_void_too():
     assert all(torch.equal(a, b) for a, b in zip(before, p.agent.parameters(), strict=True))
 
 
+@pytest.mark.parametrize("compile", [False, True])
+def test_a_void_step_leaves_weights_and_optimizer_as_they_were(compile):
+    p = parts("a2c", compile=compile)
+    optimizer = p.agent.optimizer
+    p.buffer.add(p.agent.prepare(p.collector.collect()))
+    rows = next(iter(p.buffer.batches()))
+    p.agent.optimize(p.agent.loss, optimizer, rows)
+
+    def everything():
+        state = [optimizer.state[q][key] for q in p.agent.parameters() for key in ("step", "exp_avg", "exp_avg_sq")]
+        return torch.cat([x.detach().flatten() for x in (*p.agent.parameters(), *state)])
+
+    before = everything()
+    fine = rows["advantage"].clone()
+    rows["advantage"][0] = float("nan")
+    p.agent.optimize(p.agent.loss, optimizer, rows)
+    assert torch.equal(everything(), before)
+    rows["advantage"].copy_(fine)
+    p.agent.optimize(p.agent.loss, optimizer, rows)  # nothing is learned before somebody was told
+    assert torch.equal(everything(), before)
+    p.agent._void.zero_()
+    p.agent.optimize(p.agent.loss, optimizer, rows)
+    assert not torch.equal(everything(), before) and everything().isfinite().all()
+
+
 @pytest.mark.parametrize("baseline", ["none", "mean", "value"])
 def test_reinforce_returns_by_hand(baseline):
     p = parts("reinforce", baseline=baseline, normalize_advantage=False, discount=0.5)

@@ -106,6 +106,7 @@ def compiled_step(
     weights = {name_of[id(p)]: p for p in group["params"]}
     state = adam_state(optimizer)
     limit, bound, (beta1, beta2), rate = agent.max_grad_norm, agent.clip_value, group["betas"], group["lr"]
+    moved = [*weights.values(), *state[0], *state[1], *state[2]]
 
     def step(batch: Mapping) -> dict[str, Tensor]:
         with torch.no_grad():
@@ -116,14 +117,15 @@ def compiled_step(
             agent._void.copy_(judge(agent._void, value, norm))
             fine = agent._void == 0
             scale = (limit / (norm + 1e-6)).clamp(max=1.0)
-            clipped = [
-                torch.where(fine, (g * scale).clamp(-bound, bound), torch.zeros_like(g)) for g in gradients.values()
-            ]
+            clipped = [(g * scale).clamp(-bound, bound) for g in gradients.values()]
+            before = [x.clone() for x in moved]
             adam_step(
                 list(weights.values()), clipped, state[0], state[1], [], state[2],
-                foreach=True, capturable=True, amsgrad=False, beta1=beta1, beta2=beta2, lr=rate * fine,
+                foreach=True, capturable=True, amsgrad=False, beta1=beta1, beta2=beta2, lr=rate,
                 weight_decay=group["weight_decay"], eps=group["eps"], maximize=False,
             )  # fmt: skip
+            for x, old in zip(moved, before):  # a void step is taken back: the compiler makes this one pass
+                x.copy_(torch.where(fine, x, old))
             return named(loss, value, norm) | metrics
 
     step.__code__ = step.__code__.replace()  # torch recompiles one code object 8 times at most: each agent has its own
