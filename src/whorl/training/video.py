@@ -15,7 +15,7 @@ from whorl.functional.streams import stream
 from whorl.policies.policy import Policy
 from whorl.training.trained import Trained
 
-MAX_FRAMES = 250  # of a GIF: longer episodes skip frames
+MAX_FRAMES = 250  # of a GIF: longer episodes keep every second frame, every fourth, ...
 
 
 def record(trained: Trained, file: Path, seed: int = 0, max_steps: int = 10_000) -> tuple[float, int]:
@@ -30,13 +30,16 @@ def film(policy: Policy, env_id: str, file: Path, seed: int = 0, max_steps: int 
     """
     if file.suffix not in (".gif", ".mp4"):
         raise BadInput(f"a video ends in .gif or .mp4, got {file}")
-    env, frames, total, steps = drawable(env_id, seed), [], 0.0, 0
+    env, frames, every, total, steps = drawable(env_id, seed), [], 1, 0.0, 0
     actor, carry, is_first = policy.actor(1), policy.initial(1), np.ones(1, bool)
     generator = torch.Generator().manual_seed(stream(seed, "video"))
     observation = env.reset(seed)
     try:
         while steps < max_steps:
-            frames.append(env.render())
+            if steps % every == 0:
+                frames.append(env.render())
+            if file.suffix == ".gif" and len(frames) > MAX_FRAMES:
+                frames, every = frames[::2], 2 * every
             noise = None if policy.greedy else policy.noise((1, 1), generator)[0]
             decided, carry = actor(observation, carry, is_first, noise, env.action_mask)
             step = env.step(np.asarray(decided["action"]))
@@ -65,14 +68,12 @@ def _write(file: Path, frames: list) -> None:
     import imageio.v3 as imageio
 
     file.parent.mkdir(parents=True, exist_ok=True)
-    every = -(-len(frames) // MAX_FRAMES) if file.suffix == ".gif" else 1
-    chosen = frames[::every]
     temporary = file.with_name(f".{file.name}.tmp{file.suffix}")
     try:
         if file.suffix == ".gif":
-            imageio.imwrite(temporary, np.stack(chosen), duration=40, loop=0)
+            imageio.imwrite(temporary, np.stack(frames), duration=40, loop=0)
         else:
-            imageio.imwrite(temporary, np.stack(chosen), fps=30, plugin="FFMPEG")
+            imageio.imwrite(temporary, np.stack(frames), fps=30, plugin="FFMPEG")
     except (ImportError, OSError) as error:
         temporary.unlink(missing_ok=True)
         hint = ' (install it: pip install "whorl[video]")' if file.suffix == ".mp4" else ""
