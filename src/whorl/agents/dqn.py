@@ -7,12 +7,13 @@ from math import inf
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from whorl.agents.agent import Agent, Metrics, adam
 from whorl.batch import get
 from whorl.feeds import Replay
-from whorl.functional.bellman import huber, td_target, weighted_mean
+from whorl.functional.bellman import td_target, weighted_mean
 from whorl.nets.q import QNetwork
 from whorl.nets.target import Target
 from whorl.policies.greedy import Greedy, best, discrete, taken
@@ -72,9 +73,8 @@ class DQN(Agent):
             next_value = taken(next_q, best(chooser, get(batch, "next.action_mask")))
             discount = get(batch, "next.discount", c.discount)
             target = td_target(next["reward"], next["terminated"], next_value, discount)
-        error = target - value
-        loss = weighted_mean(huber(error, c.huber or inf), get(batch, "weight"))
-        size = error.detach().abs()
+        loss = weighted_mean(F.huber_loss(value, target, reduction="none", delta=c.huber or inf), get(batch, "weight"))
+        size = (target - value.detach()).abs()
         return loss, {"q_mean": value.detach().mean(), "td_error": size.mean(), "priority": size}
 
     def update(self, batch: Any) -> Metrics:

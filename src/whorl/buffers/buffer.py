@@ -108,7 +108,8 @@ class ReplayBuffer:
         """
         due = count is None
         if count is None:
-            count = max(int(self.replay_ratio * (self.added - self.warmup)) - self.drawn, 0) if len(self) else 0
+            ratio = self.replay_ratio  # in whole numbers: a Fraction's product looks for common factors each time
+            count = ratio.numerator * (self.added - self.warmup) // ratio.denominator - self.drawn if len(self) else 0
         try:
             for i in range(count):
                 self.drawn += due

@@ -44,6 +44,7 @@ class SerialCollector:
         self.episodes: list[Episode] = []  # those finished in the last rollout
         n = env.num_envs
         self._actor = policy.actor(n)
+        self._weight = next(policy.parameters(), torch.empty(0, device=env.device))  # lies where rollouts should go
         self._generator = torch.Generator(env.device)
         self._memory: dict[str, Any] = {}  # filled at the first step, which shows what the policy records
         self._viewed, self._views = (
@@ -185,7 +186,7 @@ class SerialCollector:
         self.steps += int(m["mask"][:t].sum()) if masked else t * self.env.num_envs
         self.rollouts += 1
         self._list_episodes(t)
-        device = next(self.policy.parameters(), torch.empty(0, device=self.env.device)).device
+        device = self._weight.device
         return rollout if str(device) == self.env.device else rollout.to(device)
 
     def _check_finite(self, entries: dict) -> None:
