@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported; xdist brings the processes
 
@@ -18,3 +19,13 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     for extra, module in (("box2d", "Box2D"), ("mujoco", "mujoco")):
         if item.get_closest_marker(extra):
             pytest.importorskip(module, reason=f"needs the extra {extra}: pip install 'whorl[{extra}]'")
+
+
+@pytest.fixture(scope="session")
+def ipv6() -> None:
+    """Skips where this machine has no ::1. Only the machine is asked, so that a server that does not listen there fails."""
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as probe:
+            probe.bind(("::1", 0))
+    except OSError as missing:
+        pytest.skip(f"no IPv6 on this machine: {missing}")

@@ -234,12 +234,9 @@ def test_the_address_of_the_connection_is_an_own_host_and_a_name_is_not():
     assert sent[0]["status"] == 403
 
 
-def test_ipv6_loopback():
-    try:
-        with serving("::1") as (port, _):
-            assert ask(port, host="::1")[0] == 200
-    except OSError as missing:
-        pytest.skip(f"no IPv6 here: {missing}")
+def test_ipv6_loopback(ipv6: None):
+    with serving("::1") as (port, _):
+        assert ask(port, host="::1")[0] == 200
 
 
 # ------------------------------------------------------------------------------------------------- pages of other servers

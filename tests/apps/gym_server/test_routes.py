@@ -480,13 +480,9 @@ def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
         serve(port=0)
 
 
-def test_localhost_is_both_families(start: Any) -> None:
+def test_localhost_is_both_families(start: Any, ipv6: None) -> None:
     http = start()
-    try:
-        connection = socket.create_connection(("::1", http.port), timeout=60)
-    except OSError:
-        pytest.skip("no IPv6 on this machine")
-    with connection:
+    with socket.create_connection(("::1", http.port), timeout=60) as connection:
         connection.sendall(
             f"GET /v1/envs/ HTTP/1.1\r\nHost: localhost:{http.port}\r\nConnection: close\r\n\r\n".encode()
         )
