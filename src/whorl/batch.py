@@ -6,14 +6,64 @@ buffer; no trailing 1. Unknown keys are carried untouched. This is the only file
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from tensordict import TensorDict
 from torch import Tensor
 
 from whorl.errors import BatchError
+
+Batch = TensorDict  # [T, N] from a collector, [B] or [T, B] from a buffer
+Tree = Tensor | Mapping[str, "Tree"]  # an observation: a tensor, or nested dicts of them
+Metrics = dict[str, Tensor]
+Arrays = dict[str, Tensor]
+Numbers = dict[str, Any]  # plain JSON: whole numbers of any size, finite floats, strings, lists, dicts
+State = tuple[Arrays, Numbers]
+
+
+class Part(Protocol):
+    """Whatever a run must bring back: collector, buffer, sampler, lookup, hook, logger, window, policy, agent."""
+
+    def state(self) -> State:
+        """(arrays, numbers) from which `load_state` goes on."""
+
+    def load_state(self, arrays: Arrays, numbers: Numbers) -> bool:
+        """Go on from `state()`. False: it goes on, but not to the same bits. What is held is written in place where others
+        have views of it."""
+
+
+class Buffer(Part, Protocol):
+    """Where prepared rollouts go in and batches come out."""
+
+    def add(self, rollout: Batch) -> None:
+        """Take the rows of a prepared rollout [T, N]."""
+
+    def batches(self, count: int | None = None) -> Iterator[Batch]:
+        """`count` batches, or (None) those that are due. Each is valid until the next one is asked for."""
+
+    def feedback(self, index: Tensor, priority: Tensor) -> None:
+        """New priorities of rows that were drawn. Raises BadInput where rows have none."""
+
+
+def states(parts: Mapping[str, Part]) -> State:
+    """The state of several parts as one: arrays under `name.key`, numbers under `name`."""
+    arrays: Arrays = {}
+    numbers: Numbers = {}
+    for name, part in parts.items():
+        own, numbers[name] = part.state()
+        arrays |= {f"{name}.{key}": value for key, value in own.items()}
+    return arrays, numbers
+
+
+def load_states(parts: Mapping[str, Part], arrays: Arrays, numbers: Numbers) -> bool:
+    """The inverse of `states`, into the same parts. Whether all of them are exactly as they were."""
+    exact = True
+    for name, part in parts.items():
+        own = {key.removeprefix(f"{name}."): value for key, value in arrays.items() if key.startswith(f"{name}.")}
+        exact &= part.load_state(own, numbers[name])
+    return exact
 
 
 class Entry(NamedTuple):

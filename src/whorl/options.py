@@ -1,0 +1,153 @@
+"""Settings as frozen dataclasses: bounds and choices stand on the field, and everything else is derived from them.
+
+    learning_rate: Annotated[float, Amount] = 3e-4
+    storage: Literal["memory", "memmap"] = "memory"
+
+`check` holds every value to its field, `override` replaces fields by name, `to_json` and `from_json` write and read them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from math import inf
+from typing import Any, TypeVar
+
+from whorl.errors import BadInput
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """The lowest and the highest value that makes sense, of a number or of each number of a tuple."""
+
+    low: float = -inf
+    high: float = inf
+
+    def __str__(self) -> str:
+        if self.high == inf:
+            return "any number" if self.low == -inf else f"at least {self.low:g}"
+        return f"from {self.low:g} to {self.high:g}"
+
+    def holds(self, value: float) -> bool:
+        return self.low <= value <= self.high
+
+
+Share = Bounds(0, 1)  # a part of a whole, a discount, a decay
+Amount = Bounds(0)  # 0 often switches it off
+Count = Bounds(1)
+Positive = Bounds(1e-6)
+
+_WORDS = {bool: "True or False", int: "a whole number", float: "a number"}
+
+
+@dataclass(frozen=True)
+class Field:
+    """What a field of a settings dataclass may be."""
+
+    name: str
+    kind: Any  # its type, without bounds and choices; None if it is one of the choices only
+    bounds: Bounds | None
+    choices: tuple[Any, ...]  # of a Literal
+    optional: bool  # None is a value, too
+
+
+def fields(cls: type) -> list[Field]:
+    """The fields of a settings dataclass, in order."""
+    hints = typing.get_type_hints(cls, include_extras=True)
+    return [_field(f.name, hints[f.name]) for f in dataclasses.fields(cls)]
+
+
+def _field(name: str, hint: Any) -> Field:
+    kinds, bounds, choices, optional = [], None, (), False
+    for part in _alternatives(hint):
+        if isinstance(part, Bounds):
+            bounds = part
+        elif typing.get_origin(part) is typing.Literal:
+            choices += typing.get_args(part)
+        elif part is type(None):
+            optional = True
+        else:
+            kinds.append(part)
+    return Field(name, kinds[0] if kinds else None, bounds, choices, optional)
+
+
+def _alternatives(hint: Any) -> list[Any]:
+    """The types and marks of `Annotated[int | None, Count] | Literal["all"]`, in one list."""
+    if typing.get_origin(hint) in (typing.Annotated, typing.Union, types.UnionType):
+        return [part for inner in typing.get_args(hint) for part in _alternatives(inner)]
+    return [hint]
+
+
+def check(settings: object, prefix: str = "") -> None:
+    """Raises BadInput for a field of the wrong type or out of bounds, naming the field, what was expected and what came.
+
+    Settings inside settings are checked too, their names with a dot: `feed.steps`.
+    """
+    for field in fields(type(settings)):
+        value, name = getattr(settings, field.name), prefix + field.name
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            check(value, f"{name}.")
+        elif not (value is None and field.optional):
+            _check_value(name, value, field)
+
+
+def _check_value(name: str, value: Any, field: Field) -> None:
+    if value in field.choices:
+        return
+    words = ", ".join(map(repr, field.choices))
+    if field.kind is None:
+        raise BadInput(f"{name} must be one of {words}, got {value!r}")
+    also = f", or {words}" if words else ""
+    kind = {tuple[int, ...]: int, tuple[float, ...]: float}.get(field.kind, field.kind)
+    if kind is not field.kind and not isinstance(value, tuple):
+        raise BadInput(f"{name} must be a tuple of {_WORDS[kind].removeprefix('a ')}s{also}, got {value!r}")
+    if kind not in _WORDS:
+        return
+    numbers = value if kind is not field.kind else (value,)
+    if not all(_is(number, kind) for number in numbers):
+        raise BadInput(f"{name} must be {_WORDS[kind]}{also}, got {value!r}")
+    if field.bounds and not all(field.bounds.holds(number) for number in numbers):
+        raise BadInput(f"{name} must be {field.bounds}{also}, got {value!r}")
+
+
+def _is(value: Any, kind: type) -> bool:
+    if kind is bool or isinstance(value, bool):
+        return kind is bool and isinstance(value, bool)
+    return isinstance(value, int) or (kind is float and isinstance(value, float))
+
+
+def override(settings: T, values: Mapping[str, Any]) -> T:
+    """`settings` with some fields replaced; settings inside settings take a dict. Raises BadInput for unknown fields, with near
+    matches, and for what is none of a field's choices."""
+    known = {field.name: field for field in fields(type(settings))}
+    replaced = {}
+    for name, value in values.items():
+        if name not in known:
+            raise BadInput(
+                f"{type(settings).__name__} has no option {name!r}{did_you_mean(name, known)}. It has {', '.join(sorted(known))}"
+            )
+        old = getattr(settings, name)
+        if dataclasses.is_dataclass(old) and isinstance(value, dict):
+            value = override(old, value)
+        if known[name].kind is None:
+            _check_value(name, value, known[name])
+        replaced[name] = tuple(value) if isinstance(value, list) else value
+    return dataclasses.replace(settings, **replaced)  # type: ignore[type-var]
+
+
+def to_json(settings: Any) -> dict[str, Any]:
+    """A (nested) dataclass as plain dicts and lists."""
+    return json.loads(json.dumps(dataclasses.asdict(settings)))
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """`; did you mean 'ppo'?` or nothing."""
+    near = difflib.get_close_matches(name.lower(), list(known), n=3, cutoff=0.5)
+    return f"; did you mean {' or '.join(repr(n) for n in near)}?" if near else ""

@@ -1,0 +1,63 @@
+"""What makes a run, beside the agent's own config. The command line, `whorl.train`, `sweep` and `whorl run` take their options from
+here: none is written twice. Imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Annotated, Literal
+
+from whorl.options import Amount, Count
+
+PARTS = 20  # of a run: it is evaluated and saved after each, where nothing else is said
+NAMED = ("agent", "env", "own_env")  # what is trained: no options
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Steps are the run's progress: environment steps of all environments together, or updates where it learns from data."""
+
+    agent: str = ""
+    # its id; "" where the run learns from data and is never evaluated
+    env: str = ""
+    # an environment object was passed, which only its owner can make again
+    own_env: bool = False
+    # of every random stream
+    seed: Annotated[int, Amount] = 0
+    # environments stepped together
+    num_envs: Annotated[int, Count] = 8
+    # how far the run goes
+    total_steps: Annotated[int, Count] = 100_000
+    # stop after so many, if that comes first
+    total_episodes: Annotated[int | None, Count] = None
+    # a time limit, where the environment has none or a longer one
+    max_episode_steps: Annotated[int | None, Count] = None
+    # where the agent learns
+    device: str = "cpu"
+    # every optimizer step as one compiled graph; td: the whole loop
+    compile: bool = False
+    # of torch: part of the run, because sums in another order give other bits. One is fastest for small networks, more help convolutions
+    threads: Annotated[int, Count] = 1
+    # steps between evaluations; a twentieth of the run if not given, 0 = never
+    eval_every: Annotated[int | None, Amount] = None
+    # whole episodes of each evaluation
+    eval_episodes: Annotated[int, Count] = 100
+    # steps between checkpoints; as evaluations if not given (less where rows are kept), 0 = never
+    checkpoint_every: Annotated[int | None, Amount] = None
+    # newest checkpoints that stay, beside the best
+    keep_checkpoints: Annotated[int, Count] | Literal["all"] = 5
+    # steps between rows of the log
+    log_every: Annotated[int, Count] = 2000
+    # episodes that the sliding statistics are over
+    window: Annotated[int, Count] = 100
+    # episodes between two videos of the policy; 0 = none
+    video_every: Annotated[int, Amount] = 0
+
+    def settled(self, most_between_checkpoints: int) -> Settings:
+        """With the intervals that were left open. Raises nothing: `options.check` has held the rest."""
+        often = max(1, self.total_steps // PARTS)
+        saved = min(often, most_between_checkpoints)
+        return replace(
+            self,
+            eval_every=often if self.eval_every is None else self.eval_every,
+            checkpoint_every=saved if self.checkpoint_every is None else self.checkpoint_every,
+        )
