@@ -31,6 +31,22 @@ class Feed:
     one_by_one: bool = False  # every step is learned from at once, on the CPU
     buffer: Part = "rollout"  # what holds the rows
 
+    # of rows that are kept
+    storage: str = "memory"
+    capacity: int = 0
+    n_step: int = 1
+    alpha: float = 0.6
+    beta: float = 0.4
+    beta_steps: int = 0
+    replacement: bool = True  # a row may be drawn again before all others were
+    length: int = 0  # rows of a sequence; 0: single rows
+    burn_in: int = 0
+    overlap: int = 0
+    eta: float = 0.9
+    across_ends: bool = True
+    relabel: str = "none"
+    normalize_observation: bool = False
+
     def collector(self, on_cpu: bool) -> Part | None:
         """What collects, where environment and agent live on the CPU or not; None: nothing does."""
         return "serial"
@@ -240,6 +256,10 @@ class Offline(Feed):
     @property
     def prioritized(self) -> bool:  # type: ignore[override]
         return self.sampler == "prioritized"
+
+    @property
+    def replacement(self) -> bool:  # type: ignore[override]
+        return self.sampler != "without_replacement"
 
     def collector(self, on_cpu: bool) -> Part | None:
         return None

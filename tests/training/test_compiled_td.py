@@ -195,20 +195,20 @@ def test_runs_are_the_same(tmp_path):
     ],
 )
 def test_a_killed_run_goes_on_to_the_same_bits(compile, fields, tmp_path, monkeypatch):
-    import whorl.training.run as module
+    from whorl.training.hooks import Log
 
     total, at, every = (40_000, 20_000, 5000) if compile else (600, 400, 150)
     options = fields | {"checkpoint_every": every, "log_every": 1 if compile else 300}
     whole = run(tmp_path, "a", compile, total, **options)
-    log = module.Run._log
+    log = Log.__call__
 
     def kill(self, rollout, metrics):
         log(self, rollout, metrics)
-        if self.steps >= at:
+        if self._run.steps >= at:
             raise MemoryError
 
     with monkeypatch.context() as patched:
-        patched.setattr(module.Run, "_log", kill)
+        patched.setattr(Log, "__call__", kill)
         with pytest.raises(MemoryError):
             run(tmp_path, "b", compile, total, **options)
     path = (tmp_path / "b" / "last").resolve()
