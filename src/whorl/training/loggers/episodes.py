@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from whorl.training.folder import Lines
+from whorl.files import Lines
 from whorl.training.loggers import Episode
 
 HEADER = "step,env,return,length\n"
