@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
+from whorl import files
 from whorl.errors import BadInput
-from whorl.training import folder
 from whorl.training.curve import draw_curve, moving_mean
 from whorl.training.loggers import Logger, Loggers
 from whorl.training.loggers.console import Console
@@ -269,7 +269,7 @@ BLUE, ORANGE = (31, 119, 180), (255, 127, 14)
 
 
 def test_the_curve_shows_episodes_and_evaluations(tmp_path):
-    folder.write_json(tmp_path / "config.json", {"env": "CartPole-v1", "agent": "ppo", "seed": 1})
+    files.write_json(tmp_path / "config.json", {"env": "CartPole-v1", "agent": "ppo", "seed": 1})
     empty = draw_curve(tmp_path)
     assert empty == tmp_path / "curve.png" and not {BLUE, ORANGE} & colours(empty)
 
@@ -307,7 +307,7 @@ def test_drawing_a_curve_leaves_pyplot_alone(tmp_path):
         import sys
         from whorl.training import curve, folder
         assert "matplotlib" not in sys.modules
-        folder.write_json(sys.argv[1] + "/config.json", {})
+        files.write_json(sys.argv[1] + "/config.json", {})
         curve.draw_curve(sys.argv[1])
         assert "matplotlib.pyplot" not in sys.modules
     """
