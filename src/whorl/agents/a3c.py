@@ -1,6 +1,6 @@
 """Asynchronous advantage actor-critic. Mnih et al. 2016, https://arxiv.org/abs/1602.01783. Deviations: docs/algorithms/a3c.md
 
-The agent is that of one worker, and runs through the ordinary loop as well. `training/hogwild.py` runs many on shared weights.
+The agent is that of one worker, and runs through the ordinary loop as well. `training/loops/hogwild.py` runs many on shared weights.
 """
 
 from __future__ import annotations
