@@ -1,6 +1,6 @@
 """Asynchronous advantage actor-critic. Mnih et al. 2016, https://arxiv.org/abs/1602.01783. Deviations: docs/algorithms/a3c.md
 
-The agent is that of one worker, and runs through the ordinary loop as well. `training/hogwild.py` runs many on shared weights.
+The agent is that of one worker, and runs through the ordinary loop as well. `training/loops/hogwild.py` runs many on shared weights.
 """
 
 from __future__ import annotations
@@ -65,7 +65,11 @@ class A3C(Agent):
 
     @classmethod
     def build(cls, observation_space, action_space, config: A3CConfig) -> A3C:
-        policy = Stochastic.build(observation_space, action_space, config)
+        c = config
+        policy = Stochastic.build(
+            observation_space, action_space, hidden=c.hidden, activation=c.activation,
+            std=c.std, squash=c.squash,
+        )  # fmt: skip
         return cls(policy, Critic(observation_space, config.hidden, config.activation), config)
 
     def value(self, observation: Any) -> Tensor:

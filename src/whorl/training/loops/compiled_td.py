@@ -1,6 +1,6 @@
 """TD(lambda) on a native world in one compiled loop: environment, features, policy and update, with nothing between them.
 
-It does what loop.train, StreamCollector and TD.learn do, step for step with the same random numbers, and leaves the same state behind:
+It does what plain.train, StreamCollector and TD.learn do, step for step with the same random numbers, and leaves the same state behind:
 a run may change from one to the other at any step.
 """
 
@@ -27,11 +27,11 @@ from whorl.nets.linear_q import LinearQ
 from whorl.nets.tile_coding import HASHED, RAW, code
 from whorl.policies import greedy
 from whorl.policies.greedy import choose, row_of
-from whorl.training.loop import Hook
+from whorl.training.hooks import Hook
 
 
 def train(agent: TD, collector: StreamCollector, buffer: Any, total_steps: int, hooks: Iterable[Hook] = ()) -> None:
-    """As loop.train, in pieces of up to `NOISE` steps; hooks run after each piece. Raises BadInput for parts it cannot take."""
+    """As plain.train, in pieces of up to `NOISE` steps; hooks run after each piece. Raises BadInput for parts it cannot take."""
     check(agent, collector)
     env: Any = collector.env
     collector.begin()
@@ -56,8 +56,9 @@ def train(agent: TD, collector: StreamCollector, buffer: Any, total_steps: int, 
         agent.env_steps.add_(taken)
         if not fine:
             raise agent.diverged(0)
-        for hook in hooks:
-            hook(None, agent.metrics)
+        ended = [hook(None, agent.metrics) for hook in hooks]
+        if any(ended):
+            return
 
 
 def check(agent: TD, collector: StreamCollector) -> None:
