@@ -21,6 +21,7 @@ from whorl.training.build import environment, new_agent
 from whorl.training.catalog import config_from_json, config_to_json
 from whorl.training.evaluate import Evaluation, eval_envs, evaluate
 from whorl.training.settings import Settings
+from whorl.training.video import film
 
 
 class Trained:
@@ -62,6 +63,11 @@ class Trained:
             return evaluate(self.policy, env, episodes, seed)
         finally:
             env.close()
+
+    def film(self, file: Path, seed: int = 0, max_steps: int = 10_000) -> tuple[float, int]:
+        """Play one greedy episode into `file` (.gif or .mp4); its return and length. See `training/video.py`."""
+        id, limit = needs_no_object(self.path, self.settings), self.settings.max_episode_steps
+        return film(self.policy, id, file, seed, limit or max_steps)
 
 
 def _like(example: Any, observation: Any, single: bool) -> Tree:
