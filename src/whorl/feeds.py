@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Protocol
 
 from whorl import options
 from whorl.errors import BadInput
@@ -42,6 +42,14 @@ class Feed:
     def check(self, num_envs: int) -> None:
         """Raises BadInput for sizes that cannot work with `num_envs` environments."""
         options.check(self, "feed.")
+
+
+class Fed(Protocol):
+    """The settings of an agent: a frozen dataclass that says, beside everything else, how it wants its data."""
+
+    @property
+    def feed(self) -> Feed:
+        """Its feed."""
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ class C51(Agent):
         """policy: its `q` is a CategoricalQ."""
         super().__init__(policy, config)
         self.target = Target(policy.q)
-        self.optimizer = adam(policy.q.parameters(), config.learning_rate, eps=1e-8)
+        self.optimizer = adam(policy.q.parameters(), config.learning_rate, eps=1e-8, max_grad_norm=config.max_grad_norm)
 
     @classmethod
     def build(cls, observation_space, action_space, config: C51Config) -> C51:

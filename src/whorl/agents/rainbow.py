@@ -57,7 +57,7 @@ class Rainbow(Agent):
         """policy: its `q` is a CategoricalQ on a noisy net."""
         super().__init__(policy, config)
         self.target = Target(policy.q)
-        self.optimizer = adam(policy.q.parameters(), config.learning_rate, eps=1e-8)
+        self.optimizer = adam(policy.q.parameters(), config.learning_rate, eps=1e-8, max_grad_norm=config.max_grad_norm)
 
     @classmethod
     def build(cls, observation_space, action_space, config: RainbowConfig) -> Rainbow:
