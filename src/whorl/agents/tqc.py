@@ -18,7 +18,7 @@ from whorl.functional.quantiles import sorted_quantile_huber
 from whorl.nets.ensemble import QEnsemble
 from whorl.nets.heads import Temperature
 from whorl.nets.target import Target
-from whorl.policies.stochastic import Stochastic
+from whorl.policies.squashed import Squashed
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,9 @@ class TQC(Agent):
     """SAC with critics of the return's distribution, whose pooled targets lose their highest atoms."""
 
     Config = TQCConfig
-    policy: Stochastic
+    policy: Squashed
 
-    def __init__(self, policy: Stochastic, critic: QEnsemble, config: TQCConfig = TQCConfig()):
+    def __init__(self, policy: Squashed, critic: QEnsemble, config: TQCConfig = TQCConfig()):
         super().__init__(policy, config)
         if not 0 <= config.dropped < critic.outputs:
             raise BadInput(f"dropped must be from 0 to less than the {critic.outputs} quantiles, got {config.dropped}")
@@ -62,7 +62,9 @@ class TQC(Agent):
     @classmethod
     def build(cls, observation_space, action_space, config: TQCConfig) -> TQC:
         c = config
-        policy = Stochastic.squashed(observation_space, action_space, c)
+        policy = Squashed.build(
+            observation_space, action_space, hidden=c.hidden, activation=c.activation
+        )  # fmt: skip
         sizes = c.critics, c.critic_hidden, c.activation, c.quantiles
         return cls(policy, QEnsemble(observation_space, action_space, *sizes), c)
 
