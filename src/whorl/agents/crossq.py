@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor
 
 from whorl.agents.agent import Agent, Metrics, adam
 from whorl.batch import get
-from whorl.feeds import Replay
+from whorl.feeds import Feed, Replay
 from whorl.functional.bellman import td_target, weighted_mean
 from whorl.nets.batch_renorm import BatchRenormEncoder, BatchRenormQ, flat, follow
 from whorl.nets.heads import Temperature
+from whorl.options import Amount, Bounds, Count, Positive, Share
 from whorl.policies.stochastic import Stochastic
 
 
@@ -21,20 +22,34 @@ from whorl.policies.stochastic import Stochastic
 class CrossQConfig:
     """Defaults: Bhatt et al. 2024, table 2, and the authors' code."""
 
-    learning_rate: float = 1e-3  # Adam's step size, of actor and temperature
-    critic_learning_rate: float = 1e-3  # Adam's step size, of both critics
-    beta1: float = 0.5  # Adam's momentum, of all
-    discount: float = 0.99  # gamma, per environment step
-    policy_delay: int = 3  # updates of the critics for one of the actor
-    temperature: float = 1.0  # alpha at the start
-    learn_temperature: bool = True  # False: alpha stays what it is
-    target_entropy: float = -1.0  # of the policy, per action component, in units of half the action range [nats]
-    momentum: float = 0.99  # share of the running batch statistics that an update keeps
-    renorm_warmup: int = 100_000  # updates with plain batch normalization before renormalization sets in
-    hidden: tuple[int, ...] = (256, 256)  # units of each hidden layer of the actor
-    critic_hidden: tuple[int, ...] = (2048, 2048)  # of each critic
+    # Adam's step size, of actor and temperature
+    learning_rate: Annotated[float, Amount] = 1e-3
+    # Adam's step size, of both critics
+    critic_learning_rate: Annotated[float, Amount] = 1e-3
+    # Adam's momentum, of all
+    beta1: Annotated[float, Bounds(0, 0.9999)] = 0.5
+    # gamma, per environment step
+    discount: Annotated[float, Share] = 0.99
+    # updates of the critics for one of the actor
+    policy_delay: Annotated[int, Count] = 3
+    # alpha at the start
+    temperature: Annotated[float, Positive] = 1.0
+    # False: alpha stays what it is
+    learn_temperature: bool = True
+    # of the policy, per action component, in units of half the action range [nats]
+    target_entropy: float = -1.0
+    # share of the running batch statistics that an update keeps
+    momentum: Annotated[float, Share] = 0.99
+    # updates with plain batch normalization before renormalization sets in
+    renorm_warmup: Annotated[int, Amount] = 100_000
+    # units of each hidden layer of the actor
+    hidden: Annotated[tuple[int, ...], Count] = (256, 256)
+    # of each critic
+    critic_hidden: Annotated[tuple[int, ...], Count] = (2048, 2048)
+
     activation: Literal["tanh", "relu"] = "relu"
-    feed: Replay = Replay(warmup=5_000)
+
+    feed: Feed = Replay(warmup=5_000)
 
 
 class CrossQ(Agent):

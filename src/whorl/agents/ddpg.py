@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from whorl.agents.agent import Agent, Metrics, adam
 from whorl.batch import get
-from whorl.feeds import Replay
+from whorl.feeds import Feed, Replay
 from whorl.functional.bellman import td_target, weighted_mean
 from whorl.nets.ensemble import QEnsemble
 from whorl.nets.target import Target
+from whorl.options import Amount, Bounds, Count, Share
 from whorl.policies.deterministic import Deterministic
 
 
@@ -21,15 +22,24 @@ from whorl.policies.deterministic import Deterministic
 class DDPGConfig:
     """Defaults: Lillicrap et al. 2016, section 7."""
 
-    learning_rate: float = 1e-4  # Adam's step size, of the actor
-    critic_learning_rate: float = 1e-3  # Adam's step size, of the critic
-    discount: float = 0.99  # gamma, per environment step
-    target_rate: float = 0.001  # tau: share of the way that both targets go at each update
-    noise: Literal["gaussian", "ou"] = "ou"  # of exploration
-    std: float = 0.2  # of exploration, in units of half the action range
-    hidden: tuple[int, ...] = (400, 300)  # units of each hidden layer, actor and critic apart
+    # Adam's step size, of the actor
+    learning_rate: Annotated[float, Amount] = 1e-4
+    # Adam's step size, of the critic
+    critic_learning_rate: Annotated[float, Amount] = 1e-3
+    # gamma, per environment step
+    discount: Annotated[float, Share] = 0.99
+    # tau: share of the way that both targets go at each update
+    target_rate: Annotated[float, Bounds(1e-9, 1)] = 0.001
+    # of exploration
+    noise: Literal["gaussian", "ou"] = "ou"
+    # of exploration, in units of half the action range
+    std: float = 0.2
+    # units of each hidden layer, actor and critic apart
+    hidden: Annotated[tuple[int, ...], Count] = (400, 300)
+
     activation: Literal["tanh", "relu"] = "relu"
-    feed: Replay = Replay(batch_size=64)
+
+    feed: Feed = Replay(batch_size=64)
 
 
 class DDPG(Agent):

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from whorl.agents.agent import Agent, Metrics, adam
 from whorl.batch import get
-from whorl.feeds import Replay
+from whorl.feeds import Feed, Replay
 from whorl.functional.bellman import td_target, weighted_mean
 from whorl.nets.ensemble import QEnsemble
 from whorl.nets.heads import Temperature
 from whorl.nets.target import Target
+from whorl.options import Amount, Bounds, Count, Positive, Share
 from whorl.policies.greedy import discrete, taken
 from whorl.policies.stochastic import Stochastic
 
@@ -23,19 +24,28 @@ from whorl.policies.stochastic import Stochastic
 class DiscreteSACConfig:
     """Defaults: Christodoulou 2019, table 1, but for sizes and rates of the feed and of the target."""
 
-    learning_rate: float = 3e-4  # Adam's step size, of actor and temperature
-    critic_learning_rate: float = 3e-4  # Adam's step size, of both critics
-    discount: float = 0.99  # gamma, per environment step
-    target_rate: float = 0.005  # tau: share of the way that the target critics go at each update
-    temperature: float = 1.0  # alpha at the start
-    learn_temperature: bool = True  # False: alpha stays what it is
-    target_entropy: float = 0.98  # of the policy, as a share of that of uniform actions
-    hidden: tuple[int, ...] = (256, 256)  # units of each hidden layer, actor and critics apart
+    # Adam's step size, of actor and temperature
+    learning_rate: Annotated[float, Amount] = 3e-4
+    # Adam's step size, of both critics
+    critic_learning_rate: Annotated[float, Amount] = 3e-4
+    # gamma, per environment step
+    discount: Annotated[float, Share] = 0.99
+    # tau: share of the way that the target critics go at each update
+    target_rate: Annotated[float, Bounds(1e-9, 1)] = 0.005
+    # alpha at the start
+    temperature: Annotated[float, Positive] = 1.0
+    # False: alpha stays what it is
+    learn_temperature: bool = True
+    # of the policy, as a share of that of uniform actions
+    target_entropy: float = 0.98
+    # units of each hidden layer, actor and critics apart
+    hidden: Annotated[tuple[int, ...], Count] = (256, 256)
+
     activation: Literal["tanh", "relu"] = "relu"
-    initialization: Literal["orthogonal", "uniform"] = (
-        "orthogonal"  # of the actor, whose first actions are near uniform
-    )
-    feed: Replay = Replay()
+    # of the actor, whose first actions are near uniform
+    initialization: Literal["orthogonal", "uniform"] = "orthogonal"
+
+    feed: Feed = Replay()
 
 
 class DiscreteSAC(Agent):

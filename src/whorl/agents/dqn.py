@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import inf
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -12,30 +12,46 @@ from torch import Tensor
 
 from whorl.agents.agent import Agent, Metrics, adam
 from whorl.batch import get
-from whorl.feeds import Replay
+from whorl.feeds import Feed, Replay
 from whorl.functional.bellman import td_target, weighted_mean
 from whorl.nets.q import QNetwork
 from whorl.nets.target import Target
+from whorl.options import Amount, Bounds, Count, Share
 from whorl.policies.greedy import Greedy, best, discrete, taken
 
 
 @dataclass(frozen=True)
 class DQNConfig:
-    learning_rate: float = 1e-3  # Adam's step size
-    discount: float = 0.99  # gamma, per environment step
-    double: bool = True  # the online network chooses a', the target network values it (van Hasselt et al. 2016)
-    dueling: bool = False  # V(s) + A(s, a) - mean A (Wang et al. 2016)
-    target_every: int = 1  # gradient updates between two steps of the target network
-    target_rate: float = 0.02  # how far it goes towards the online network; 1 = all the way, a copy
-    epsilon: float = 1.0  # share of uniform actions at the start
-    epsilon_min: float = 0.05  # at the end
-    epsilon_steps: int = 10_000  # environment steps between the two, on a straight line
-    epsilon_spread: float = 0.0  # environment i of N: epsilon ** (1 + spread i / (N - 1)); 7 in Horgan et al. 2018
-    huber: float = 1.0  # TD error from which the loss is linear; 0 = squared everywhere
-    max_grad_norm: float = 10.0  # global norm
-    hidden: tuple[int, ...] = (120, 84)  # units of each hidden layer; the last one twice when dueling
+    # Adam's step size
+    learning_rate: Annotated[float, Amount] = 1e-3
+    # gamma, per environment step
+    discount: Annotated[float, Share] = 0.99
+    # the online network chooses a', the target network values it (van Hasselt et al. 2016)
+    double: bool = True
+    # V(s) + A(s, a) - mean A (Wang et al. 2016)
+    dueling: bool = False
+    # gradient updates between two steps of the target network
+    target_every: Annotated[int, Count] = 1
+    # how far it goes towards the online network; 1 = all the way, a copy
+    target_rate: Annotated[float, Bounds(1e-9, 1)] = 0.02
+    # share of uniform actions at the start
+    epsilon: Annotated[float, Share] = 1.0
+    # at the end
+    epsilon_min: Annotated[float, Share] = 0.05
+    # environment steps between the two, on a straight line
+    epsilon_steps: Annotated[int, Amount] = 10_000
+    # environment i of N: epsilon ** (1 + spread i / (N - 1)); 7 in Horgan et al. 2018
+    epsilon_spread: Annotated[float, Amount] = 0.0
+    # TD error from which the loss is linear; 0 = squared everywhere
+    huber: Annotated[float, Amount] = 1.0
+    # global norm
+    max_grad_norm: Annotated[float, Amount] = 10.0
+    # units of each hidden layer; the last one twice when dueling
+    hidden: Annotated[tuple[int, ...], Count] = (120, 84)
+
     activation: Literal["tanh", "relu"] = "relu"
-    feed: Replay = Replay(batch_size=128, capacity=100_000, replay_ratio=0.125, warmup=1_000)
+
+    feed: Feed = Replay(batch_size=128, capacity=100_000, replay_ratio=0.125, warmup=1_000)
 
 
 class DQN(Agent):

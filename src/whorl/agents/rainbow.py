@@ -3,34 +3,46 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor
 
 from whorl.agents.agent import Agent, Metrics, adam
 from whorl.batch import get
-from whorl.feeds import Replay
+from whorl.feeds import Feed, Replay
 from whorl.functional.bellman import weighted_mean
 from whorl.functional.distributional import categorical_projection
 from whorl.nets.q import CategoricalQ, QNetwork
 from whorl.nets.target import Target
+from whorl.options import Amount, Bounds, Count, Share
 from whorl.policies.greedy import Greedy, best, discrete, taken
 
 
 @dataclass(frozen=True)
 class RainbowConfig:
-    learning_rate: float = 1e-3  # Adam's step size
-    discount: float = 0.99  # gamma, per environment step
-    atoms: int = 51  # K
-    v_min: float = -10.0  # the lowest atom, in units of the return
-    v_max: float = 10.0  # the highest: no return that matters may lie outside
-    target_every: int = 1  # gradient updates between two steps of the target network
-    target_rate: float = 0.02  # how far it goes towards the online network; 1 = all the way, a copy
-    max_grad_norm: float = 10.0  # global norm
-    hidden: tuple[int, ...] = (120, 84)  # units of each hidden layer; the last is each stream's own
+    # Adam's step size
+    learning_rate: Annotated[float, Amount] = 1e-3
+    # gamma, per environment step
+    discount: Annotated[float, Share] = 0.99
+    # K
+    atoms: Annotated[int, Bounds(2)] = 51
+    # the lowest atom, in units of the return
+    v_min: float = -10.0
+    # the highest: no return that matters may lie outside
+    v_max: float = 10.0
+    # gradient updates between two steps of the target network
+    target_every: Annotated[int, Count] = 1
+    # how far it goes towards the online network; 1 = all the way, a copy
+    target_rate: Annotated[float, Bounds(1e-9, 1)] = 0.02
+    # global norm
+    max_grad_norm: Annotated[float, Amount] = 10.0
+    # units of each hidden layer; the last is each stream's own
+    hidden: Annotated[tuple[int, ...], Count] = (120, 84)
+
     activation: Literal["tanh", "relu"] = "relu"
-    feed: Replay = Replay(
+
+    feed: Feed = Replay(
         batch_size=128,
         capacity=100_000,
         replay_ratio=0.125,

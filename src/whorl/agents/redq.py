@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor
@@ -12,11 +12,12 @@ from torch import Tensor
 from whorl.agents.agent import Agent, Metrics, adam
 from whorl.batch import get
 from whorl.errors import BadInput
-from whorl.feeds import Replay
+from whorl.feeds import Feed, Replay
 from whorl.functional.bellman import td_target, weighted_mean
 from whorl.nets.ensemble import QEnsemble
 from whorl.nets.heads import Temperature
 from whorl.nets.target import Target
+from whorl.options import Amount, Bounds, Count, Positive, Share
 from whorl.policies.stochastic import Stochastic
 
 
@@ -24,19 +25,32 @@ from whorl.policies.stochastic import Stochastic
 class REDQConfig:
     """Defaults: Chen et al. 2021, appendix B."""
 
-    learning_rate: float = 3e-4  # Adam's step size, of actor and temperature
-    critic_learning_rate: float = 3e-4  # Adam's step size, of all critics
-    discount: float = 0.99  # gamma, per environment step
-    target_rate: float = 0.005  # share of the way that the target critics go at each update
-    critics: int = 10  # N
-    subset: int = 2  # M: how many target critics, drawn anew at each update, the target is the smallest of
-    policy_delay: int = 20  # updates of the critics for one of the actor
-    temperature: float = 1.0  # alpha at the start
-    learn_temperature: bool = True  # False: alpha stays what it is
-    target_entropy: float = -1.0  # of the policy, per action component, in units of half the action range [nats]
-    hidden: tuple[int, ...] = (256, 256)  # units of each hidden layer, actor and critics apart
+    # Adam's step size, of actor and temperature
+    learning_rate: Annotated[float, Amount] = 3e-4
+    # Adam's step size, of all critics
+    critic_learning_rate: Annotated[float, Amount] = 3e-4
+    # gamma, per environment step
+    discount: Annotated[float, Share] = 0.99
+    # share of the way that the target critics go at each update
+    target_rate: Annotated[float, Bounds(1e-9, 1)] = 0.005
+    # N
+    critics: Annotated[int, Count] = 10
+    # M: how many target critics, drawn anew at each update, the target is the smallest of
+    subset: Annotated[int, Count] = 2
+    # updates of the critics for one of the actor
+    policy_delay: Annotated[int, Count] = 20
+    # alpha at the start
+    temperature: Annotated[float, Positive] = 1.0
+    # False: alpha stays what it is
+    learn_temperature: bool = True
+    # of the policy, per action component, in units of half the action range [nats]
+    target_entropy: float = -1.0
+    # units of each hidden layer, actor and critics apart
+    hidden: Annotated[tuple[int, ...], Count] = (256, 256)
+
     activation: Literal["tanh", "relu"] = "relu"
-    feed: Replay = Replay(replay_ratio=20.0, warmup=5_000)
+
+    feed: Feed = Replay(replay_ratio=20.0, warmup=5_000)
 
 
 class REDQ(Agent):

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from whorl.agents.agent import Agent, Metrics, adam
 from whorl.batch import get
-from whorl.feeds import Replay
+from whorl.feeds import Feed, Replay
 from whorl.functional.bellman import td_target, weighted_mean
 from whorl.nets.ensemble import QEnsemble
 from whorl.nets.heads import Temperature
 from whorl.nets.target import Target
+from whorl.options import Amount, Bounds, Count, Positive, Share
 from whorl.policies.stochastic import Stochastic
 
 
@@ -22,19 +23,32 @@ from whorl.policies.stochastic import Stochastic
 class SACConfig:
     """Defaults: Haarnoja et al. 2018b, table 1."""
 
-    learning_rate: float = 3e-4  # Adam's step size, of actor and temperature
-    critic_learning_rate: float = 3e-4  # Adam's step size, of both critics
-    discount: float = 0.99  # gamma, per environment step
-    target_rate: float = 0.005  # tau: share of the way that the target critics go at each update
-    temperature: float = 1.0  # alpha at the start
-    learn_temperature: bool = True  # False: alpha stays what it is
-    target_entropy: float = -1.0  # of the policy, per action component, in units of half the action range [nats]
-    hidden: tuple[int, ...] = (256, 256)  # units of each hidden layer, actor and critics apart
+    # Adam's step size, of actor and temperature
+    learning_rate: Annotated[float, Amount] = 3e-4
+    # Adam's step size, of both critics
+    critic_learning_rate: Annotated[float, Amount] = 3e-4
+    # gamma, per environment step
+    discount: Annotated[float, Share] = 0.99
+    # tau: share of the way that the target critics go at each update
+    target_rate: Annotated[float, Bounds(1e-9, 1)] = 0.005
+    # alpha at the start
+    temperature: Annotated[float, Positive] = 1.0
+    # False: alpha stays what it is
+    learn_temperature: bool = True
+    # of the policy, per action component, in units of half the action range [nats]
+    target_entropy: float = -1.0
+    # units of each hidden layer, actor and critics apart
+    hidden: Annotated[tuple[int, ...], Count] = (256, 256)
+
     activation: Literal["tanh", "relu"] = "relu"
-    sde: bool = False  # state-dependent exploration (Raffin et al. 2021) in place of a std that the net gives
-    sde_every: int = 0  # steps for which an exploration matrix is held; 0 = to the episode's end
-    sde_log_std: float = -3.0  # log std of the matrix at the start
-    feed: Replay = Replay()
+    # state-dependent exploration (Raffin et al. 2021) in place of a std that the net gives
+    sde: bool = False
+    # steps for which an exploration matrix is held; 0 = to the episode's end
+    sde_every: Annotated[int, Amount] = 0
+    # log std of the matrix at the start
+    sde_log_std: float = -3.0
+
+    feed: Feed = Replay()
 
 
 class SAC(Agent):

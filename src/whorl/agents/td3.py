@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from whorl.agents.agent import Agent, Metrics, adam
 from whorl.batch import get
-from whorl.feeds import Replay
+from whorl.feeds import Feed, Replay
 from whorl.functional.bellman import td_target, weighted_mean
 from whorl.nets.ensemble import QEnsemble
 from whorl.nets.target import Target
+from whorl.options import Amount, Bounds, Count, Share
 from whorl.policies.deterministic import Deterministic
 
 
@@ -21,18 +22,30 @@ from whorl.policies.deterministic import Deterministic
 class TD3Config:
     """Defaults: the authors' code for v2 of the paper, https://github.com/sfujim/TD3."""
 
-    learning_rate: float = 3e-4  # Adam's step size, of the actor
-    critic_learning_rate: float = 3e-4  # Adam's step size, of both critics
-    discount: float = 0.99  # gamma, per environment step
-    target_rate: float = 0.005  # tau: share of the way that the targets go at each update of the actor
-    policy_delay: int = 2  # updates of the critics for one of the actor and the targets
-    target_noise: float = 0.2  # std of the smoothing noise on the target's action, in units of half the action range
-    target_noise_clip: float = 0.5  # the noise is cut at +- this, in the same units
-    noise: Literal["gaussian", "ou"] = "gaussian"  # of exploration
-    std: float = 0.1  # of exploration, in units of half the action range
-    hidden: tuple[int, ...] = (256, 256)  # units of each hidden layer, actor and critics apart
+    # Adam's step size, of the actor
+    learning_rate: Annotated[float, Amount] = 3e-4
+    # Adam's step size, of both critics
+    critic_learning_rate: Annotated[float, Amount] = 3e-4
+    # gamma, per environment step
+    discount: Annotated[float, Share] = 0.99
+    # tau: share of the way that the targets go at each update of the actor
+    target_rate: Annotated[float, Bounds(1e-9, 1)] = 0.005
+    # updates of the critics for one of the actor and the targets
+    policy_delay: Annotated[int, Count] = 2
+    # std of the smoothing noise on the target's action, in units of half the action range
+    target_noise: Annotated[float, Amount] = 0.2
+    # the noise is cut at +- this, in the same units
+    target_noise_clip: Annotated[float, Amount] = 0.5
+    # of exploration
+    noise: Literal["gaussian", "ou"] = "gaussian"
+    # of exploration, in units of half the action range
+    std: float = 0.1
+    # units of each hidden layer, actor and critics apart
+    hidden: Annotated[tuple[int, ...], Count] = (256, 256)
+
     activation: Literal["tanh", "relu"] = "relu"
-    feed: Replay = Replay(warmup=25_000)
+
+    feed: Feed = Replay(warmup=25_000)
 
 
 class TD3(Agent):

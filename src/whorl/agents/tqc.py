@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor
@@ -11,13 +11,14 @@ from torch import Tensor
 from whorl.agents.agent import Agent, Metrics, adam
 from whorl.batch import get
 from whorl.errors import BadInput
-from whorl.feeds import Replay
+from whorl.feeds import Feed, Replay
 from whorl.functional.bellman import td_target, weighted_mean
 from whorl.functional.distributional import midpoints
 from whorl.functional.quantiles import sorted_quantile_huber
 from whorl.nets.ensemble import QEnsemble
 from whorl.nets.heads import Temperature
 from whorl.nets.target import Target
+from whorl.options import Amount, Bounds, Count, Positive, Share
 from whorl.policies.stochastic import Stochastic
 
 
@@ -25,20 +26,34 @@ from whorl.policies.stochastic import Stochastic
 class TQCConfig:
     """Defaults: Kuznetsov et al. 2020, table 3."""
 
-    learning_rate: float = 3e-4  # Adam's step size, of actor and temperature
-    critic_learning_rate: float = 3e-4  # Adam's step size, of all critics
-    discount: float = 0.99  # gamma, per environment step
-    target_rate: float = 0.005  # beta: share of the way that the target critics go at each update
-    critics: int = 5  # N
-    quantiles: int = 25  # M: atoms of each critic
-    dropped: int = 2  # d: atoms dropped for each critic, the largest of all pooled ones
-    temperature: float = 1.0  # alpha at the start
-    learn_temperature: bool = True  # False: alpha stays what it is
-    target_entropy: float = -1.0  # of the policy, per action component, in units of half the action range [nats]
-    hidden: tuple[int, ...] = (256, 256)  # units of each hidden layer of the actor
-    critic_hidden: tuple[int, ...] = (512, 512, 512)  # of each critic
+    # Adam's step size, of actor and temperature
+    learning_rate: Annotated[float, Amount] = 3e-4
+    # Adam's step size, of all critics
+    critic_learning_rate: Annotated[float, Amount] = 3e-4
+    # gamma, per environment step
+    discount: Annotated[float, Share] = 0.99
+    # beta: share of the way that the target critics go at each update
+    target_rate: Annotated[float, Bounds(1e-9, 1)] = 0.005
+    # N
+    critics: Annotated[int, Count] = 5
+    # M: atoms of each critic
+    quantiles: Annotated[int, Bounds(2)] = 25
+    # d: atoms dropped for each critic, the largest of all pooled ones
+    dropped: Annotated[int, Amount] = 2
+    # alpha at the start
+    temperature: Annotated[float, Positive] = 1.0
+    # False: alpha stays what it is
+    learn_temperature: bool = True
+    # of the policy, per action component, in units of half the action range [nats]
+    target_entropy: float = -1.0
+    # units of each hidden layer of the actor
+    hidden: Annotated[tuple[int, ...], Count] = (256, 256)
+    # of each critic
+    critic_hidden: Annotated[tuple[int, ...], Count] = (512, 512, 512)
+
     activation: Literal["tanh", "relu"] = "relu"
-    feed: Replay = Replay()
+
+    feed: Feed = Replay()
 
 
 class TQC(Agent):
