@@ -15,7 +15,7 @@ from whorl.functional.bellman import td_target, weighted_mean
 from whorl.nets.batch_renorm import BatchRenormEncoder, BatchRenormQ, flat, follow
 from whorl.nets.heads import Temperature
 from whorl.options import Amount, Bounds, Count, Positive, Share
-from whorl.policies.stochastic import Stochastic
+from whorl.policies.squashed import Squashed
 
 
 @dataclass(frozen=True)
@@ -56,9 +56,9 @@ class CrossQ(Agent):
     """SAC without target networks: batch-normalized critics see (s, a) and (s', a') in one batch."""
 
     Config = CrossQConfig
-    policy: Stochastic
+    policy: Squashed
 
-    def __init__(self, policy: Stochastic, critic: BatchRenormQ, config: CrossQConfig = CrossQConfig()):
+    def __init__(self, policy: Squashed, critic: BatchRenormQ, config: CrossQConfig = CrossQConfig()):
         super().__init__(policy, config)
         self.critic = critic
         self.temperature = Temperature(config.temperature).requires_grad_(config.learn_temperature)
@@ -72,7 +72,9 @@ class CrossQ(Agent):
     def build(cls, observation_space, action_space, config: CrossQConfig) -> CrossQ:
         c = config
         encoder = BatchRenormEncoder(observation_space, c.hidden, c.activation, c.momentum, c.renorm_warmup)
-        policy = Stochastic.squashed(observation_space, action_space, c, encoder)
+        policy = Squashed.build(
+            observation_space, action_space, hidden=c.hidden, activation=c.activation, encoder=encoder
+        )  # fmt: skip
         norm = (c.activation, c.momentum, c.renorm_warmup)
         return cls(policy, BatchRenormQ(observation_space, action_space, 2, c.critic_hidden, *norm), c)
 

@@ -58,7 +58,10 @@ class DDPG(Agent):
 
     @classmethod
     def build(cls, observation_space, action_space, config: DDPGConfig) -> DDPG:
-        policy = Deterministic.build(observation_space, action_space, config)
+        c = config
+        policy = Deterministic.build(
+            observation_space, action_space, hidden=c.hidden, activation=c.activation, noise=c.noise, std=c.std
+        )  # fmt: skip
         return cls(policy, QEnsemble(observation_space, action_space, 1, config.hidden, config.activation), config)
 
     def value(self, observation: Any) -> Tensor:

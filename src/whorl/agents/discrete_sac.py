@@ -65,7 +65,9 @@ class DiscreteSAC(Agent):
     @classmethod
     def build(cls, observation_space, action_space, config: DiscreteSACConfig) -> DiscreteSAC:
         c, actions = config, discrete(action_space)
-        policy = Stochastic.build(observation_space, action_space, c)
+        policy = Stochastic.build(
+            observation_space, action_space, hidden=c.hidden, activation=c.activation, initialization=c.initialization
+        )  # fmt: skip
         return cls(policy, QEnsemble(observation_space, None, 2, c.hidden, c.activation, actions), c)
 
     def value(self, observation: Any) -> Tensor:

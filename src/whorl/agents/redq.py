@@ -18,7 +18,7 @@ from whorl.nets.ensemble import QEnsemble
 from whorl.nets.heads import Temperature
 from whorl.nets.target import Target
 from whorl.options import Amount, Bounds, Count, Positive, Share
-from whorl.policies.stochastic import Stochastic
+from whorl.policies.squashed import Squashed
 
 
 @dataclass(frozen=True)
@@ -57,9 +57,9 @@ class REDQ(Agent):
     """SAC with many critics and many updates: the target is the smallest of a random few, the actor climbs the mean of all."""
 
     Config = REDQConfig
-    policy: Stochastic
+    policy: Squashed
 
-    def __init__(self, policy: Stochastic, critic: QEnsemble, config: REDQConfig = REDQConfig()):
+    def __init__(self, policy: Squashed, critic: QEnsemble, config: REDQConfig = REDQConfig()):
         super().__init__(policy, config)
         if not 1 <= config.subset <= critic.members:
             raise BadInput(f"subset must be from 1 to the {critic.members} critics, got {config.subset}")
@@ -74,7 +74,9 @@ class REDQ(Agent):
     @classmethod
     def build(cls, observation_space, action_space, config: REDQConfig) -> REDQ:
         c = config
-        policy = Stochastic.squashed(observation_space, action_space, c)
+        policy = Squashed.build(
+            observation_space, action_space, hidden=c.hidden, activation=c.activation
+        )  # fmt: skip
         return cls(policy, QEnsemble(observation_space, action_space, c.critics, c.hidden, c.activation), c)
 
     def value(self, observation: Any) -> Tensor:

@@ -103,7 +103,12 @@ class REINFORCE(Agent):
 
     @classmethod
     def build(cls, observation_space, action_space, config: REINFORCEConfig) -> REINFORCE:
-        policy, c = Stochastic.build(observation_space, action_space, config), config
+        c = config
+        policy = Stochastic.build(
+            observation_space, action_space, hidden=c.hidden, activation=c.activation, initialization=c.initialization,
+            normalize=c.normalize_observation, std=c.std, fixed_std=c.fixed_std, mean=c.mean, scale=c.scale,
+            squash=c.squash,
+        )  # fmt: skip
         own = c.baseline == "value"
         return cls(policy, Critic(observation_space, c.hidden, c.activation, c.initialization) if own else None, c)
 

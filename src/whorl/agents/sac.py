@@ -16,7 +16,7 @@ from whorl.nets.ensemble import QEnsemble
 from whorl.nets.heads import Temperature
 from whorl.nets.target import Target
 from whorl.options import Amount, Bounds, Count, Positive, Share
-from whorl.policies.stochastic import Stochastic
+from whorl.policies.squashed import Squashed
 
 
 @dataclass(frozen=True)
@@ -55,9 +55,9 @@ class SAC(Agent):
     """Twin critics with an entropy bonus, a squashed Gaussian actor, a learned temperature; one update of each per batch."""
 
     Config = SACConfig
-    policy: Stochastic
+    policy: Squashed
 
-    def __init__(self, policy: Stochastic, critic: nn.Module, config: SACConfig = SACConfig()):
+    def __init__(self, policy: Squashed, critic: nn.Module, config: SACConfig = SACConfig()):
         super().__init__(policy, config)
         self.critic, self.target = critic, Target(critic)
         self.temperature = Temperature(config.temperature).requires_grad_(config.learn_temperature)
@@ -69,7 +69,11 @@ class SAC(Agent):
 
     @classmethod
     def build(cls, observation_space, action_space, config: SACConfig) -> SAC:
-        policy = Stochastic.squashed(observation_space, action_space, config)
+        c = config
+        policy = Squashed.build(
+            observation_space, action_space, hidden=c.hidden, activation=c.activation,
+            sde=c.sde, sde_every=c.sde_every, sde_log_std=c.sde_log_std
+        )  # fmt: skip
         return cls(policy, QEnsemble(observation_space, action_space, 2, config.hidden, config.activation), config)
 
     def value(self, observation: Any) -> Tensor:

@@ -39,8 +39,9 @@ from whorl.nets.encoder import Encoder
 from whorl.nets.linear_q import LinearQ
 from whorl.nets.mlp import linear
 from whorl.nets.tile_coding import HASHED, Features, OneHot, Raw, TileCoding, code
-from whorl.policies import greedy
-from whorl.policies.greedy import EPSILON, Greedy, discrete, probabilities, row_of
+from whorl.policies import exploration
+from whorl.policies.exploration import EPSILON, probabilities, row_of
+from whorl.policies.greedy import Greedy, discrete
 
 SARSA, EXPECTED_SARSA, Q_LEARNING, NAIVE_Q_LEARNING, PREDICTION = range(5)
 TARGETS = {
@@ -364,7 +365,7 @@ def anneal(exploration, rates):
         exploration[EPSILON] = max(e * rates[EPSILON_DECAY], rates[EPSILON_MIN])
 
 
-@cached(traces, tile_coding, greedy)
+@cached(traces, tile_coding, exploration)
 def learn_rows(
     observation, action, reward, terminated, truncated, mask, is_first, successor, next_action, allowed,
     features, weight, all_traces, hashing, rule, rates, exploration, row, next_row, next_q, share, td_error, env_steps,

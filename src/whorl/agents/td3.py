@@ -64,7 +64,10 @@ class TD3(Agent):
 
     @classmethod
     def build(cls, observation_space, action_space, config: TD3Config) -> TD3:
-        policy = Deterministic.build(observation_space, action_space, config)
+        c = config
+        policy = Deterministic.build(
+            observation_space, action_space, hidden=c.hidden, activation=c.activation, noise=c.noise, std=c.std
+        )  # fmt: skip
         return cls(policy, QEnsemble(observation_space, action_space, 2, config.hidden, config.activation), config)
 
     def value(self, observation: Any) -> Tensor:

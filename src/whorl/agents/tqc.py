@@ -19,7 +19,7 @@ from whorl.nets.ensemble import QEnsemble
 from whorl.nets.heads import Temperature
 from whorl.nets.target import Target
 from whorl.options import Amount, Bounds, Count, Positive, Share
-from whorl.policies.stochastic import Stochastic
+from whorl.policies.squashed import Squashed
 
 
 @dataclass(frozen=True)
@@ -60,9 +60,9 @@ class TQC(Agent):
     """SAC with critics of the return's distribution, whose pooled targets lose their highest atoms."""
 
     Config = TQCConfig
-    policy: Stochastic
+    policy: Squashed
 
-    def __init__(self, policy: Stochastic, critic: QEnsemble, config: TQCConfig = TQCConfig()):
+    def __init__(self, policy: Squashed, critic: QEnsemble, config: TQCConfig = TQCConfig()):
         super().__init__(policy, config)
         if not 0 <= config.dropped < critic.outputs:
             raise BadInput(f"dropped must be from 0 to less than the {critic.outputs} quantiles, got {config.dropped}")
@@ -77,7 +77,9 @@ class TQC(Agent):
     @classmethod
     def build(cls, observation_space, action_space, config: TQCConfig) -> TQC:
         c = config
-        policy = Stochastic.squashed(observation_space, action_space, c)
+        policy = Squashed.build(
+            observation_space, action_space, hidden=c.hidden, activation=c.activation
+        )  # fmt: skip
         sizes = c.critics, c.critic_hidden, c.activation, c.quantiles
         return cls(policy, QEnsemble(observation_space, action_space, *sizes), c)
 

@@ -130,7 +130,11 @@ class TRPO(Agent):
                 "conjugate_gradient_steps must be at least 1 and damping at least 0, "
                 f"got {config.conjugate_gradient_steps} and {config.damping}"
             )
-        policy = Stochastic.build(observation_space, action_space, config)
+        c = config
+        policy = Stochastic.build(
+            observation_space, action_space, hidden=c.hidden, activation=c.activation,
+            normalize=c.normalize_observation, std=c.std, squash=c.squash,
+        )  # fmt: skip
         return cls(policy, Critic(observation_space, config.hidden, config.activation), config)
 
     def value(self, observation: Any) -> Tensor:

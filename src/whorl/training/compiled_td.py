@@ -25,8 +25,8 @@ from whorl.functional.traces import Traces, clear, read_all, store
 from whorl.nets import tile_coding
 from whorl.nets.linear_q import LinearQ
 from whorl.nets.tile_coding import HASHED, RAW, code
-from whorl.policies import greedy
-from whorl.policies.greedy import choose, row_of
+from whorl.policies import exploration
+from whorl.policies.exploration import choose, row_of
 from whorl.training.loop import Hook
 
 
@@ -167,4 +167,4 @@ def compiled(dynamics: Callable, observe: Callable, kind: int, sizes: Sizes, rul
 
     constants = "_".join(str(int(number)) for number in (kind, *sizes, *rule))
     run.__qualname__ = f"{dynamics.__module__}.{dynamics.__name__}_{constants}"
-    return cached(dynamics.__code__.co_filename, world_module, td, traces_module, tile_coding, greedy)(run)
+    return cached(dynamics.__code__.co_filename, world_module, td, traces_module, tile_coding, exploration)(run)
