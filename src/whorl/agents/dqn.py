@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import inf
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
+from gymnasium import spaces
 from torch import Tensor
 
-from whorl.agents.agent import Agent, Metrics, adam
-from whorl.batch import get
+from whorl.agents.agent import Agent, adam
+from whorl.agents.parts import counted, loss_of, mean_of, td
+from whorl.batch import Batch, Metrics, Tree, get
 from whorl.feeds import Feed, Replay
-from whorl.functional.bellman import td_target, weighted_mean
+from whorl.nets.normalizer import observation_normalizer
 from whorl.nets.q import QNetwork
 from whorl.nets.target import Target
 from whorl.options import Amount, Bounds, Count, Share
@@ -66,36 +68,38 @@ class DQN(Agent):
         self.optimizer = adam(policy.q.parameters(), config.learning_rate, eps=1e-8)
 
     @classmethod
-    def build(cls, observation_space, action_space, config: DQNConfig) -> DQN:
-        c = config
-        q = QNetwork(observation_space, discrete(action_space), c.hidden, c.activation, dueling=c.dueling)
-        return cls(Greedy(q, action_space, epsilon=c.epsilon, epsilon_spread=c.epsilon_spread), c)
+    def build(cls, observation_space: spaces.Space, action_space: spaces.Space, config: DQNConfig) -> DQN:
+        c, actions = config, discrete(action_space)
+        q = QNetwork(observation_space, actions, c.hidden, c.activation, dueling=c.dueling)
+        normalizer = observation_normalizer(observation_space, c.feed.normalize_observation)
+        return cls(
+            Greedy(q, action_space, epsilon=c.epsilon, epsilon_spread=c.epsilon_spread, normalizer=normalizer), c
+        )
 
-    def value(self, observation: Any) -> Tensor:
+    def value(self, observation: Tree) -> Tensor:
         """max_a Q(observation, a)."""
-        return self.policy.q(observation).amax(-1)
+        return self.policy.encode({"observation": observation}).amax(-1)
 
-    def prepare(self, rollout: Any) -> Any:  # [T, N]
+    def prepare(self, rollout: Batch) -> Batch:  # [T, N]
         rollout, c = super().prepare(rollout), self.config
         self.report["epsilon"] = self.policy.anneal(int(self.env_steps), c.epsilon_steps, c.epsilon, c.epsilon_min)
         return rollout
 
-    def loss(self, batch: Any) -> tuple[Tensor, Metrics]:  # [B]
-        c, q, next = self.config, self.policy.q, batch["next"]
-        value = taken(q(batch["observation"]), batch["action"])  # [B]
+    def loss(self, batch: Batch) -> tuple[Tensor, Metrics]:  # [B] or [T, B]
+        c, q, normal, next = self.config, self.policy.q, self.policy.normalizer, batch["next"]
+        successor = normal(next["observation"])
+        value = taken(q(normal(batch["observation"])), batch["action"])  # [B]
         with torch.no_grad():
-            next_q = self.target(next["observation"])  # [B, A]
-            chooser = q(next["observation"]) if c.double else next_q
+            next_q = self.target(successor)  # [B, A]
+            chooser = q(successor) if c.double else next_q
             next_value = taken(next_q, best(chooser, get(batch, "next.action_mask")))
-            discount = get(batch, "next.discount", c.discount)
-            target = td_target(next["reward"], next["terminated"], next_value, discount)
-        loss = weighted_mean(F.huber_loss(value, target, reduction="none", delta=c.huber or inf), get(batch, "weight"))
+            target = td(batch, next_value, c.discount)
+        loss = loss_of(F.huber_loss(value, target, reduction="none", delta=c.huber or inf), batch)
         size = (target - value.detach()).abs()
-        return loss, {"q_mean": value.detach().mean(), "td_error": size.mean(), "priority": size}
+        return loss, {"q_mean": mean_of(value.detach(), batch), "td_error": mean_of(size, batch), "priority": size}
 
-    def update(self, batch: Any) -> Metrics:
+    def update(self, batch: Batch) -> Metrics:
         metrics = super().update(batch)
-        self.updates += 1
-        if self.updates % self.config.target_every == 0:
+        if counted(self, self.config.target_every):
             self.target.follow(self.policy.q, self.config.target_rate)
         return metrics

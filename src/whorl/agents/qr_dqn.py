@@ -6,13 +6,15 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import torch
+from gymnasium import spaces
 from torch import Tensor
 
-from whorl.agents.agent import Agent, Metrics, adam
-from whorl.batch import get
+from whorl.agents.agent import Agent, adam
+from whorl.agents.parts import counted, loss_of, mean_of, td_atoms
+from whorl.batch import Batch, Metrics, Tree, get
 from whorl.feeds import Feed, Replay
-from whorl.functional.bellman import td_target, weighted_mean
 from whorl.functional.distributional import midpoints, quantile_huber
+from whorl.nets.normalizer import observation_normalizer
 from whorl.nets.q import QNetwork, QuantileQ
 from whorl.nets.target import Target
 from whorl.options import Amount, Bounds, Count, Share
@@ -59,8 +61,7 @@ class QRDQN(Agent):
     """Quantile Huber loss between the quantiles of r + gamma Z(s', a*) and those of Z(s, a)."""
 
     Config = QRDQNConfig
-    policy: Any  # Greedy on a QuantileQ
-    target: Any
+    policy: Greedy
 
     def __init__(self, policy: Greedy, config: QRDQNConfig = QRDQNConfig()):
         """policy: its `q` is a QuantileQ."""
@@ -69,38 +70,42 @@ class QRDQN(Agent):
         self.optimizer = adam(policy.q.parameters(), config.learning_rate, eps=1e-8)
 
     @classmethod
-    def build(cls, observation_space, action_space, config: QRDQNConfig) -> QRDQN:
+    def build(cls, observation_space: spaces.Space, action_space: spaces.Space, config: QRDQNConfig) -> QRDQN:
         c, actions = config, discrete(action_space)
-        q = QuantileQ(QNetwork(observation_space, actions, c.hidden, c.activation, c.quantiles, c.dueling))
-        return cls(Greedy(q, action_space, epsilon=c.epsilon, epsilon_spread=c.epsilon_spread), c)
+        net = QNetwork(observation_space, actions, c.hidden, c.activation, c.quantiles, c.dueling)
+        q = QuantileQ(net)
+        normalizer = observation_normalizer(observation_space, c.feed.normalize_observation)
+        return cls(
+            Greedy(q, action_space, epsilon=c.epsilon, epsilon_spread=c.epsilon_spread, normalizer=normalizer), c
+        )
 
-    def value(self, observation: Any) -> Tensor:
+    def value(self, observation: Tree) -> Tensor:
         """max_a Q(observation, a)."""
-        return self.policy.q(observation).amax(-1)
+        return self.policy.encode({"observation": observation}).amax(-1)
 
-    def prepare(self, rollout: Any) -> Any:  # [T, N]
+    def prepare(self, rollout: Batch) -> Batch:  # [T, N]
         rollout, c = super().prepare(rollout), self.config
         self.report["epsilon"] = self.policy.anneal(int(self.env_steps), c.epsilon_steps, c.epsilon, c.epsilon_min)
         return rollout
 
-    def loss(self, batch: Any) -> tuple[Tensor, Metrics]:  # [B]
-        c, z, next = self.config, self.policy.q, batch["next"]
-        quantiles = taken(z.quantiles(batch["observation"]), batch["action"])  # [B, N]
+    def loss(self, batch: Batch) -> tuple[Tensor, Metrics]:  # [B] or [T, B]
+        c, normal, next = self.config, self.policy.normalizer, batch["next"]
+        z: Any = self.policy.q
+        successor = normal(next["observation"])
+        quantiles = taken(z.quantiles(normal(batch["observation"])), batch["action"])  # [B, N]
         with torch.no_grad():
-            next_quantiles = self.target.module.quantiles(next["observation"])  # [B, A, N]
-            chooser = z(next["observation"]) if c.double else next_quantiles.mean(-1)
+            next_quantiles = self.target.module.quantiles(successor)  # [B, A, N]
+            chooser = z(successor) if c.double else next_quantiles.mean(-1)
             next_value = taken(next_quantiles, best(chooser, get(batch, "next.action_mask")))
-            discount = get(batch, "next.discount", c.discount)
-            target = td_target(next["reward"], next["terminated"], next_value.T, discount).T
+            target = td_atoms(batch, next_value, c.discount)
         tau = midpoints(c.quantiles, quantiles)
-        loss = weighted_mean(quantile_huber(quantiles, target, tau, c.huber), get(batch, "weight"))
+        loss = loss_of(quantile_huber(quantiles, target, tau, c.huber), batch)
         value = quantiles.mean(-1)
-        td_error = (target.mean(-1) - value).abs()
-        return loss, {"q_mean": value.mean(), "td_error": td_error.mean(), "priority": td_error}
+        size = (target.mean(-1) - value).abs()
+        return loss, {"q_mean": mean_of(value, batch), "td_error": mean_of(size, batch), "priority": size}
 
-    def update(self, batch: Any) -> Metrics:
+    def update(self, batch: Batch) -> Metrics:
         metrics = super().update(batch)
-        self.updates += 1
-        if self.updates % self.config.target_every == 0:
+        if counted(self, self.config.target_every):
             self.target.follow(self.policy.q, self.config.target_rate)
         return metrics
