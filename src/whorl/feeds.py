@@ -27,6 +27,7 @@ class Feed:
     replays: bool = False  # rows are kept from one rollout to the next
     prioritized: bool = False  # rows are drawn by priorities, which the agent gives back
     warmup: int = 0  # environment steps before the first update
+    normalize_observation: bool = False  # by running mean and std, inside the policy
     own_envs: bool = False  # whoever learns makes environments of its own, by their id
     one_by_one: bool = False  # every step is learned from at once, on the CPU
     buffer: Part = "rollout"  # what holds the rows
