@@ -219,10 +219,10 @@ class TD(Agent):
             f"{self.config.learning_rate:g}), or use replacing or dutch traces"
         )
 
-    def learn(self, buffer: Any) -> Metrics:
+    def learn(self, buffer: Any, count: int | None = None) -> Metrics:
         """`update` with each row, in order. What is not finite is found before it is written."""
         metrics: Metrics = {}
-        for batch in buffer.batches():
+        for batch in buffer.batches(count):
             metrics = self.update(batch)
         return metrics
 
@@ -260,7 +260,7 @@ class TD(Agent):
         if not self.td_error.abs() < HOPELESS * self.scale:
             raise self.diverged(0)
         self.optimize(self.loss, self.optimizer, batch)
-        if self._void or not self.optimizer.fine:
+        if self.step.void or not self.optimizer.fine:
             raise self.diverged(0)
         cut = c.target == "q_learning" and future[a] < best
         if cut or next["terminated"] or next["truncated"]:
