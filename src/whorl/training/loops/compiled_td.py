@@ -46,13 +46,13 @@ def train(agent: TD, collector: StreamCollector, buffer: Any, total_steps: int, 
     while not collector.done(total_steps):
         block, first = divmod(collector.rollouts + 1, NOISE)
         steps = min(NOISE - first, total_steps - collector.steps)
-        most = int(min(NOISE, collector.most_episodes - collector.finished))
+        most = int(min(NOISE, collector.ledger.most_episodes - collector.finished))
         act[:] = collector.decided["action"]
         taken, finished, fine = run(
             steps, most, env._arrays[:6], act, collector.numbers(block)[first:, 0], *learner, tuple(rows), values,
-            (collector._return, collector._length, collector._is_first), ends, td_error,
+            (collector.ledger.returns, collector.ledger.lengths, collector.is_first), ends, td_error,
         )  # fmt: skip
-        collector.advance(taken, {"action": act}, [x[:finished] for x in ends])
+        collector.advance(taken, {"action": act}, tuple(x[:finished] for x in ends))
         agent.env_steps.add_(taken)
         if not fine:
             raise agent.diverged(0)
