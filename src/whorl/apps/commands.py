@@ -18,7 +18,8 @@ from rich.markup import escape
 from rich.table import Table
 
 import whorl
-from whorl.envs.make import known_envs, make_env
+from whorl.envs.ids import known_envs
+from whorl.envs.make import make_env
 from whorl.errors import BadInput, Incompatible
 from whorl.spaces import describe
 from whorl.training import compatibility, folder, grid, sweep_table

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from whorl.envs.adapters.gym_client import environment_behind
+from whorl.envs.ids import environment_behind
 from whorl.errors import BadInput
 from whorl.presets import Preset
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from whorl.envs.adapters.gym_client import check_no_token
+from whorl.envs.ids import check_no_token
 from whorl.envs.make import as_env
 from whorl.errors import BadInput
 from whorl.feeds import Replay

@@ -17,7 +17,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from whorl.envs.adapters.gym_client import check_no_token
+from whorl.envs.ids import check_no_token
 from whorl.errors import BadInput, WhorlError
 from whorl.training import folder, grid, sweep_table
 from whorl.training.build import build
