@@ -25,17 +25,18 @@ from tests.envs.same_walk import assert_same_walk, equal
 from tests.training.fingerprint import fingerprint
 from whorl.apps.cli import main
 from whorl.envs.adapters import gym_client
-from whorl.envs.adapters.gym_client import Connection, GymClient, place
+from whorl.envs.adapters.gym_client import Connection, GymClient
 from whorl.envs.adapters.gymnasium import Gymnasium
 from whorl.envs.adapters.http import Http
 from whorl.envs.adapters.http_vector import packed, space, unpacked
+from whorl.envs.ids import TOKEN, place
 from whorl.envs.make import make_env
 from whorl.errors import BadInput, EnvError
 
 
 @pytest.fixture(autouse=True)
 def no_token(monkeypatch):
-    monkeypatch.delenv(gym_client.TOKEN, raising=False)
+    monkeypatch.delenv(TOKEN, raising=False)
 
 
 # ------------------------------------------------------------------------------------------------ servers that fail

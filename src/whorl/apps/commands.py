@@ -19,7 +19,8 @@ from rich.table import Table
 
 import whorl
 from whorl import files
-from whorl.envs.make import known_envs, make_env
+from whorl.envs.ids import known_envs
+from whorl.envs.make import make_env
 from whorl.errors import BadInput, Incompatible
 from whorl.spaces import describe
 from whorl.training import compatibility, folder, grid, sweep_table

@@ -10,8 +10,9 @@ from gymnasium.spaces import Space
 
 from whorl import options
 from whorl.envs import native
+from whorl.envs.adapters import install, library
 from whorl.envs.env import Env
-from whorl.envs.make import EXTRAS, make_env
+from whorl.envs.make import make_env
 from whorl.errors import BadInput
 from whorl.spaces import describe, flat_size
 from whorl.training.build import new_agent
@@ -59,7 +60,7 @@ def table(agents: list[str] | None = None) -> list[Row]:
     known: list[tuple[Space, Space, dict[str, str]]] = []
     rows = []
     for id in environments():
-        extra = "" if id in native.WORLDS else _extra(id)
+        extra = "" if id in native.WORLDS else library(id).extra
         try:
             env = make_env(id)
         except BadInput:
@@ -101,13 +102,8 @@ def reason(agent: str, env: Env, config: Any) -> str:
     return ""
 
 
-def _extra(id: str) -> str:
-    """The extra of whorl that brings this environment's package; "" if it needs none."""
-    return next((extra for word, extra in EXTRAS.items() if word in str(gymnasium.registry[id].entry_point)), "")
-
-
 def _missing(extra: str) -> str:
-    return f'nothing is known without its package, which is missing: pip install "whorl[{extra}]"'
+    return f"nothing is known without its package, which is missing: {install(extra)}"
 
 
 # ---------------------------------------------------------------------------------------------- the table as cells

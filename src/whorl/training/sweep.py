@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from whorl import files
-from whorl.envs.adapters.gym_client import check_no_token
+from whorl.envs.ids import check_no_token
 from whorl.errors import BadInput, WhorlError
 from whorl.training import folder, grid, sweep_table
 from whorl.training.build import build

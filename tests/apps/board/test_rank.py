@@ -15,7 +15,7 @@ from whorl.apps.board import entry, view
 from whorl.apps.board.rank import FEW, config_difference, rows
 from whorl.apps.board.references import REFERENCES, references
 from whorl.apps.board.submit import submit
-from whorl.envs.make import known_envs
+from whorl.envs.ids import known_envs
 from whorl.functional.statistics import bootstrap_interval, iqm
 from whorl.training.catalog import AGENTS, presets
 

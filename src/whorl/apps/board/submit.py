@@ -20,9 +20,9 @@ from whorl import files
 from whorl.apps.board import entry
 from whorl.apps.board.entry import Entry
 from whorl.apps.board.forms import EPISODES, FIELDS, GIFS, HELD_OUT, LINE
-from whorl.envs.adapters.gym_client import environment_behind
 from whorl.envs.adapters.gymnasium import Gymnasium
 from whorl.envs.env import Env, Observation
+from whorl.envs.ids import environment_behind
 from whorl.envs.make import make_env
 from whorl.errors import BadInput, Incompatible
 from whorl.functional.streams import stream
