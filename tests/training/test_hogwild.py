@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
-
 from whorl.agents.a3c import A3C, A3CConfig
+
 from whorl.envs.make import make_env
 from whorl.errors import Incompatible, NotFinite, WhorlError
 from whorl.feeds import Rollouts
