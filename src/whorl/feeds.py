@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Protocol
 
 from whorl import options
 from whorl.errors import BadInput
@@ -27,6 +27,7 @@ class Feed:
     replays: bool = False  # rows are kept from one rollout to the next
     prioritized: bool = False  # rows are drawn by priorities, which the agent gives back
     warmup: int = 0  # environment steps before the first update
+    normalize_observation: bool = False  # by running mean and std, inside the policy
     own_envs: bool = False  # whoever learns makes environments of its own, by their id
     one_by_one: bool = False  # every step is learned from at once, on the CPU
     buffer: Part = "rollout"  # what holds the rows
@@ -42,6 +43,14 @@ class Feed:
     def check(self, num_envs: int) -> None:
         """Raises BadInput for sizes that cannot work with `num_envs` environments."""
         options.check(self, "feed.")
+
+
+class Fed(Protocol):
+    """The settings of an agent: a frozen dataclass that says, beside everything else, how it wants its data."""
+
+    @property
+    def feed(self) -> Feed:
+        """Its feed."""
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from torch import nn
 
 from whorl.errors import BadInput, Damaged
 from whorl.training import checkpoint
-from whorl.training.checkpoint import load_optimizer_state, optimizer_state
+from whorl.agents.optimizers import load_optimizer_state, optimizer_state
 
 
 def example(step: int = 0) -> tuple[dict, dict]:

@@ -280,7 +280,7 @@ class TD(Agent):
         if not self.td_error.abs() < HOPELESS * self.scale:
             raise self.diverged(0)
         self.optimize(self.loss, self.optimizer, batch)
-        if self._void or not self.optimizer.fine:
+        if self.step.void or not self.optimizer.fine:
             raise self.diverged(0)
         if cut or next["terminated"] or next["truncated"]:
             self.optimizer.clear()

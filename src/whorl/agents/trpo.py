@@ -206,10 +206,10 @@ class TRPO(Agent):
         """One step of the critic."""
         return {"value_loss": self.optimize(self.critic_loss, self.critic_optimizer, batch)["value_loss"]}
 
-    def learn(self, buffer: Any) -> Metrics:
+    def learn(self, buffer: Any, count: int | None = None) -> Metrics:
         rows = torch.cat(list(buffer.batches(self.config.feed.minibatches)))  # one epoch: the whole rollout
         metrics = self.improve(rows)
-        metrics |= super().learn(buffer)
+        metrics |= super().learn(buffer, count)
         if self._return_moments:
             self.return_normalizer.merge(self._return_moments)
         return metrics

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from whorl.agents.optimizers import load_optimizer_state, optimizer_state
 from whorl.envs.env import Env
 from whorl.errors import BadInput
 from whorl.feeds import Replay, Stream
@@ -271,7 +272,7 @@ class Run:
         }
         groups = {}
         for name, optimizer in agent.optimizers().items():
-            tensors[name], groups[name] = checkpoint.optimizer_state(optimizer)
+            tensors[name], groups[name] = optimizer_state(optimizer)
         rows, place = self.parts.buffer.state()  # not the rows themselves: those lie beside the checkpoints
         tensors["buffer"] = rows
         state = {
@@ -304,7 +305,7 @@ class Run:
         agent.policy.load_state_dict(tensors["policy"])
         agent.load_state_dict({**tensors["agent"], **{f"policy.{k}": v for k, v in tensors["policy"].items()}})
         for name, optimizer in agent.optimizers().items():
-            checkpoint.load_optimizer_state(optimizer, tensors[name], state["optimizers"][name])
+            load_optimizer_state(optimizer, tensors[name], state["optimizers"][name])
         arrays = {key: value.numpy() for key, value in tensors["collector"].items()}
         exact = self.parts.collector.load_state(arrays, state["collector"])
         agent.report = {key: torch.tensor(value) for key, value in state["report"].items()}

@@ -304,8 +304,10 @@ def step_on(shared: Agent, agent: Agent) -> None:
     """
     own = {id(theirs): mine for theirs, mine in zip(shared.parameters(), agent.parameters(), strict=True)}
     for name, optimizer in shared.optimizers().items():
-        setattr(agent, name, optimizer)
-        agent.leaves[id(optimizer)] = [own[id(p)] for group in optimizer.param_groups for p in group["params"]]
+        inside, _, attribute = name.rpartition(".")
+        holder: Any = agent.get_submodule(inside)
+        setattr(holder, attribute, optimizer)
+        holder.step.leaves[id(optimizer)] = [own[id(p)] for group in optimizer.param_groups for p in group["params"]]
     for theirs, mine in zip(shared.parameters(), agent.parameters(), strict=True):
         if mine.requires_grad:
             mine.register_post_accumulate_grad_hook(partial(_hand_over, theirs))
