@@ -9,8 +9,8 @@ from torch import nn
 
 from whorl.agents.agent import Agent
 from whorl.agents.optimizers import FusedAdam, adam, is_fused_adam, load_optimizer_state, optimizer_state
-from whorl.agents.step import judge
 from whorl.agents.sac import SACConfig
+from whorl.agents.step import judge
 from whorl.batch import make
 from whorl.policies.random import Random
 
