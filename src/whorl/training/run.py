@@ -67,7 +67,7 @@ class Run:
                 buffer=False,
             )
         self.agent = self.parts.agent
-        self.parts.collector.most_episodes = s.total_episodes or math.inf
+        self.parts.collector.ledger.most_episodes = s.total_episodes or math.inf
         self._loop = _loop_of(self.agent, self.parts.collector)
         self._started, self._first_step = 0.0, 0
         self._earlier = 0.0  # seconds that the run had taken when this process went on with it

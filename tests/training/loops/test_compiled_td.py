@@ -103,7 +103,7 @@ def test_it_stops_at_the_same_episode():
     runs = []
     for by in (plain, compiled_td):
         p = parts(*RUNS["cart sarsa"])
-        p.collector.most_episodes = 9
+        p.collector.ledger.most_episodes = 9
         assert len(train(p, by, 10**6)) == 9
         assert p.collector.finished == 9 and p.collector.done(10**6)
         assert train(p, by, 10**6) == []  # and not one step further
@@ -149,7 +149,7 @@ def test_cliff_walking():
     for target in ("q_learning", "sarsa", "expected_sarsa"):
         fields = {"target": target, "learning_rate": 0.5, "trace_decay": 0.0, "epsilon": 0.1}
         p = build("td", "CliffWalking-v1", TDConfig(**fields), num_envs=1, seed=1)
-        p.collector.most_episodes = 1000
+        p.collector.ledger.most_episodes = 1000
         returns[target] = sum(e.ret for e in train(p, compiled_td, 10**6)[100:]) / 900
         best, cell, paths[target] = p.agent.critic.weight.argmax(0).tolist(), 36, [36]
         while cell != 47 and len(paths[target]) < 40:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-Episode = tuple[int, int, float, int]  # environment steps of the run when it ended, environment index, return, length
+from whorl.collectors.ledger import Episode
 
 
 class Loggers:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from whorl.collectors.ledger import Episode
 from whorl.training.folder import Lines
-from whorl.training.loggers import Episode
 
 HEADER = "step,env,return,length\n"
 
