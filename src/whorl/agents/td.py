@@ -5,6 +5,7 @@ Maths: functional/traces.py; one step of it: td_kernel.py; of a network: td_netw
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -34,6 +35,7 @@ from whorl.agents.td_network import HOPELESS, TraceDescent, future_value
 from whorl.batch import Batch, Buffer, Metrics, Tree, get
 from whorl.errors import BadInput, Incompatible, NotFinite
 from whorl.feeds import Stream
+from whorl.functional.kernels.cached import bound
 from whorl.functional.traces import ACCUMULATING, DUTCH, REPLACING, SCALE, Traces
 from whorl.nets.encoder import Encoder
 from whorl.nets.linear_q import LinearQ
@@ -171,7 +173,7 @@ class TD(Agent):
         self.traces_numbers[:, SCALE] = abs(
             self.config.initial_value
         )  # a TD error is large beside this, or the rewards
-        self._views: tuple[Batch | None, tuple] = (None, ())
+        self._views: tuple[Batch | None, Callable[[], int]] = (None, int)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *others: Any) -> None:
         saved = state_dict.get(f"{prefix}traces_slot")
@@ -201,8 +203,8 @@ class TD(Agent):
             self._views = rollout, self._look(rollout)
         return rollout
 
-    def _look(self, rollout: Batch) -> tuple:
-        """The arguments of `learn_rows`."""
+    def _look(self, rollout: Batch) -> Callable[[], int]:
+        """`learn_rows` with its arguments."""
         next, n, actions = rollout["next"], rollout.shape[1], self.policy.actions
         if n != len(self.traces_slot):
             self._allocate(n)
@@ -224,13 +226,13 @@ class TD(Agent):
         )
         f = self.critic.features
         scratch = Scratch(Row(*row_of(f)), Row(*row_of(f)), np.zeros(self.critic.actions), np.zeros(actions))
-        return steps, self.learner(), scratch, self.td_error.numpy(), self.env_steps.numpy()
+        return bound(learn_rows, steps, self.learner(), scratch, self.td_error.numpy(), self.env_steps.numpy())
 
     def update(self, batch: Batch) -> Metrics:  # [1, N]
         if not self._linear:
             return self._update_network(batch)
-        held, arguments = self._views
-        bad = learn_rows(*(arguments if batch is held else self._look(batch)))
+        held, learn = self._views
+        bad = learn() if batch is held else self._look(batch)()
         if bad >= 0:
             raise self.diverged(bad)
         return self.metrics

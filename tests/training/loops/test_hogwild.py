@@ -139,7 +139,7 @@ def test_ends_after_so_many_episodes_of_the_same_environment():
     """The workers step what the collector was given: here Gymnasium's, with a time limit; and they wait for slow hooks."""
     env = make_env("CartPole-v1", 2, prefer="gymnasium", max_episode_steps=15)
     p = assemble(A2C.build(env.observation_space, env.action_space, config := DEFAULT), env)
-    p.collector.most_episodes = 200
+    p.collector.ledger.most_episodes = 200
     steps, finished, lengths, of_env = [], [], [], defaultdict(list)
 
     def slow(rollout, metrics):
@@ -161,7 +161,7 @@ def test_ends_after_so_many_episodes_of_the_same_environment():
 
 def test_nothing_is_started_when_there_is_nothing_to_do():
     p = parts()
-    p.collector.steps = 100
+    p.collector.ledger.count = 100
     hogwild.train(p.agent, p.collector, p.buffer, 100, [lambda *_: pytest.fail("a hook ran")])
 
 

@@ -69,6 +69,7 @@ def train(agent: TD, collector: StreamCollector, buffer: Buffer, total_steps: in
     """As plain.train, in pieces of up to `NOISE` steps; hooks run after each piece. Raises BadInput for parts it cannot take."""
     check(agent, collector)
     env: Any = collector.env
+    ledger = collector.ledger
     collector.begin()
     learner, features, world, actions = agent.learner(), agent.critic.features, env.arrays, agent.policy.actions
     scratch = Scratch(
@@ -76,7 +77,7 @@ def train(agent: TD, collector: StreamCollector, buffer: Buffer, total_steps: in
         *(np.zeros(actions) for _ in range(3)),
     )
     under_way = UnderWay(
-        np.zeros(1, np.int64), collector._return, collector._length, collector._is_first, agent.td_error.numpy()
+        np.zeros(1, np.int64), ledger.returns, ledger.lengths, collector.is_first, agent.td_error.numpy()
     )
     ends = Ends(np.zeros(NOISE, np.int64), np.zeros(NOISE, np.int64), np.zeros(NOISE))
     height, width = features.table.shape
@@ -84,12 +85,12 @@ def train(agent: TD, collector: StreamCollector, buffer: Buffer, total_steps: in
     run = compiled(type(env).dynamics, type(env).observe, features.kind, sizes, learner.rule)
     while not collector.done(total_steps):
         block, first = divmod(collector.rollouts + 1, NOISE)
-        steps = min(NOISE - first, total_steps - collector.steps)
-        most = int(min(NOISE, collector.most_episodes - collector.finished))
+        steps = min(NOISE - first, total_steps - ledger.count)
+        most = int(min(NOISE, ledger.most_episodes - ledger.finished))
         under_way.action[:] = collector.decided["action"]
         piece = Piece(steps, most, collector.numbers(block)[first:, 0])
         taken, finished, fine = run(piece, world, learner, under_way, ends, scratch)
-        collector.advance(taken, {"action": under_way.action}, [x[:finished] for x in ends])
+        collector.advance(taken, {"action": under_way.action}, Ends(*(x[:finished] for x in ends)))
         agent.env_steps.add_(taken)
         if not fine:
             raise agent.diverged(0)

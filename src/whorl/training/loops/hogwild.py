@@ -27,7 +27,7 @@ from torch import multiprocessing as mp
 from whorl import errors
 from whorl.agents.agent import Agent
 from whorl.agents.optimizers import adam_state
-from whorl.collectors.serial import Episode
+from whorl.collectors.ledger import Episode
 from whorl.envs.make import make_env
 from whorl.errors import BadInput, Incompatible, WhorlError
 from whorl.functional.streams import stream
@@ -114,9 +114,8 @@ def train(agent: Agent, collector: Any, buffer: Any, total_steps: int, hooks: It
         tensor.share_memory_()
     with _crew(shared, collector, total_steps) as reports:
         for report in reports:
-            collector.steps += report.steps
-            collector.episodes = [episode._replace(step=collector.steps) for episode in report.episodes]
-            collector.finished += len(report.episodes)
+            step = collector.steps + report.steps
+            collector.ledger.advance(report.steps, [episode._replace(step=step) for episode in report.episodes])
             shared.env_steps += report.steps
             _copy(tensors(shared), tensors(agent))
             metrics = {key: torch.tensor(value) for key, value in report.metrics.items()}
@@ -163,7 +162,7 @@ def _crew(shared: Agent, collector: Any, total_steps: int) -> Iterator[Iterator[
             with _signals_wait():
                 crew[here].start()
             there.close()  # the worker holds the only other end, so its death closes the pipe
-        yield _reports(crew, stop, total_steps - collector.steps, collector.most_episodes - collector.finished)
+        yield _reports(crew, stop, total_steps - collector.steps, collector.ledger.most_episodes - collector.finished)
     finally:
         stop.fill_(True)
         for pipe in crew:
