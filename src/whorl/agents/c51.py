@@ -59,7 +59,7 @@ class C51Config:
     feed: Feed = Replay(batch_size=128, capacity=100_000, replay_ratio=0.125, warmup=1_000)
 
 
-class C51(Agent):
+class C51(Agent[C51Config]):
     """Cross-entropy between the projected distribution of r + gamma Z(s', a*) and Z(s, a)."""
 
     Config = C51Config

@@ -49,7 +49,7 @@ class DiscreteSACConfig:
     feed: Feed = Replay()
 
 
-class DiscreteSAC(Agent):
+class DiscreteSAC(Agent[DiscreteSACConfig]):
     """Twin critics with an entropy bonus and a categorical actor; expectations over actions are exact, nothing is sampled."""
 
     Config = DiscreteSACConfig

@@ -56,7 +56,7 @@ class DQNConfig:
     feed: Feed = Replay(batch_size=128, capacity=100_000, replay_ratio=0.125, warmup=1_000)
 
 
-class DQN(Agent):
+class DQN(Agent[DQNConfig]):
     """Q-learning from replayed transitions, with a target network."""
 
     Config = DQNConfig

@@ -57,7 +57,7 @@ class QRDQNConfig:
     feed: Feed = Replay(batch_size=128, capacity=100_000, replay_ratio=0.125, warmup=1_000)
 
 
-class QRDQN(Agent):
+class QRDQN(Agent[QRDQNConfig]):
     """Quantile Huber loss between the quantiles of r + gamma Z(s', a*) and those of Z(s, a)."""
 
     Config = QRDQNConfig

@@ -56,7 +56,7 @@ class RainbowConfig:
     )
 
 
-class Rainbow(Agent):
+class Rainbow(Agent[RainbowConfig]):
     """C51 with double Q-learning, dueling streams, noisy layers, prioritized replay and n-step returns.
 
     It explores by the noise of its layers alone, each environment by its own. In the loss, the two online passes and the target's
