@@ -24,8 +24,8 @@ from whorl.envs.make import make_env
 from whorl.errors import BadInput, Incompatible
 from whorl.feeds import Replay, Stream
 from whorl.functional.streams import stream
+from whorl.options import check
 from whorl.training.catalog import agent_class, find
-from whorl.training.config import check
 
 
 @dataclass

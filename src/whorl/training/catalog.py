@@ -14,11 +14,12 @@ from whorl.presets import Preset
 if TYPE_CHECKING:
     from whorl.agents.agent import Agent
 
+FILES = {"a3c": "a2c"}  # of agents whose file has not their name
 AGENTS = {  # name -> (class, what it is). The file has the name of the agent
     "random": ("Random", "uniform actions, learns nothing"),
     "reinforce": ("REINFORCE", "whole-episode policy gradient with a baseline (Williams 1992)"),
     "a2c": ("A2C", "advantage actor-critic, synchronous (Mnih et al. 2016)"),
-    "a3c": ("A3C", "advantage actor-critic, asynchronous workers on shared weights (Mnih et al. 2016)"),
+    "a3c": ("A2C", "advantage actor-critic, asynchronous workers on shared weights (Mnih et al. 2016)"),
     "td": ("TD", "TD(lambda): sarsa, Q-learning, true online, prediction; tables and tile coding (Sutton 1988)"),
     "ppo": ("PPO", "clipped surrogate, epochs of minibatches (Schulman et al. 2017)"),
     "dqn": ("DQN", "deep Q-learning; double, dueling (Mnih et al. 2015)"),
@@ -48,7 +49,7 @@ def agent_class(name: str) -> type[Agent]:
     """The class of an agent's name. Raises BadInput with near matches."""
     if name not in AGENTS:
         raise BadInput(f"unknown agent {name!r}{did_you_mean(name, AGENTS)}. Agents: {', '.join(AGENTS)}")
-    return getattr(import_module(f"whorl.agents.{name}"), AGENTS[name][0])
+    return getattr(import_module(f"whorl.agents.{FILES.get(name, name)}"), AGENTS[name][0])
 
 
 def presets(agent: str) -> dict[str, Preset]:

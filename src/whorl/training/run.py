@@ -359,7 +359,7 @@ def _finite(metrics: dict[str, Any]) -> dict[str, float]:
 
 def _loop_of(agent: Any, collector: Any) -> Callable:
     """What runs the loop: the ordinary one, worker processes, or one compiled loop. They have the same arguments."""
-    if hasattr(agent.config, "workers"):
+    if agent.config.feed.own_envs:
         hogwild.check(agent, collector)
         return hogwild.train
     if isinstance(agent.config.feed, Stream) and agent.compiled:
