@@ -83,7 +83,7 @@ class C51(Agent[C51Config]):
 
     def value(self, observation: Tree) -> Tensor:
         """max_a Q(observation, a)."""
-        return self.policy.encode({"observation": observation}).amax(-1)
+        return self.policy.q(self.policy.normalizer(observation)).amax(-1)
 
     def prepare(self, rollout: Batch) -> Batch:  # [T, N]
         rollout, c = super().prepare(rollout), self.config

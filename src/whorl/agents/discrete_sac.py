@@ -75,8 +75,8 @@ class DiscreteSAC(Agent[DiscreteSACConfig]):
 
     def value(self, observation: Tree) -> Tensor:
         """min Q(s, a) of the greedy action."""
-        action = self.policy.distribution(self.policy.encode({"observation": observation})).mode
-        return taken(self.critic(self.policy.normalizer(observation)).amin(0), action)
+        seen = self.policy.normalizer(observation)
+        return taken(self.critic(seen).amin(0), self.policy.distribution(self.policy.encoder(seen)).mode)
 
     def prepare(self, rollout: Batch) -> Batch:  # [T, N]
         rollout = super().prepare(rollout)

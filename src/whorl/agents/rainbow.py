@@ -81,7 +81,7 @@ class Rainbow(Agent[RainbowConfig]):
 
     def value(self, observation: Tree) -> Tensor:
         """max_a Q(observation, a), with the mean weights."""
-        return self.policy.encode({"observation": observation}).amax(-1)
+        return self.policy.q(self.policy.normalizer(observation)).amax(-1)
 
     def loss(self, batch: Batch) -> tuple[Tensor, Metrics]:  # [B] or [T, B]
         c, normal, next = self.config, self.policy.normalizer, batch["next"]
