@@ -92,7 +92,10 @@ BROKEN = {
     "stats absolute": ({"stats": "/etc/passwd"}, "stats must be the name of a file beside it"),
     "stats a path": ({"stats": "openaigym.episode_batch./../../x"}, "stats must be the name of a file beside it"),
     "stats another file": ({"stats": "upload.json"}, "stats must be the name of a file beside it"),
-    "stats missing": ({"stats": "openaigym.episode_batch.7.7.stats.json"}, "cannot be read as a regular file: No such file"),
+    "stats missing": (
+        {"stats": "openaigym.episode_batch.7.7.stats.json"},
+        "cannot be read as a regular file: No such file",
+    ),
     "stats a number": ({"stats": 5}, "stats must be the name of a file beside it"),
     "videos a string": ({"videos": "x"}, "videos must be pairs of files"),
     "videos outside": ({"videos": [["../x.mp4", "../x.json"]]}, "videos must be pairs of files"),

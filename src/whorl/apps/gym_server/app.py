@@ -28,7 +28,7 @@ from whorl.apps.guard import loopback
 from whorl.apps.gym_server import ids, vectors
 from whorl.apps.gym_server.instances import Instance, Instances, Session
 from whorl.apps.gym_server.monitor import flag, score
-from whorl.apps.gym_server.serve import Settings
+from whorl.apps.gym_server.settings import Settings
 from whorl.apps.gym_server.wire import BOUNDS, choice, fields, parsed, required, text, whole, written
 from whorl.errors import BadInput, WhorlError
 from whorl.files import confined

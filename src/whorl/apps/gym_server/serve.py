@@ -9,36 +9,16 @@ import os
 import re
 import socket
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from whorl.apps.guard import Guard, check_bind, loopback, own_hosts
+from whorl.apps.gym_server.settings import Settings
 from whorl.apps.listen import address, in_thread, listening
 from whorl.errors import BadInput
 
 KEEP_ALIVE = 120  # seconds that a connection may rest between two requests: clients compute in between
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """All that `serve` and `running` take, as keywords."""
-
-    host: str = "127.0.0.1"  # where to listen; 127.0.0.1 and localhost mean ::1 too
-    port: int = 5000  # 0 takes a free one
-    token: str | None = None  # HTTP Basic password (or Bearer) that every request must carry; needed off loopback
-    allow_hosts: Sequence[
-        str
-    ] = ()  # further names that requests may call this server by, as host:port: of a tunnel or a proxy
-    allow: Sequence[str] = ()  # patterns of ids that may be made, as of file names; none = all that are registered
-    allow_shutdown: bool = False  # whether POST /v1/shutdown/ stops the server
-    root: Path | None = None  # where monitors write and uploads are read; None: a folder of the user's in /tmp
-    max_envs: int = 64  # environments open at a time; a vector counts all of its own
-    idle: float = 600.0  # seconds after its last call until an environment is closed
-    patience: float = 60.0  # seconds that a call may take
-    empty_as_json: bool = False  # answer 200 {} instead of 204, for clients that take 200 only (the C++ one)
-    lenient: bool = False  # hand a step after the end of an episode on to the environment, instead of refusing it
 
 
 def serve(ready: Callable[[str], None] | None = None, **settings: Any) -> None:
