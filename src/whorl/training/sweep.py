@@ -17,11 +17,12 @@ from typing import Any
 from whorl import files
 from whorl.envs.ids import check_no_token
 from whorl.errors import BadInput, WhorlError
+from whorl.options import check, override
 from whorl.training import folder, grid, sweep_table
 from whorl.training.build import build
 from whorl.training.catalog import find
-from whorl.training.config import override
 from whorl.training.process import StopSignals
+from whorl.training.settings import Settings
 from whorl.training.start import check_annealing, resume, train
 
 POLL = 0.05  # seconds between two looks at the processes
@@ -62,21 +63,19 @@ class Sweep:
 def sweep(
     agent: str,
     env: str,
-    values: dict[str, list],
+    values: grid.Grid,
     *,
     seeds: int = 5,
     jobs: int | None = None,
-    total_steps: int | None = None,
-    num_envs: int | None = None,
-    eval_episodes: int = 100,
     runs: str | Path = "runs",
     name: str | None = None,
+    **fields: Any,
 ) -> Sweep:
     """Train `agent` in `env` with every combination of `values` and the seeds 0 .. seeds - 1, `jobs` at a time.
 
-    values: field -> its values; fields of the agent's config (`feed.steps` for a nested one), num_envs and total_steps.
+    values: field -> its values; fields of the agent's config (`feed.steps` for a nested one) and of `Settings`.
     jobs: processes at a time, each on one thread; by default as many as this process has cores.
-    total_steps, num_envs: of every run that the grid does not say otherwise; by default those of the pair's preset.
+    fields: of `Settings`, for all runs (`total_steps=5000`); by default those of the pair's preset.
     name: of the folder `runs/sweeps/<name>`; by default agent, environment and a digest of everything that makes the sweep.
 
     The same call goes on where an earlier one was stopped or killed: finished runs stay, begun ones are resumed from their
@@ -84,25 +83,17 @@ def sweep(
     when a signal stopped it.
     """
     check_no_token(env)
-    for option, value in (("seeds", seeds), ("jobs", jobs), ("eval_episodes", eval_episodes)):
+    for option, value in (("seeds", seeds), ("jobs", jobs)):
         if value is not None and value < 1:
             raise BadInput(f"{option} must be at least 1, got {value}")
     preset = find(agent, env)
     grid.check(values, preset.config)
-    fixed: dict[str, Any] = {
-        "total_steps": preset.total_steps if total_steps is None else total_steps,
-        "num_envs": preset.num_envs if num_envs is None else num_envs,
-    }
-    for option, given in (("total_steps", total_steps), ("num_envs", num_envs)):
-        if option in values:
-            if given is not None:
-                raise BadInput(f"{option} is given twice: once for all runs and once in the grid")
-            del fixed[option]
+    default = Settings(num_envs=preset.num_envs, total_steps=preset.total_steps)
+    fixed = _fixed(default, override(default, fields), values)
     combinations = grid.settings(values)
     for setting in combinations:
         _check_setting(agent, env, fixed | setting)
-    plan = {"agent": agent, "env": env, "grid": values, "seeds": seeds, "eval_episodes": eval_episodes, **fixed}
-    plan = json.loads(json.dumps(plan))
+    plan = json.loads(json.dumps({"agent": agent, "env": env, "grid": values, "seeds": seeds, **fixed}))
     digest = sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()[:8]
     name = files.check_name(f"{agent}_{env.replace('/', '_')}_{digest}" if name is None else name, "the sweep name")
     path = Path(runs) / "sweeps" / name
@@ -126,6 +117,16 @@ def sweep(
     return Sweep(path, rows, len(work), failed)
 
 
+def _fixed(default: Settings, settings: Settings, varied: grid.Grid) -> grid.Setting:
+    """What all runs of a sweep share: the settings that were given, and always these three."""
+    for option in varied.keys() & grid.RUN_SETTINGS.keys():
+        if getattr(settings, option) != getattr(default, option):
+            raise BadInput(f"{option} is given twice: once for all runs and once in the grid")
+    written = ("eval_episodes", "total_steps", "num_envs")
+    shared = {name: getattr(settings, name) for name in grid.RUN_SETTINGS if name not in varied}
+    return {name: value for name, value in shared.items() if name in written or value != getattr(default, name)}
+
+
 def _cores() -> int:
     """That this process may use; of the machine where the system does not tell."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -134,18 +135,16 @@ def _cores() -> int:
 def _check_setting(agent: str, env: str, setting: grid.Setting) -> None:
     """Raises what `train` would raise before it writes anything."""
     fields = grid.nested(setting)
-    total, num_envs = fields.pop("total_steps"), fields.pop("num_envs")
-    episodes, limit = fields.pop("total_episodes", None), fields.pop("max_episode_steps", None)
-    for name, value in (("total_steps", total), ("total_episodes", episodes), ("max_episode_steps", limit)):
-        if value is not None and value < 1:
-            raise BadInput(f"{name} must be at least 1, got {value}")
+    own = {name: fields.pop(name) for name in fields.keys() & grid.RUN_SETTINGS.keys()}
+    settings = override(Settings(), own)
+    check(settings)
     preset = find(agent, env)
     config = preset.config
     if getattr(config, "anneal_steps", 0) == preset.total_steps:  # it anneals over the whole run
-        config = override(config, {"anneal_steps": total})
+        config = override(config, {"anneal_steps": settings.total_steps})
     config = override(config, fields)
-    check_annealing(config, total, episodes)
-    build(agent, env, config, num_envs, max_episode_steps=limit, buffer=False).env.close()
+    check_annealing(config, settings.total_steps, settings.total_episodes)
+    build(agent, env, config, settings.num_envs, max_episode_steps=settings.max_episode_steps, buffer=False).env.close()
 
 
 def _refuse_another_plan(path: Path, plan: dict[str, Any]) -> None:
@@ -215,7 +214,7 @@ class _Queue:
         else:
             fields = grid.nested(self.fixed | job.setting)
             request["train"] = fields | {"agent": plan["agent"], "env": plan["env"], "seed": job.seed, "name": job.name}
-            request["train"] |= {"runs": str(self.path), "eval_episodes": plan["eval_episodes"]}
+            request["train"] |= {"runs": str(self.path)}
         with open(self._log(job), "ab") as log:
             job.process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "whorl.training.sweep", json.dumps(request)],

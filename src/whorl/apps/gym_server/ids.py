@@ -140,7 +140,7 @@ class Native(gymnasium.Env):
 
     def _info(self) -> dict[str, Any]:
         mask = self._env.action_mask
-        return {} if mask is None else {"action_mask": mask[0].copy()}
+        return {} if mask is None else {"action_mask": np.array(mask[0])}
 
     def render(self) -> Any:
         return self._env.render()

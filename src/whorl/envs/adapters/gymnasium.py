@@ -328,11 +328,11 @@ def _per_row(final: Any) -> bool:
     return isinstance(final, list) or (isinstance(final, np.ndarray) and final.dtype == object)
 
 
-def _rows(tree: Observation, rows: np.ndarray) -> Observation:
+def _rows(tree: Any, rows: np.ndarray) -> Any:
     return {key: _rows(value, rows) for key, value in tree.items()} if isinstance(tree, dict) else tree[rows]
 
 
-def _replace(tree: Observation, rows: np.ndarray, source: Observation) -> Observation:
+def _replace(tree: Any, rows: np.ndarray, source: Any) -> Any:
     """A copy of `tree` whose `rows` are those of `source`."""
     if isinstance(tree, dict):
         return {key: _replace(value, rows, source[key]) for key, value in tree.items()}

@@ -61,10 +61,10 @@ class GridWorld(World):
 
     def __init__(self, num_envs: int = 1, seed: int = 0, max_episode_steps: int | None = None):
         super().__init__(num_envs, seed, max_episode_steps)
-        self.action_mask = ALLOWED[np.full(num_envs, START)]
+        self.action_mask = self._mask = ALLOWED[np.full(num_envs, START)]
 
-    def _masked(self, observation: np.ndarray) -> np.ndarray:
-        ALLOWED.take(observation, 0, self.action_mask, mode="clip")
+    def _masked(self, observation: Any) -> Any:
+        ALLOWED.take(observation, 0, self._mask, mode="clip")
         return observation
 
     def reset(self, seed: int | None = None) -> Observation:
