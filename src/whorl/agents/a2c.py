@@ -20,7 +20,7 @@ from whorl.feeds import Rollouts
 from whorl.functional import masked_mean, score_function, standardise, value_loss
 from whorl.nets.heads import Critic
 from whorl.nets.normalizer import NoNormalizer, Normalizer
-from whorl.options import Amount, Count, Share
+from whorl.options import Amount, AnnealSteps, Count, Share
 from whorl.policies.stochastic import Stochastic
 
 
@@ -31,7 +31,7 @@ class A2CConfig:
     # Adam's step size
     learning_rate: Annotated[float, Amount] = 7e-4
     # environment steps, of all workers together, over which the learning rate falls linearly to 0; 0 = constant
-    anneal_steps: Annotated[int, Amount] = 0
+    anneal_steps: Annotated[int, AnnealSteps] = 0
     # gamma, per environment step
     discount: Annotated[float, Share] = 0.99
     # lambda of GAE; 1 = the n-step advantages of the paper

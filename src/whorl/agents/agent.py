@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from whorl.agents.optimizers import adam as adam
 from whorl.agents.optimizers import load_optimizer_states, optimizer_states, optimizers_in
 from whorl.agents.step import Batches, Loss, OptimizerStep, Weights, confirm, finite, mean, set_mode
-from whorl.batch import Arrays, Batch, Buffer, Metrics, Numbers, State, get
+from whorl.batch import Arrays, Batch, Buffer, Metrics, Numbers, State, Tree, get
 from whorl.errors import AgentError
 from whorl.feeds import Fed
 from whorl.functional.streams import stream
@@ -61,6 +61,10 @@ class Agent(nn.Module, Generic[C]):
     def loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
         """The maths: a scalar and its parts. Pure: parameters, buffers and batch in."""
         raise NotImplementedError
+
+    def value(self, observation: Tree) -> Tensor | None:
+        """What it takes observations [N, ...] to be worth, [N]; None: it values nothing."""
+        return None
 
     def update(self, batch: Batch) -> Metrics:
         """One gradient step on a batch; detached numbers back, never `.item()`.

@@ -16,7 +16,7 @@ from whorl.feeds import Rollouts
 from whorl.functional import clipped_surrogate, clipped_value_loss, kl_k3, masked_mean, standardise, value_loss
 from whorl.nets.heads import Critic
 from whorl.nets.normalizer import NoNormalizer, Normalizer
-from whorl.options import Amount, Count, Positive, Share
+from whorl.options import Amount, AnnealSteps, Count, Positive, Share
 from whorl.policies.stochastic import Stochastic
 
 
@@ -27,7 +27,7 @@ class PPOConfig:
     # Adam's step size
     learning_rate: Annotated[float, Amount] = 3e-4
     # environment steps over which the learning rate falls linearly to 0; 0 = constant
-    anneal_steps: Annotated[int, Amount] = 0
+    anneal_steps: Annotated[int, AnnealSteps] = 0
     # gamma, per environment step
     discount: Annotated[float, Share] = 0.99
     # lambda of GAE

@@ -31,7 +31,7 @@ from whorl.functional import (
     value_loss,
 )
 from whorl.nets.heads import Critic
-from whorl.options import Amount, Count, Share
+from whorl.options import Amount, AnnealEpisodes, AnnealSteps, Count, Share
 from whorl.policies.stochastic import Stochastic
 from whorl.spaces import tree_map
 
@@ -41,9 +41,9 @@ class REINFORCEConfig:
     # of the optimizer, at the start
     learning_rate: Annotated[float, Amount] = 1e-3
     # environment steps over which the learning rate falls linearly to 0; 0 = constant
-    anneal_steps: Annotated[int, Amount] = 0
+    anneal_steps: Annotated[int, AnnealSteps] = 0
     # the same counted in finished episodes, those of the batch included; 0 = constant
-    anneal_episodes: Annotated[int, Amount] = 0
+    anneal_episodes: Annotated[int, AnnealEpisodes] = 0
     # gamma, per environment step
     discount: Annotated[float, Share] = 0.99
     # what is subtracted from the return-to-go; "padded_time" is torch-twrl's padTimeDepAvReturn
@@ -143,9 +143,9 @@ class REINFORCE(Agent[REINFORCEConfig]):
         own = c.baseline == "value"
         return cls(policy, Critic(observation_space, c.hidden, c.activation, c.initialization) if own else None, c)
 
-    def value(self, observation: Tree) -> Tensor:
-        assert self.critic is not None
-        return self.critic(self.policy.normalizer(observation))
+    def value(self, observation: Tree) -> Tensor | None:
+        """V(observation) of the baseline "value"."""
+        return None if self.critic is None else self.critic(self.policy.normalizer(observation))
 
     def prepare(self, rollout: Batch) -> Batch:  # [T, N], whole episodes
         rollout = super().prepare(rollout)

@@ -51,7 +51,6 @@ from whorl.training.start import resume as resume_run
 from whorl.training.start import train as train_run
 from whorl.training.sweep import sweep as run_sweep
 from whorl.training.trained import load
-from whorl.training.video import record
 
 EXTRAS = {"server": "starlette", "video": "imageio_ffmpeg"}  # that bring no environments: extra of whorl -> its module
 
@@ -113,7 +112,7 @@ def play(o: Play) -> None:
     trained = load(o.run, _which(o.which))
     files = [file for file in (o.gif, o.mp4) if file] or [trained.path / "video" / f"{o.which}.gif"]
     for file in files:
-        ret, length = record(trained, file, o.seed)
+        ret, length = trained.film(file, o.seed)
         print(f"{file}: one episode, return {ret:.1f}, {length} steps")
 
 
@@ -138,7 +137,7 @@ def list(o: List) -> None:
         return _compatibility(o)
     if o.what == "agents":
         rows = [("agent", "what it is", "presets")]
-        rows += [(name, text, ", ".join(presets(name)) or "-") for name, (_, text) in AGENTS.items()]
+        rows += [(name, text, ", ".join(presets(name)) or "-") for name, (_, text, _) in AGENTS.items()]
     elif o.what == "envs":
         rows = [("environment", "stepped by")] + sorted(known_envs().items())
     elif o.what == "presets":
@@ -197,6 +196,7 @@ def check(o: Check) -> None:
     except Incompatible as reason:
         print(f"whorl: {o.algorithm} cannot train in {o.environment}: {reason}", file=sys.stderr)
         sys.exit(1)
+    assert parts.env is not None
     print(f"environment  {parts.env!r}")
     print(f"observation  {describe(parts.env.observation_space)}")
     print(f"action       {describe(parts.env.action_space)}")

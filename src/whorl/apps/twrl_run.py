@@ -7,6 +7,7 @@ import math
 import re
 import sys
 from collections import deque
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,16 +19,19 @@ from whorl import files
 from whorl.agents.optimizers import OPTIMIZERS
 from whorl.apps.board.submit import submit
 from whorl.apps.twrl import Choice, text
+from whorl.batch import Arrays, Numbers, State
+from whorl.collectors.ledger import Episode
 from whorl.envs.env import Env
 from whorl.envs.make import make_env
 from whorl.errors import BadInput, Incompatible
 from whorl.feeds import Rollouts
+from whorl.options import override, to_json
 from whorl.spaces import action_sizes, describe
 from whorl.training import folder
 from whorl.training.build import new_agent
 from whorl.training.catalog import agent_class
-from whorl.training.config import override, to_json
 from whorl.training.curve import moving_mean
+from whorl.training.loggers import Logger
 from whorl.training.run import Run
 from whorl.training.start import resume, train
 from whorl.training.video import drawable
@@ -199,7 +203,7 @@ def notes(o: Choice, unfinished: Path | None = None, undrawn: str = "") -> list[
     return found
 
 
-class Progress:
+class Progress(Logger):
     """A logger of the run: the sliding summary every windowSize episodes and each update on standard output, messages on standard error."""
 
     def __init__(self, o: Choice):
@@ -207,7 +211,7 @@ class Progress:
         self._count, self._mean, self._squares, self._best = 0, 0.0, 0.0, -math.inf  # over all episodes (Welford 1962)
         self._batch: deque[int] = deque()  # lengths of the episodes since the last update
 
-    def add(self, episodes: list[Any]) -> None:
+    def add(self, episodes: Sequence[Episode]) -> None:
         for _, _, ret, length in episodes:
             self._batch.append(length)
             if self._count == self._last:  # the last batch may hold more
@@ -229,7 +233,7 @@ class Progress:
             flush=True,
         )
 
-    def log(self, step: int, metrics: dict[str, float]) -> None:
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
         rate = metrics.get("train/learning_rate")
         if self._verbose and rate is not None:
             print(
@@ -239,20 +243,21 @@ class Progress:
             )
         self._batch.clear()
 
-    def message(self, line: str) -> None:
-        print(line, file=sys.stderr, flush=True)
+    def message(self, text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
 
-    def position(self) -> dict[str, Any]:
+    def state(self) -> State:
         """Everything, for the checkpoint."""
         total = [self._count, self._mean, self._squares, self._best if self._count else None]
-        return {"window": self._window.state(), "total": total}
+        return {}, {"window": self._window.state()[1], "total": total}
 
-    def rewind(self, position: dict[str, Any]) -> None:
-        if position["window"]["size"] == self._window.size:  # another windowSize begins a new window
-            self._window.load_state(position["window"])
-        self._count, self._mean, self._squares, best = position["total"]
+    def load_state(self, arrays: Arrays, numbers: Numbers) -> bool:
+        if numbers["window"]["size"] == self._window.size:  # another windowSize begins a new window
+            self._window.load_state({}, numbers["window"])
+        self._count, self._mean, self._squares, best = numbers["total"]
         self._best = -math.inf if best is None else best
         self._batch.clear()
+        return True
 
 
 def _finish(o: Choice, done: Run) -> None:

@@ -94,7 +94,9 @@ def table(agents: list[str] | None = None) -> list[Row]:
 
 def reason(agent: str, env: Env, config: Any) -> str:
     """Why `agent` cannot be built for the spaces of `env` with this config; "" if it can."""
-    widths = {f.name: (2, 2) for f in options.fields(type(config)) if f.kind == tuple[int, ...]}  # they decide nothing here
+    widths = {
+        f.name: (2, 2) for f in options.fields(type(config)) if f.kind == tuple[int, ...]
+    }  # they decide nothing here
     try:
         new_agent(agent, env, replace(config, **widths), seed=0)
     except BadInput as error:  # Incompatible is one
