@@ -67,7 +67,7 @@ def test_sequences_train_and_go_on_to_the_same_bits(name, tmp_path):
 def recorded():
     """1,000 rows of CartPole under uniform actions."""
     parts = build("random", "CartPole-v1", num_envs=4)
-    rollouts = [parts.collector.collect().clone() for _ in range(1000 // 4 // parts.collector.capacity + 1)]
+    rollouts = [parts.collector.collect().clone() for _ in range(1000 // 4 // parts.agent.config.feed.steps + 1)]
     rows = torch.cat([rollout.exclude("log_prob", "version") for rollout in rollouts])
     return Dataset(rows, parts.env.observation_space, parts.env.action_space, "CartPole-v1")
 

@@ -21,7 +21,7 @@ from whorl.buffers.layout import Layout, check_disk, check_room
 from whorl.buffers.lookup.n_step import NStep
 from whorl.buffers.rollout import RolloutBuffer
 from whorl.buffers.sample_uniform import Uniform, WithoutReplacement
-from whorl.buffers.storage import Sampler, Storage
+from whorl.buffers.parts import Sampler, Storage
 from whorl.buffers.storage_memory import Memory
 from whorl.buffers.stream import StreamBuffer
 from whorl.collectors.collector import Collector
@@ -258,12 +258,10 @@ def _recorded(asked: Asked) -> ReplayBuffer:
     assert data is not None
     rows = data.rows.clone()
     rows["next"]["reward"] = rows["next"]["reward"] * feed.reward_scale + feed.reward_shift
-    storage = Memory(rows.numel(), asked.lanes, writer="once")
-    buffer = ReplayBuffer(
-        storage, _sampler(feed, asked.seed), _n_step(asked), feed.batch_size, device=asked.agent.env_steps.device, recorded=True
-    )  # fmt: skip
-    buffer.add(rows)
-    return buffer
+    storage, sampler = Memory(rows.numel(), asked.lanes, writer="once"), _sampler(feed, asked.seed)
+    sampler.written(storage, storage.write(rows))
+    device = asked.agent.env_steps.device
+    return ReplayBuffer(storage, sampler, _n_step(asked), feed.batch_size, device=device, recorded=True)
 
 
 def _sampler(feed: Feed, seed: int) -> Sampler:

@@ -40,7 +40,7 @@ from whorl.files import (
     write_synced,
 )
 
-FORMAT = 1  # rises when an older whorl could not read what is written
+FORMAT = 2  # rises when what is written is read by no older whorl, and what older ones wrote not by this
 LINKS = ("best", "last")
 MANIFEST_BYTES = 1 << 20  # far above any real manifest: what is larger is not read
 _log = logging.getLogger("whorl")
@@ -243,8 +243,9 @@ def _read_manifest(path: Path) -> dict[str, dict[str, Any]]:
     try:
         manifest = json.loads(data)
         form, files = manifest["format"], manifest["files"]
-        if type(form) is int and form > FORMAT:
-            raise Damaged(f"{path} has format {form}, this whorl reads up to {FORMAT}: use a newer whorl")
+        if type(form) is int and form != FORMAT:
+            other = "a newer" if form > FORMAT else "an older"
+            raise Damaged(f"{path} has format {form}, this whorl reads {FORMAT}: use {other} whorl")
         names = [name for name in files if NAME.fullmatch(name) and name.endswith((".safetensors", "state.json"))]
         typed = all(type(file["bytes"]) is int and type(file["sha256"]) is str for file in files.values())
         if len(names) == len(files) and "state.json" in names and typed and _manifest(files) == data:
