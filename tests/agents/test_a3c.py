@@ -1,4 +1,4 @@
-"""A3C as an ordinary agent. What is asynchronous about it: tests/training/test_hogwild.py."""
+"""A3C as an ordinary agent. What is asynchronous about it: tests/training/loops/test_hogwild.py."""
 
 import pytest
 import torch

@@ -63,7 +63,7 @@ def test_masked_rows_never_count(name):
         rollout["observation"][4] = garbage
         p.buffer.add(p.agent.prepare(rollout))
         p.agent.learn(p.buffer)
-        return torch.cat([v.double().flatten() for k, v in p.agent.state_dict().items() if k != "_void"])
+        return torch.cat([v.double().flatten() for v in p.agent.state_dict().values()])
 
     assert torch.equal(learn(0.0), learn(1000.0))
 
@@ -159,7 +159,7 @@ def test_a_void_step_leaves_weights_and_optimizer_as_they_were(compile):
     rows["advantage"].copy_(fine)
     p.agent.optimize(p.agent.loss, optimizer, rows)  # nothing is learned before somebody was told
     assert torch.equal(everything(), before)
-    p.agent._void.zero_()
+    p.agent.step.void.zero_()
     p.agent.optimize(p.agent.loss, optimizer, rows)
     assert not torch.equal(everything(), before) and everything().isfinite().all()
 

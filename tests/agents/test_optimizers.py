@@ -8,11 +8,11 @@ from gymnasium import spaces
 from torch import nn
 
 from whorl.agents.agent import Agent
-from whorl.agents.optimizers import FusedAdam, adam, is_fused_adam, judge
+from whorl.agents.optimizers import FusedAdam, adam, is_fused_adam, load_optimizer_state, optimizer_state
+from whorl.agents.step import judge
 from whorl.agents.sac import SACConfig
 from whorl.batch import make
 from whorl.policies.random import Random
-from whorl.training import checkpoint
 
 
 def two(weight_decay=0.0):
@@ -62,8 +62,8 @@ def test_it_knows_that_a_loaded_optimizer_has_other_state():
     net, ours, twin, theirs = two()
     lean = FusedAdam(ours)
     lean.step(gradients(net, 0))
-    saved = checkpoint.optimizer_state(theirs)  # before its first step
-    checkpoint.load_optimizer_state(ours, *saved)
+    saved = optimizer_state(theirs)  # before its first step
+    load_optimizer_state(ours, *saved)
     assert not lean.holds(ours)
 
 

@@ -1,6 +1,6 @@
 """Asynchronous advantage actor-critic. Mnih et al. 2016, https://arxiv.org/abs/1602.01783. Deviations: docs/algorithms/a3c.md
 
-The agent is that of one worker, and runs through the ordinary loop as well. `training/hogwild.py` runs many on shared weights.
+The agent is that of one worker, and runs through the ordinary loop as well. `training/loops/hogwild.py` runs many on shared weights.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from whorl.agents.agent import Agent, Metrics, adam
-from whorl.batch import get, values
+from whorl.agents.agent import Agent
+from whorl.agents.optimizers import adam, anneal
+from whorl.batch import Metrics, get, values
 from whorl.errors import BadInput, Incompatible
 from whorl.feeds import Rollouts
 from whorl.functional import discounted_return, explained_variance, masked_mean, score_function, value_loss
@@ -65,7 +66,11 @@ class A3C(Agent):
 
     @classmethod
     def build(cls, observation_space, action_space, config: A3CConfig) -> A3C:
-        policy = Stochastic.build(observation_space, action_space, config)
+        c = config
+        policy = Stochastic.build(
+            observation_space, action_space, hidden=c.hidden, activation=c.activation,
+            std=c.std, squash=c.squash,
+        )  # fmt: skip
         return cls(policy, Critic(observation_space, config.hidden, config.activation), config)
 
     def value(self, observation: Any) -> Tensor:
@@ -90,9 +95,10 @@ class A3C(Agent):
         loss = policy_loss + c.value_weight * critic_loss - c.entropy_weight * entropy
         return loss, {"policy_gradient_loss": policy_loss, "value_loss": critic_loss, "entropy_loss": -entropy}
 
-    def learn(self, buffer: Any) -> Metrics:
-        self.anneal(self.optimizer)
-        return super().learn(buffer)
+    def learn(self, buffer: Any, count: int | None = None) -> Metrics:
+        c = self.config
+        self.report["learning_rate"] = anneal(self.optimizer, c.learning_rate, self.env_steps, c.anneal_steps)
+        return super().learn(buffer, count)
 
 
 def shared_adam(parameters: Iterable[nn.Parameter], learning_rate: float) -> torch.optim.Adam:

@@ -7,8 +7,9 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from whorl.agents.agent import Agent, Metrics, adam
-from whorl.batch import get, values
+from whorl.agents.agent import Agent
+from whorl.agents.optimizers import adam, anneal
+from whorl.batch import Metrics, get, values
 from whorl.feeds import Rollouts
 from whorl.functional import (
     clipped_surrogate,
@@ -61,11 +62,15 @@ class PPO(Agent):
         self.critic = critic
         self.return_normalizer = Normalizer() if config.normalize_return else NoNormalizer()
         self._return_moments: list = []
-        self.optimizer = adam(self.parameters(), config.learning_rate)
+        self.optimizer = adam(self.parameters(), config.learning_rate, max_grad_norm=config.max_grad_norm)
 
     @classmethod
     def build(cls, observation_space, action_space, config: PPOConfig) -> PPO:
-        policy = Stochastic.build(observation_space, action_space, config)
+        c = config
+        policy = Stochastic.build(
+            observation_space, action_space, hidden=c.hidden, activation=c.activation,
+            normalize=c.normalize_observation, std=c.std, squash=c.squash,
+        )  # fmt: skip
         return cls(policy, Critic(observation_space, config.hidden, config.activation), config)
 
     def value(self, observation: Any) -> Tensor:
@@ -116,9 +121,10 @@ class PPO(Agent):
     def enough(self, metrics: Metrics) -> bool:
         return bool(self.config.kl_limit) and bool(metrics["approx_kl"] > self.config.kl_limit)
 
-    def learn(self, buffer: Any) -> Metrics:
-        self.anneal(self.optimizer)
-        metrics = super().learn(buffer)
+    def learn(self, buffer: Any, count: int | None = None) -> Metrics:
+        c = self.config
+        self.report["learning_rate"] = anneal(self.optimizer, c.learning_rate, self.env_steps, c.anneal_steps)
+        metrics = super().learn(buffer, count)
         if self._return_moments:
             self.return_normalizer.merge(self._return_moments)
         return metrics

@@ -24,5 +24,5 @@ class Random(Agent):
     def build(cls, observation_space, action_space, config: RandomConfig) -> Random:
         return cls(RandomPolicy(action_space), config)
 
-    def learn(self, buffer: Any) -> Metrics:
+    def learn(self, buffer: Any, count: int | None = None) -> Metrics:
         return {}

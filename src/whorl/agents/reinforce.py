@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from whorl.agents.agent import Agent, Metrics
-from whorl.agents.optimizers import optimizer
-from whorl.batch import ended, get, values
+from whorl.agents.agent import Agent
+from whorl.agents.optimizers import anneal, optimizer
+from whorl.batch import Metrics, ended, get, values
 from whorl.errors import BadInput, Incompatible
 from whorl.feeds import Rollouts
 from whorl.functional import (
@@ -98,12 +98,24 @@ class REINFORCE(Agent):
         self.critic = critic
         self.register_buffer("episodes", torch.zeros((), dtype=torch.int64))  # finished so far
         self.optimizer = optimizer(
-            c.optimizer, self.parameters(), c.learning_rate, c.optimizer_eps, c.weight_decay, c.smoothing
+            c.optimizer,
+            self.parameters(),
+            c.learning_rate,
+            c.optimizer_eps,
+            c.weight_decay,
+            c.smoothing,
+            c.max_grad_norm,
+            c.clip_value,
         )
 
     @classmethod
     def build(cls, observation_space, action_space, config: REINFORCEConfig) -> REINFORCE:
-        policy, c = Stochastic.build(observation_space, action_space, config), config
+        c = config
+        policy = Stochastic.build(
+            observation_space, action_space, hidden=c.hidden, activation=c.activation, initialization=c.initialization,
+            normalize=c.normalize_observation, std=c.std, fixed_std=c.fixed_std, mean=c.mean, scale=c.scale,
+            squash=c.squash,
+        )  # fmt: skip
         own = c.baseline == "value"
         return cls(policy, Critic(observation_space, c.hidden, c.activation, c.initialization) if own else None, c)
 
@@ -176,7 +188,9 @@ class REINFORCE(Agent):
             loss = loss * (batch["advantage"].numel() if mask is None else mask.sum())
         return loss, metrics
 
-    def learn(self, buffer: Any) -> Metrics:
+    def learn(self, buffer: Any, count: int | None = None) -> Metrics:
         c = self.config
-        self.anneal(self.optimizer, self.episodes if c.anneal_episodes else None, c.anneal_episodes)
-        return super().learn(buffer)
+        done = self.episodes if c.anneal_episodes else self.env_steps
+        over = c.anneal_episodes or c.anneal_steps
+        self.report["learning_rate"] = anneal(self.optimizer, c.learning_rate, done, over)
+        return super().learn(buffer, count)

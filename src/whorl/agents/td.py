@@ -39,8 +39,9 @@ from whorl.nets.encoder import Encoder
 from whorl.nets.linear_q import LinearQ
 from whorl.nets.mlp import linear
 from whorl.nets.tile_coding import HASHED, Features, OneHot, Raw, TileCoding, code
-from whorl.policies import greedy
-from whorl.policies.greedy import EPSILON, Greedy, discrete, probabilities, row_of
+from whorl.policies import exploration
+from whorl.policies.exploration import EPSILON, probabilities, row_of
+from whorl.policies.greedy import Greedy, discrete
 
 SARSA, EXPECTED_SARSA, Q_LEARNING, NAIVE_Q_LEARNING, PREDICTION = range(5)
 TARGETS = {
@@ -218,10 +219,10 @@ class TD(Agent):
             f"{self.config.learning_rate:g}), or use replacing or dutch traces"
         )
 
-    def learn(self, buffer: Any) -> Metrics:
+    def learn(self, buffer: Any, count: int | None = None) -> Metrics:
         """`update` with each row, in order. What is not finite is found before it is written."""
         metrics: Metrics = {}
-        for batch in buffer.batches():
+        for batch in buffer.batches(count):
             metrics = self.update(batch)
         return metrics
 
@@ -259,7 +260,7 @@ class TD(Agent):
         if not self.td_error.abs() < HOPELESS * self.scale:
             raise self.diverged(0)
         self.optimize(self.loss, self.optimizer, batch)
-        if self._void or not self.optimizer.fine:
+        if self.step.void or not self.optimizer.fine:
             raise self.diverged(0)
         cut = c.target == "q_learning" and future[a] < best
         if cut or next["terminated"] or next["truncated"]:
@@ -364,7 +365,7 @@ def anneal(exploration, rates):
         exploration[EPSILON] = max(e * rates[EPSILON_DECAY], rates[EPSILON_MIN])
 
 
-@cached(traces, tile_coding, greedy)
+@cached(traces, tile_coding, exploration)
 def learn_rows(
     observation, action, reward, terminated, truncated, mask, is_first, successor, next_action, allowed,
     features, weight, all_traces, hashing, rule, rates, exploration, row, next_row, next_q, share, td_error, env_steps,

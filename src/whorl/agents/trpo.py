@@ -130,7 +130,11 @@ class TRPO(Agent):
                 "conjugate_gradient_steps must be at least 1 and damping at least 0, "
                 f"got {config.conjugate_gradient_steps} and {config.damping}"
             )
-        policy = Stochastic.build(observation_space, action_space, config)
+        c = config
+        policy = Stochastic.build(
+            observation_space, action_space, hidden=c.hidden, activation=c.activation,
+            normalize=c.normalize_observation, std=c.std, squash=c.squash,
+        )  # fmt: skip
         return cls(policy, Critic(observation_space, config.hidden, config.activation), config)
 
     def value(self, observation: Any) -> Tensor:
@@ -202,10 +206,10 @@ class TRPO(Agent):
         """One step of the critic."""
         return {"value_loss": self.optimize(self.critic_loss, self.critic_optimizer, batch)["value_loss"]}
 
-    def learn(self, buffer: Any) -> Metrics:
+    def learn(self, buffer: Any, count: int | None = None) -> Metrics:
         rows = torch.cat(list(buffer.batches(self.config.feed.minibatches)))  # one epoch: the whole rollout
         metrics = self.improve(rows)
-        metrics |= super().learn(buffer)
+        metrics |= super().learn(buffer, count)
         if self._return_moments:
             self.return_normalizer.merge(self._return_moments)
         return metrics

@@ -18,6 +18,7 @@ from rich.markup import escape
 from rich.table import Table
 
 import whorl
+from whorl import files
 from whorl.apps.arguments import (
     Board,
     BoardMerge,
@@ -45,12 +46,12 @@ from whorl.training import compatibility, folder, grid, sweep_table
 from whorl.training.build import build
 from whorl.training.catalog import AGENTS, find, presets
 from whorl.training.run import Run
-from whorl.training.settings import NAMED, Settings
+from whorl.training.settings import Settings
+from whorl.training.start import OPTIONS
 from whorl.training.start import resume as resume_run
 from whorl.training.start import train as train_run
 from whorl.training.sweep import sweep as run_sweep
 from whorl.training.trained import load
-from whorl.training.video import record
 
 EXTRAS = {"server": "starlette", "video": "imageio_ffmpeg"}  # that bring no environments: extra of whorl -> its module
 
@@ -62,7 +63,7 @@ def train(o: Train) -> None:
 
 def _given(settings: Settings) -> dict[str, Any]:
     """What stands on the command line, or in the preset."""
-    return {f.name: getattr(settings, f.name) for f in fields(settings) if f.name not in NAMED}
+    return {option.name: getattr(settings, option.name) for option in OPTIONS}
 
 
 def resume(o: Resume) -> None:
@@ -70,7 +71,7 @@ def resume(o: Resume) -> None:
 
 
 def _report(run: Run, o: Train | Resume) -> None:
-    result = folder.read_json(run.path / "eval.json").get("best")
+    result = files.read_json(run.path / "eval.json").get("best")
     if not o.quiet:
         score = (
             f", mean {result['mean']:.1f} +- {result['std']:.1f} over {result['episodes']} episodes" if result else ""
@@ -112,7 +113,7 @@ def play(o: Play) -> None:
     trained = load(o.run, _which(o.which))
     files = [file for file in (o.gif, o.mp4) if file] or [trained.path / "video" / f"{o.which}.gif"]
     for file in files:
-        ret, length = record(trained, file, o.seed)
+        ret, length = trained.film(file, o.seed)
         print(f"{file}: one episode, return {ret:.1f}, {length} steps")
 
 
@@ -137,7 +138,7 @@ def list(o: List) -> None:
         return _compatibility(o)
     if o.what == "agents":
         rows = [("agent", "what it is", "presets")]
-        rows += [(name, text, ", ".join(presets(name)) or "-") for name, (_, text) in AGENTS.items()]
+        rows += [(name, listed.about, ", ".join(presets(name)) or "-") for name, listed in AGENTS.items()]
     elif o.what == "envs":
         rows = [("environment", "stepped by")] + sorted(known_envs().items())
     elif o.what == "presets":
@@ -172,8 +173,8 @@ def _compatibility(o: List) -> None:
 
 
 def _run_row(path: Path) -> tuple[str, ...]:
-    config, file = folder.read_json(path / "config.json"), path / "eval.json"
-    done: dict[str, Any] = folder.read_json(file) if file.exists() else {"steps": _saved(path)}
+    config, file = files.read_json(path / "config.json"), path / "eval.json"
+    done: dict[str, Any] = files.read_json(file) if file.exists() else {"steps": _saved(path)}
     progress = f"{done['steps']:,} of {config['total_steps']:,} {config.get('progress', ENVIRONMENT_STEPS)}"
     best = done.get("best")
     return (
@@ -196,9 +197,11 @@ def check(o: Check) -> None:
     except Incompatible as reason:
         print(f"whorl: {o.algorithm} cannot train in {o.environment}: {reason}", file=sys.stderr)
         sys.exit(1)
-    print(f"environment  {parts.env!r}")
-    print(f"observation  {describe(parts.env.observation_space)}")
-    print(f"action       {describe(parts.env.action_space)}")
+    env = parts.env
+    assert env is not None  # since no data was given
+    print(f"environment  {env!r}")
+    print(f"observation  {describe(env.observation_space)}")
+    print(f"action       {describe(env.action_space)}")
     print(f"agent        {type(parts.agent).__name__}, {sum(p.numel() for p in parts.agent.parameters()):,} parameters")
     print(f"preset       {preset.total_steps:,} steps ({preset.source})")
     for f in fields(preset.config):

@@ -54,10 +54,10 @@ class EnsembleLayerNorm(nn.Module):
 
 
 class QEnsemble(nn.Module):
-    """`members` action-value networks q_e(s, a), each initialised by itself: observation [B], action [B, *] -> [members, B].
+    """`members` action-value networks q_e(s, a), each initialised by itself: observation [*rows], action [*rows, *] -> [members, *rows].
 
-    outputs: more than one number for each pair, [members, B, outputs] (quantiles). action_space None: a function of the observation
-    alone, such as the values of all Discrete actions, always [members, B, outputs]. Actions of a bounded Box enter in units of half
+    outputs: more than one number for each pair, [members, *rows, outputs] (quantiles). action_space None: a function of the observation
+    alone, such as the values of all Discrete actions, always [members, *rows, outputs]. Actions of a bounded Box enter in units of half
     its range around its centre.
     Raises Incompatible for image observations, BadInput for fewer than one member.
     """
@@ -90,11 +90,13 @@ class QEnsemble(nn.Module):
         self.layers = nn.Sequential(*layers, EnsembleLinear(members, sizes[-1], outputs, initialization, gain=1.0))
 
     def forward(self, observation: Any, action: Tensor | None = None) -> Tensor:
-        q = self.layers(self.inputs(observation, action))
+        x = self.inputs(observation, action)
+        q = self.layers(x.flatten(0, -2))
+        q = q if x.ndim == 2 else q.unflatten(1, x.shape[:-1])
         return q.squeeze(-1) if self.scalar else q
 
     def some(self, members: Tensor, observation: Any, action: Tensor | None = None) -> Tensor:
-        """`forward` of these members only, members [M] of their numbers: [M, B], [M, B, outputs]. The others cost nothing."""
+        """`forward` of these members only, members [M] of their numbers: [M, *rows], [M, *rows, outputs]. The others cost nothing."""
         chosen = {name: parameter[members] for name, parameter in self.named_parameters()}
         return functional_call(self, chosen, (observation, action))
 

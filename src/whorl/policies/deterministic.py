@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -10,11 +11,11 @@ from torch import Generator, Tensor, nn
 
 from whorl.errors import BadInput, Incompatible
 from whorl.nets.encoder import Encoder
-from whorl.nets.mlp import initialize, linear
-from whorl.nets.normalizer import NoNormalizer
+from whorl.nets.heads import output_layer
+from whorl.nets.normalizer import NoNormalizer, ObservationNormalizer, observation_normalizer
 from whorl.policies.numpy_actor import DT, THETA, deterministic_actor
 from whorl.policies.policy import Actor, Policy
-from whorl.spaces import describe, is_bounded
+from whorl.spaces import bounds, describe, is_bounded
 
 
 class Deterministic(Policy):
@@ -38,6 +39,7 @@ class Deterministic(Policy):
         action_space: spaces.Space,
         noise: Literal["gaussian", "ou"] = "gaussian",
         std: float = 0.1,
+        normalizer: ObservationNormalizer | None = None,
     ):
         super().__init__()
         if not isinstance(action_space, spaces.Box) or len(action_space.shape) != 1:
@@ -48,24 +50,34 @@ class Deterministic(Policy):
             raise BadInput(f"noise must be 'gaussian' or 'ou', got {noise!r}")
         if std < 0:
             raise BadInput(f"std is that of the exploration noise and must be at least 0, got {std}")
-        self.normalizer = NoNormalizer()
+        self.normalizer = NoNormalizer() if normalizer is None else normalizer
         self.encoder, self.ou, self.std = model, noise == "ou", std
         self.outputs = action_space.shape[0]
-        self.head = linear(model.width, self.outputs)  # type: ignore[arg-type]
-        initialize(self.head, "uniform")
-        self.register_buffer("low", torch.as_tensor(action_space.low, dtype=torch.float32))
-        self.register_buffer("high", torch.as_tensor(action_space.high, dtype=torch.float32))
+        self.head = output_layer(model, self.outputs, "uniform")
+        low, high = bounds(action_space)
+        self.register_buffer("low", low)
+        self.register_buffer("high", high)
         self.register_buffer("warming", torch.zeros((), dtype=torch.bool))
 
     @classmethod
-    def build(cls, observation_space: spaces.Space, action_space: spaces.Space, config: Any) -> Deterministic:
-        """The default one: an `Encoder` of config's hidden and activation with torch's weights; config's noise and std."""
-        model = Encoder(observation_space, config.hidden, config.activation, "uniform")
-        return cls(model, action_space, config.noise, config.std)
+    def build(
+        cls,
+        observation_space: spaces.Space,
+        action_space: spaces.Space,
+        *,
+        hidden: Sequence[int],
+        activation: str,
+        noise: Literal["gaussian", "ou"],
+        std: float,
+        normalize: bool = False,
+    ) -> Deterministic:
+        """The default one: an `Encoder` with torch's weights, after a normalizer where asked for."""
+        model = Encoder(observation_space, hidden, activation, "uniform")
+        return cls(model, action_space, noise, std, observation_normalizer(observation_space, normalize))
 
     def encode(self, batch: Any) -> Tensor:
-        """Features [..., width] of `observation`."""
-        return self.encoder(batch["observation"])
+        """Features [..., width] of `observation`: normalizer, then encoder."""
+        return self.encoder(self.normalizer(batch["observation"]))
 
     def unit(self, observation: Any) -> Tensor:
         """The greedy action in units of half the range around the centre, [..., D] in [-1, 1]."""

@@ -22,6 +22,12 @@ SDE_MEAN = 2.0  # bound of the mean before the tanh under gSDE, as in Stable-Bas
 MASKED = -1e8  # a logit that never wins and still has a finite gradient
 
 
+def mean_and_log_std(output: Tensor) -> tuple[Tensor, Tensor]:
+    """What a network says in [..., 2 D] of a normal with a state-dependent std: its mean and log std [..., D], held in range."""
+    mean, log_std = output.chunk(2, -1)
+    return mean, log_std.clamp(*LOG_STD_RANGE)
+
+
 @dataclass
 class Categorical:
     """Independent choices. `sizes` holds the number of choices of each component; `scalar` when the action is one number."""

@@ -9,7 +9,7 @@ import numba
 import numpy as np
 from torch import nn
 
-from whorl.nets.normalizer import Normalizer
+from whorl.nets.normalizer import Normalizer, ObservationNormalizer
 from whorl.policies.distributions import LOG_STD_RANGE, MASKED, SDE_MEAN, SquashedGaussian
 from whorl.policies.policy import Actor
 
@@ -70,20 +70,18 @@ def numpy_mlp(
     return forward
 
 
-def numpy_network(policy, num_envs: int) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    """observation -> (features [N, width], output [N, outputs]) of a policy with normalizer, MLP encoder and linear head.
-
-    The arrays live until its next call. The weights are views: an optimizer step in place is seen at once.
-    """
-    mlp = numpy_mlp([*policy.encoder.mlp, policy.head], policy.encoder.mlp.activation, num_envs)
-    normalizer = policy.normalizer if isinstance(policy.normalizer, Normalizer) else None
-    if normalizer is not None:
+def numpy_network(
+    normalizer: ObservationNormalizer, modules: Iterable[nn.Module], activation: str, num_envs: int
+) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """observation [N, ...] -> what `numpy_mlp` of these modules gives for it, normalized and flat."""
+    mlp = numpy_mlp(modules, activation, num_envs)
+    if isinstance(normalizer, Normalizer):
         mean, scale, clip = normalizer.mean.numpy(), normalizer.scale.numpy(), normalizer.clip
         inputs = np.empty((num_envs, mean.size), np.float32)
 
     def forward(observation):
         x = observation.reshape(num_envs, -1)
-        if normalizer is not None:
+        if isinstance(normalizer, Normalizer):
             np.subtract(x, mean.reshape(-1), out=inputs)
             np.multiply(inputs, scale.reshape(-1), out=inputs)
             x = np.clip(inputs, -clip, clip, out=inputs)
@@ -92,9 +90,13 @@ def numpy_network(policy, num_envs: int) -> Callable[[np.ndarray], tuple[np.ndar
     return forward
 
 
+def _network(policy, num_envs):
+    return numpy_network(policy.normalizer, [*policy.encoder.mlp, policy.head], policy.encoder.mlp.activation, num_envs)
+
+
 def numpy_actor(policy, num_envs: int) -> Actor:
     """An actor equal to `policy.act` to float32 rounding: Box observation, MLP, Categorical or Gaussian (not squashed)."""
-    network = numpy_network(policy, num_envs)
+    network = _network(policy, num_envs)
     discrete = policy.sizes is not None
     action = np.empty(num_envs, np.int64) if discrete else np.empty((num_envs, policy.outputs), np.float32)
     log_prob = np.empty(num_envs, np.float32)
@@ -151,7 +153,7 @@ def _sde(features, log_std, matrix, offset):
 
 def squashed_actor(policy, num_envs: int) -> Actor:
     """An actor equal to the `act` of a `Stochastic` for replay, gSDE included, to float32 rounding."""
-    network, outputs, warming = numpy_network(policy, num_envs), policy.outputs, policy.warming.numpy()
+    network, outputs, warming = _network(policy, num_envs), policy.outputs, policy.warming.numpy()
     low, high = policy.low.numpy(), policy.high.numpy()
     action, zeros = np.empty((num_envs, outputs), np.float32), np.zeros((num_envs, outputs), np.float32)
     offset, limit = np.zeros_like(zeros), np.float32(SquashedGaussian.LIMIT)
@@ -194,7 +196,7 @@ def _bounded(unit, low, high, noise, warming, action):
 
 def deterministic_actor(policy, num_envs: int) -> Actor:
     """An actor equal to the `act` of a `Deterministic` to float32 rounding."""
-    network, warming = numpy_network(policy, num_envs), policy.warming.numpy()
+    network, warming = _network(policy, num_envs), policy.warming.numpy()
     low, high, std = policy.low.numpy(), policy.high.numpy(), np.float32(policy.std)
     action, nothing = (np.zeros((num_envs, policy.outputs), np.float32) for _ in range(2))
     decay, spread = np.float32(1 - THETA * DT), np.float32(policy.std * DT**0.5)

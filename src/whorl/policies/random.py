@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 from whorl.errors import Incompatible
 from whorl.nets.normalizer import NoNormalizer
 from whorl.policies.policy import Policy
-from whorl.spaces import action_sizes, describe
+from whorl.spaces import action_sizes, bounds, describe
 
 
 class Random(Policy):
@@ -34,8 +34,9 @@ class Random(Policy):
                 raise Incompatible(
                     f"a random policy needs discrete actions or a bounded Box, got {describe(action_space)}"
                 )
-            self.register_buffer("low", torch.as_tensor(action_space.low, dtype=torch.float32))
-            self.register_buffer("high", torch.as_tensor(action_space.high, dtype=torch.float32))
+            low, high = bounds(action_space)
+            self.register_buffer("low", low)
+            self.register_buffer("high", high)
 
     def noise(self, shape: tuple[int, ...], generator: Generator) -> Tensor:
         size = self.shape if self.sizes is None else (sum(self.sizes),)

@@ -8,6 +8,7 @@ from typing import Any
 import gymnasium
 from gymnasium.spaces import Space
 
+from whorl import options
 from whorl.envs import native
 from whorl.envs.adapters import install, library
 from whorl.envs.env import Env
@@ -15,7 +16,7 @@ from whorl.envs.make import make_env
 from whorl.errors import BadInput
 from whorl.spaces import describe, flat_size
 from whorl.training.build import new_agent
-from whorl.training.catalog import AGENTS, agent_class, presets
+from whorl.training.catalog import AGENTS, default_config, presets
 
 FAMILIES = ("classic_control", "toy_text", "box2d")  # of Gymnasium, beside the native worlds
 COMMAND = "whorl list envs --compat --markdown"
@@ -70,7 +71,7 @@ def table(agents: list[str] | None = None) -> list[Row]:
         spaces = env.observation_space, env.action_space
         reasons = next((found for *pair, found in known if (*pair,) == spaces), None)
         if reasons is None:
-            reasons = {agent: reason(agent, env, agent_class(agent).Config()) for agent in agents}
+            reasons = {agent: reason(agent, env, default_config(agent)) for agent in agents}
             known.append((*spaces, reasons))
         tuned = {agent: presets(agent)[id].config for agent in agents if id in presets(agent)}
         reasons = reasons | {agent: reason(agent, env, config) for agent, config in tuned.items()}
@@ -93,11 +94,11 @@ def table(agents: list[str] | None = None) -> list[Row]:
 
 def reason(agent: str, env: Env, config: Any) -> str:
     """Why `agent` cannot be built for the spaces of `env` with this config; "" if it can."""
-    small = {
-        name: (2, 2) for name in ("hidden", "critic_hidden") if hasattr(config, name)
-    }  # widths decide nothing here
+    widths = {
+        f.name: (2, 2) for f in options.fields(type(config)) if f.kind == tuple[int, ...]
+    }  # they decide nothing here
     try:
-        new_agent(agent, env, replace(config, **small), seed=0)
+        new_agent(agent, env, replace(config, **widths), seed=0)
     except BadInput as error:  # Incompatible is one
         return str(error)
     return ""

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from whorl.training.folder import open_run, read_json, write
+from whorl.files import read_json, write
+from whorl.training.folder import open_run
 
 WINDOW = 100  # episodes in the moving mean
 DOTS = 20_000  # more are thinned out: they would only cover each other

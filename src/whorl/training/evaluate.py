@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -79,11 +78,10 @@ def evaluate(policy: Policy, env: Env, episodes: int, seed: int) -> Evaluation:
     return Evaluation(np.concatenate(returns), np.concatenate(lengths), cut)
 
 
-def _numpy(x: Any) -> np.ndarray:
+def _numpy(x: np.ndarray | torch.Tensor) -> np.ndarray:
     return x if isinstance(x, np.ndarray) else x.cpu().numpy()
 
 
-def _flags(env: Env, value: bool) -> Any:
-    return (
-        np.full(env.num_envs, value) if env.device == "cpu" else torch.full((env.num_envs,), value, device=env.device)
-    )
+def _flags(env: Env, value: bool) -> np.ndarray | torch.Tensor:
+    n = env.num_envs
+    return np.full(n, value) if env.device == "cpu" else torch.full((n,), value, device=env.device)

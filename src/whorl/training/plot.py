@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from whorl import files
 from whorl.errors import BadInput
 from whorl.functional.bands import iqm_band
 from whorl.training import folder
@@ -67,8 +68,8 @@ def plot(runs: str | Path | Iterable[str | Path], out: str | Path, x: Literal["s
     panels: dict[str, list[Curves]] = defaultdict(list)
     for curves in settings(find_runs(runs), x):
         panels[curves.env].append(curves)
-    folder.make(Path(out).absolute().parent)
-    folder.write(out, _draw(panels, x))
+    files.make(Path(out).absolute().parent)
+    files.write(out, _draw(panels, x))
     return Path(out)
 
 
@@ -114,7 +115,7 @@ def settings(runs: Iterable[Path], x: str = "steps") -> list[Curves]:
     """Runs by setting, in a fixed order; of several runs of one seed the longest, then the newest. Raises BadInput as `plot` does."""
     found: dict[str, tuple[Curves, dict[Any, Any]]] = {}  # setting -> seed -> (how long and new, its evaluations)
     for run in runs:
-        data, curve = folder.read_json(run / "config.json"), evaluations(run)
+        data, curve = files.read_json(run / "config.json"), evaluations(run)
         if not len(curve.step):
             raise BadInput(f"{run} has no evaluations to plot: it was not evaluated yet, or trained with eval_every=0")
         if curve.x(x) is None:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from whorl.files import read_json, write
 from whorl.functional.statistics import bootstrap_interval, iqm
-from whorl.training.folder import read_json, write
 from whorl.training.grid import Setting, describe, text
 
 LAST = 100  # training episodes at the end of each run

@@ -13,14 +13,8 @@ from whorl.envs.make import make_env
 from whorl.errors import BadInput
 from whorl.functional.streams import stream
 from whorl.policies.policy import Policy
-from whorl.training.trained import Trained
 
 MAX_FRAMES = 250  # of a GIF: longer episodes keep every second frame, every fourth, ...
-
-
-def record(trained: Trained, file: Path, seed: int = 0, max_steps: int = 10_000) -> tuple[float, int]:
-    """`film` of a trained policy in its environment."""
-    return film(trained.policy, trained.settings.env, file, seed, trained.settings.max_episode_steps or max_steps)
 
 
 def film(policy: Policy, env_id: str, file: Path, seed: int = 0, max_steps: int = 10_000) -> tuple[float, int]:
@@ -44,7 +38,7 @@ def film(policy: Policy, env_id: str, file: Path, seed: int = 0, max_steps: int 
             decided, carry = actor(observation, carry, is_first, noise, env.action_mask)
             step = env.step(np.asarray(decided["action"]))
             observation, total, steps = step.observation, total + float(step.reward[0]), steps + 1
-            is_first = step.terminated | step.truncated
+            is_first = np.asarray(step.terminated) | np.asarray(step.truncated)
             if is_first[0]:
                 break
     finally:
@@ -64,7 +58,7 @@ def drawable(env_id: str, seed: int) -> Env:
     return env
 
 
-def _write(file: Path, frames: list) -> None:
+def _write(file: Path, frames: list[np.ndarray]) -> None:
     import imageio.v3 as imageio
 
     file.parent.mkdir(parents=True, exist_ok=True)

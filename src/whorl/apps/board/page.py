@@ -20,6 +20,7 @@ import jinja2
 from PIL import Image
 
 import whorl
+from whorl import files
 from whorl.apps.board import entry as entries
 from whorl.apps.board import view
 from whorl.apps.board.chart import number
@@ -28,7 +29,6 @@ from whorl.apps.board.forms import EPISODES
 from whorl.apps.board.rank import rows
 from whorl.apps.board.references import references
 from whorl.errors import BadInput
-from whorl.training import folder
 
 MARKER = ".whorl-board"  # what makes a folder an export, which the next one may replace
 PARTS = {MARKER, "index.html", "env", "run", "data", "media", "static"}
@@ -50,8 +50,8 @@ def export(board: str | Path, out: str | Path) -> Path:
     problems = [
         problem.replace(f"{board}/", "") for problem in problems
     ]  # pages are for others: they need not know where the board lay
-    folder.make(out.parent)
-    draft = folder.temporary(out)
+    files.make(out.parent)
+    draft = files.temporary(out)
     try:
         write(good, problems, draft)
         _swap(draft, out)
@@ -79,7 +79,7 @@ def _swap(draft: Path, out: Path) -> None:
     if not out.exists():
         os.rename(draft, out)
         return
-    old = folder.temporary(out)
+    old = files.temporary(out)
     os.rename(out, old)
     try:
         os.rename(draft, out)
@@ -93,7 +93,7 @@ def write(good: Sequence[Entry], problems: Sequence[str], out: Path) -> None:
     """Writes all pages into the new folder `out`. good: intact entries; problems: sentences about the others."""
     for part in ("env", "run", "data", "media"):
         (out / part).mkdir(parents=True)
-    folder.write_synced(out / MARKER, b"The whorl leaderboard; `whorl board --export` may replace this folder.\n")
+    files.write_synced(out / MARKER, b"The whorl leaderboard; `whorl board --export` may replace this folder.\n")
     shutil.copytree(HERE / "static", out / "static")
     pages, tables, problems = _Pages(out), rows(good), list(problems)
     envs = []

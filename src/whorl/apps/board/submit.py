@@ -16,6 +16,7 @@ import gymnasium
 import numpy as np
 import torch
 
+from whorl import files
 from whorl.apps.board import entry
 from whorl.apps.board.entry import Entry
 from whorl.apps.board.forms import EPISODES, FIELDS, GIFS, HELD_OUT, LINE
@@ -51,7 +52,7 @@ def submit(run: str | Path, board: str | Path = "board", author: str = "", note:
             raise BadInput(f"{what} should be {LINE[1]}, got {line[:300]!r}")
     trained, which, env_id, policy = _best(folder.open_run(run))
     s = trained.settings
-    made_at = folder.read_json(trained.path / "meta.json")
+    made_at = files.read_json(trained.path / "meta.json")
     now = folder.meta()
     score, threshold = examine(trained.policy, env_id)
     if not np.isfinite(score.returns).all():
@@ -69,7 +70,7 @@ def submit(run: str | Path, board: str | Path = "board", author: str = "", note:
         "settings": {
             name: value for name, value in dataclasses.asdict(s).items() if name not in ("env", "agent", "own_env")
         },
-        "config": folder.read_json(trained.path / "config.json")["config"],
+        "config": files.read_json(trained.path / "config.json")["config"],
         "versions": made_at["versions"],
         "commit": made_at["commit"],
         "machine": machine(made_at),
@@ -242,7 +243,7 @@ class _Seeded(gymnasium.Wrapper):
         return self.env.reset(seed=self._own, options=options)
 
 
-def _rows(tree: Observation) -> Observation:
+def _rows(tree: Any) -> Any:
     """[1, ...] -> [EPISODES, ...]."""
     if isinstance(tree, dict):
         return {key: _rows(part) for key, part in tree.items()}

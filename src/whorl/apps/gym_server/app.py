@@ -27,12 +27,15 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from whorl.apps.guard import loopback
 from whorl.apps.gym_server import ids, vectors
 from whorl.apps.gym_server.instances import Instance, Instances, Session
-from whorl.apps.gym_server.monitor import confined, flag, score
+from whorl.apps.gym_server.monitor import flag, score
 from whorl.apps.gym_server.serve import Settings
 from whorl.apps.gym_server.wire import BOUNDS, choice, fields, parsed, required, text, whole, written
 from whorl.errors import BadInput, WhorlError
+from whorl.files import confined
 
 logger = logging.getLogger("whorl")
+
+HERE = "on this server"  # for the words of `confined`
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -206,7 +209,7 @@ async def monitor_start(request: Request) -> Response:
     name, root = text(body, "directory"), service(request).root
     force, resume = flag(body.get("force"), "force"), flag(body.get("resume"), "resume")
     filmed = body.get("video_callable", body.get("video-callable"))  # the latter as Clojure writes it
-    await here.ask(lambda: here.holds.monitor_start(confined(root, name), force, resume, filmed))
+    await here.ask(lambda: here.holds.monitor_start(confined(root, name, where=HERE), force, resume, filmed))
     return nothing(request)
 
 
@@ -226,7 +229,7 @@ async def upload(request: Request) -> Response:
     body, root = await fields(request), service(request).root
     name, algorithm = text(body, "training_dir"), body.get("algorithm_id") or None
     required(body, "api_key")
-    await run_in_threadpool(lambda: score(confined(root, name, create=False), algorithm))
+    await run_in_threadpool(lambda: score(confined(root, name, create=False, where=HERE), algorithm))
     return nothing(request)
 
 

@@ -1,6 +1,6 @@
 """TD(lambda) on a native world in one compiled loop: environment, features, policy and update, with nothing between them.
 
-It does what loop.train, StreamCollector and TD.learn do, step for step with the same random numbers, and leaves the same state behind:
+It does what plain.train, StreamCollector and TD.learn do, step for step with the same random numbers, and leaves the same state behind:
 a run may change from one to the other at any step.
 """
 
@@ -27,11 +27,11 @@ from whorl.nets.linear_q import LinearQ
 from whorl.nets.tile_coding import HASHED, RAW, code
 from whorl.policies import greedy
 from whorl.policies.greedy import choose, row_of
-from whorl.training.loop import Hook
+from whorl.training.hooks import Hook
 
 
 def train(agent: TD, collector: StreamCollector, buffer: Any, total_steps: int, hooks: Iterable[Hook] = ()) -> None:
-    """As loop.train, in pieces of up to `NOISE` steps; hooks run after each piece. Raises BadInput for parts it cannot take."""
+    """As plain.train, in pieces of up to `NOISE` steps; hooks run after each piece. Raises BadInput for parts it cannot take."""
     check(agent, collector)
     env: Any = collector.env
     collector.begin()
@@ -46,18 +46,19 @@ def train(agent: TD, collector: StreamCollector, buffer: Any, total_steps: int, 
     while not collector.done(total_steps):
         block, first = divmod(collector.rollouts + 1, NOISE)
         steps = min(NOISE - first, total_steps - collector.steps)
-        most = int(min(NOISE, collector.most_episodes - collector.finished))
+        most = int(min(NOISE, collector.ledger.most_episodes - collector.finished))
         act[:] = collector.decided["action"]
         taken, finished, fine = run(
             steps, most, env._arrays[:6], act, collector.numbers(block)[first:, 0], *learner, tuple(rows), values,
-            (collector._return, collector._length, collector._is_first), ends, td_error,
+            (collector.ledger.returns, collector.ledger.lengths, collector.is_first), ends, td_error,
         )  # fmt: skip
-        collector.advance(taken, {"action": act}, [x[:finished] for x in ends])
+        collector.advance(taken, {"action": act}, tuple(x[:finished] for x in ends))
         agent.env_steps.add_(taken)
         if not fine:
             raise agent.diverged(0)
-        for hook in hooks:
-            hook(None, agent.metrics)
+        ended = [hook(None, agent.metrics) for hook in hooks]
+        if any(ended):
+            return
 
 
 def check(agent: TD, collector: StreamCollector) -> None:

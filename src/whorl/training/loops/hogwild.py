@@ -26,13 +26,13 @@ from torch import multiprocessing as mp
 
 from whorl import errors
 from whorl.agents.agent import Agent
-from whorl.collectors.serial import Episode
+from whorl.collectors.ledger import Episode
 from whorl.envs.make import make_env
 from whorl.errors import BadInput, Incompatible, WhorlError
 from whorl.functional.streams import stream
 from whorl.nets.normalizer import Normalizer
 from whorl.training.build import assemble
-from whorl.training.loop import Hook
+from whorl.training.hooks import Hook
 
 NOTICE = "asynchronous training: no two runs are equal, and a resumed run begins fresh episodes and is not bit-equal"
 REPORT = 8  # rollouts of a worker between two reports
@@ -92,7 +92,7 @@ def check(agent: Agent, collector: Any) -> None:
 
 
 def train(agent: Agent, collector: Any, buffer: Any, total_steps: int, hooks: Iterable[Hook] = ()) -> None:
-    """`loop.train` with `agent.config.workers` processes, until `collector.done(total_steps)` for all of them together.
+    """`plain.train` with `agent.config.workers` processes, until `collector.done(total_steps)` for all of them together.
 
     Every worker makes `collector.env.num_envs` environments of its own, of the same id and time limit, and has its own streams, from
     the seed stream(collector.seed, "worker", w, collector.steps). Nothing here steps the collector's environment: this process adds
@@ -111,14 +111,14 @@ def train(agent: Agent, collector: Any, buffer: Any, total_steps: int, hooks: It
         tensor.share_memory_()
     with _crew(shared, collector, total_steps) as reports:
         for report in reports:
-            collector.steps += report.steps
-            collector.episodes = [episode._replace(step=collector.steps) for episode in report.episodes]
-            collector.finished += len(report.episodes)
+            step = collector.steps + report.steps
+            collector.ledger.advance(report.steps, [episode._replace(step=step) for episode in report.episodes])
             shared.env_steps += report.steps
             _copy(tensors(shared), tensors(agent))
             metrics = {key: torch.tensor(value) for key, value in report.metrics.items()}
-            for hook in hooks:
-                hook(None, metrics)
+            ended = [hook(None, metrics) for hook in hooks]
+            if any(ended):
+                return
 
 
 def tensors(agent: Agent) -> list[Tensor]:
@@ -159,7 +159,7 @@ def _crew(shared: Agent, collector: Any, total_steps: int) -> Iterator[Iterator[
             with _signals_wait():
                 crew[here].start()
             there.close()  # the worker holds the only other end, so its death closes the pipe
-        yield _reports(crew, stop, total_steps - collector.steps, collector.most_episodes - collector.finished)
+        yield _reports(crew, stop, total_steps - collector.steps, collector.ledger.most_episodes - collector.finished)
     finally:
         stop.fill_(True)
         for pipe in crew:
@@ -303,8 +303,10 @@ def step_on(shared: Agent, agent: Agent) -> None:
     """
     own = {id(theirs): mine for theirs, mine in zip(shared.parameters(), agent.parameters(), strict=True)}
     for name, optimizer in shared.optimizers().items():
-        setattr(agent, name, optimizer)
-        agent.leaves[id(optimizer)] = [own[id(p)] for group in optimizer.param_groups for p in group["params"]]
+        inside, _, attribute = name.rpartition(".")
+        holder: Any = agent.get_submodule(inside)
+        setattr(holder, attribute, optimizer)
+        holder.step.leaves[id(optimizer)] = [own[id(p)] for group in optimizer.param_groups for p in group["params"]]
     for theirs, mine in zip(shared.parameters(), agent.parameters(), strict=True):
         if mine.requires_grad:
             mine.register_post_accumulate_grad_hook(partial(_hand_over, theirs))

@@ -22,11 +22,11 @@ from whorl.functional.streams import stream
 from whorl.nets.heads import Critic
 from whorl.nets.normalizer import Normalizer
 from whorl.policies.stochastic import Stochastic
-from whorl.training import hogwild, loop
 from whorl.training.build import assemble, build
 from whorl.training.evaluate import evaluate
+from whorl.training.loops import hogwild, plain
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def parts(env="CartPole-v1", num_envs=1, seed=0, **fields):
@@ -95,7 +95,7 @@ def test_one_worker_is_the_serial_loop():
         seed = stream(3, "worker", 0, begun)
         fresh = assemble(serial.agent, make_env("CartPole-v1", 1, seed=seed), seed)
         episodes = []
-        loop.train(
+        plain.train(
             serial.agent,
             fresh.collector,
             fresh.buffer,
@@ -117,10 +117,11 @@ def test_two_workers_learn_together():
     config = {"workers": 2, "learning_rate": 3e-3, "anneal_steps": 48_000, "entropy_weight": 0.0}
     p = parts("ProbeAction-v0", num_envs=4, feed=Rollouts(steps=5), **config)
     each, last = [0, 0], []
-    hook = lambda rollout, metrics: (last.append(p.collector.steps), [add(e) for e in p.collector.episodes])  # noqa: E731
 
-    def add(episode):
-        each[episode.env // 4] += 1  # an episode of this probe is one step
+    def hook(rollout, metrics):
+        last.append(p.collector.steps)
+        for episode in p.collector.episodes:
+            each[episode.env // 4] += 1  # an episode of this probe is one step
 
     hogwild.train(p.agent, p.collector, p.buffer, 24_000, [hook])
     assert sum(each) == p.collector.steps == p.collector.finished == last[-1] and 24_000 <= last[-1] <= 24_020
@@ -136,7 +137,7 @@ def test_ends_after_so_many_episodes_of_the_same_environment():
     """The workers step what the collector was given: here Gymnasium's, with a time limit; and they wait for slow hooks."""
     env = make_env("CartPole-v1", 2, prefer="gymnasium", max_episode_steps=15)
     p = assemble(A3C.build(env.observation_space, env.action_space, config := A3CConfig(workers=2)), env)
-    p.collector.most_episodes = 200
+    p.collector.ledger.most_episodes = 200
     steps, finished, lengths, of_env = [], [], [], defaultdict(list)
 
     def slow(rollout, metrics):
@@ -158,7 +159,7 @@ def test_ends_after_so_many_episodes_of_the_same_environment():
 
 def test_nothing_is_started_when_there_is_nothing_to_do():
     p = parts()
-    p.collector.steps = 100
+    p.collector.ledger.count = 100
     hogwild.train(p.agent, p.collector, p.buffer, 100, [lambda *_: pytest.fail("a hook ran")])
 
 
@@ -251,7 +252,7 @@ SCRIPT = """
 import sys
 from multiprocessing import active_children
 from whorl.agents.a3c import A3CConfig
-from whorl.training import hogwild
+from whorl.training.loops import hogwild
 from whorl.training.build import build
 from whorl.training.process import StopSignals
 
