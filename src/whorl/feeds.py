@@ -34,7 +34,10 @@ class Feed:
 
     # of rows that are kept
     storage: str = "memory"
+    batch_size: int = 0
     capacity: int = 0
+    replay_ratio: float = 0.0
+    prefetch: int = 0
     n_step: int = 1
     alpha: float = 0.6
     beta: float = 0.4
@@ -46,7 +49,7 @@ class Feed:
     eta: float = 0.9
     across_ends: bool = True
     relabel: str = "none"
-    normalize_observation: bool = False
+    relabel_fraction: float = 0.0
 
     def collector(self, on_cpu: bool) -> Part | None:
         """What collects, where environment and agent live on the CPU or not; None: nothing does."""

@@ -178,6 +178,12 @@ class Lines:
         self._file.close()
 
 
+def whole_lines(path: Path) -> list[str]:
+    """The lines of a file that a running process may be appending to; none if it is not there."""
+    text = path.read_text() if path.exists() else ""
+    return text[: text.rfind("\n") + 1].splitlines()
+
+
 # --------------------------------------------------------------------------------------------------------- lock
 
 

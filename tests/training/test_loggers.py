@@ -305,7 +305,8 @@ def test_moving_mean_by_hand():
 def test_drawing_a_curve_leaves_pyplot_alone(tmp_path):
     code = """
         import sys
-        from whorl.training import curve, folder
+        from whorl import files
+        from whorl.training import curve
         assert "matplotlib" not in sys.modules
         files.write_json(sys.argv[1] + "/config.json", {})
         curve.draw_curve(sys.argv[1])

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from whorl.agents.optimizers import adam as adam
 from whorl.agents.optimizers import load_optimizer_states, optimizer_states, optimizers_in
 from whorl.agents.step import Batches, Loss, OptimizerStep, Weights, confirm, finite, mean, set_mode
-from whorl.batch import Arrays, Batch, Buffer, Metrics, Numbers, State, get
+from whorl.batch import Arrays, Batch, Buffer, Metrics, Numbers, State, Tree, get
 from whorl.errors import AgentError
 from whorl.feeds import Fed
 from whorl.functional.streams import stream
@@ -25,7 +25,7 @@ class Agent(nn.Module, Generic[C]):
     """An algorithm: what it acts with (`policy`), what it learns with (its other parts and optimizers), and how.
 
     Constructors take finished parts; `build` makes the default ones. No agent inherits from another agent; one may hold others.
-    `seed` and `compiled`, set on an agent, reach those that it holds.
+    `seed` (of the learning stream) and `compiled` (each optimizer step is one graph), set on an agent, reach those that it holds.
     """
 
     Config: ClassVar[type]  # the frozen dataclass of its settings
@@ -41,9 +41,8 @@ class Agent(nn.Module, Generic[C]):
         self.register_buffer("env_steps", torch.zeros((), dtype=torch.int64))
         self.updates = 0  # counted by the `update` of agents that draw `noise` or have targets; saved with the state
         self.step = OptimizerStep()
-        self.seed = 0  # of the learning stream
-        self.compiled = False  # set by `compile=True`: every optimizer step is one compiled graph
-        self._moments: list = []
+        self.seed, self.compiled = 0, False
+        self.gathered: list[tuple] = []  # (normalizer, moments) of the rollout, for `learn` to merge
         self.eval()
 
     @classmethod
@@ -55,12 +54,17 @@ class Agent(nn.Module, Generic[C]):
         """Once per rollout [T, N]: count its steps and gather observation statistics. Agents add returns, advantages, ..."""
         mask = get(rollout, "mask")
         self.env_steps.add_(rollout.numel() if mask is None else mask.sum())
-        self._moments = self.policy.normalizer.moments(rollout["observation"], mask)
+        normalizer = self.policy.normalizer
+        self.gathered = [(normalizer, normalizer.moments(rollout["observation"], mask))]
         return rollout
 
     def loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
         """The maths: a scalar and its parts. Pure: parameters, buffers and batch in."""
         raise NotImplementedError
+
+    def value(self, observation: Tree) -> Tensor | None:
+        """What it takes observations [N, ...] to be worth, [N]; None: it values nothing."""
+        return None
 
     def update(self, batch: Batch) -> Metrics:
         """One gradient step on a batch; detached numbers back, never `.item()`.
@@ -85,8 +89,10 @@ class Agent(nn.Module, Generic[C]):
         return False
 
     def learn(self, buffer: Buffer, count: int | None = None) -> Metrics:
-        """Every batch that is due, or `count` of them, then move the observation statistics. Metrics are means over the updates that
-        have them. Raises NotFinite before anything is logged or saved, AgentError for a prioritized feed without priorities.
+        """Every batch that is due, or `count` of them, then move the statistics of what was prepared.
+
+        Each metric is the mean over the updates that have it. Raises NotFinite before anything is logged or saved, AgentError for a
+        prioritized feed whose agent gives no priorities.
         """
         set_mode(self, True)
         history, prioritized = [], self.config.feed.prioritized
@@ -102,9 +108,9 @@ class Agent(nn.Module, Generic[C]):
             if self.enough(metrics):
                 break
         confirm(set_mode(self, False), self.env_steps)
-        moments, self._moments = self._moments, []  # each rollout moves the statistics once
-        if moments:
-            self.policy.normalizer.merge(moments)
+        gathered, self.gathered = self.gathered, []  # each rollout moves the statistics once
+        for normalizer, moments in gathered:
+            normalizer.merge(moments)
         return {**mean(history), **self.report}
 
     def optimize(self, loss: Loss, optimizer: Optimizer, batches: Batches, weights: Weights = None) -> Metrics:

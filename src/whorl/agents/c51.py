@@ -59,7 +59,7 @@ class C51Config:
     feed: Feed = Replay(batch_size=128, capacity=100_000, replay_ratio=0.125, warmup=1_000)
 
 
-class C51(Agent):
+class C51(Agent[C51Config]):
     """Cross-entropy between the projected distribution of r + gamma Z(s', a*) and Z(s, a)."""
 
     Config = C51Config
@@ -83,7 +83,7 @@ class C51(Agent):
 
     def value(self, observation: Tree) -> Tensor:
         """max_a Q(observation, a)."""
-        return self.policy.encode({"observation": observation}).amax(-1)
+        return self.policy.q(self.policy.normalizer(observation)).amax(-1)
 
     def prepare(self, rollout: Batch) -> Batch:  # [T, N]
         rollout, c = super().prepare(rollout), self.config

@@ -53,7 +53,7 @@ class CrossQConfig:
     feed: Feed = Replay(warmup=5_000)
 
 
-class CrossQ(Agent):
+class CrossQ(Agent[CrossQConfig]):
     """SAC without target networks: batch-normalized critics see (s, a) and (s', a') in one batch."""
 
     Config = CrossQConfig

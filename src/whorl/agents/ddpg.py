@@ -43,7 +43,7 @@ class DDPGConfig:
     feed: Feed = Replay(batch_size=64)
 
 
-class DDPG(Agent):
+class DDPG(Agent[DDPGConfig]):
     """Q-learning with a deterministic actor in place of the maximum; the actor climbs the critic. One update of each per batch."""
 
     Config = DDPGConfig

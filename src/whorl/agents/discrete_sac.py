@@ -49,7 +49,7 @@ class DiscreteSACConfig:
     feed: Feed = Replay()
 
 
-class DiscreteSAC(Agent):
+class DiscreteSAC(Agent[DiscreteSACConfig]):
     """Twin critics with an entropy bonus and a categorical actor; expectations over actions are exact, nothing is sampled."""
 
     Config = DiscreteSACConfig
@@ -75,8 +75,8 @@ class DiscreteSAC(Agent):
 
     def value(self, observation: Tree) -> Tensor:
         """min Q(s, a) of the greedy action."""
-        action = self.policy.distribution(self.policy.encode({"observation": observation})).mode
-        return taken(self.critic(self.policy.normalizer(observation)).amin(0), action)
+        seen = self.policy.normalizer(observation)
+        return taken(self.critic(seen).amin(0), self.policy.distribution(self.policy.encoder(seen)).mode)
 
     def prepare(self, rollout: Batch) -> Batch:  # [T, N]
         rollout = super().prepare(rollout)

@@ -56,7 +56,7 @@ class DQNConfig:
     feed: Feed = Replay(batch_size=128, capacity=100_000, replay_ratio=0.125, warmup=1_000)
 
 
-class DQN(Agent):
+class DQN(Agent[DQNConfig]):
     """Q-learning from replayed transitions, with a target network."""
 
     Config = DQNConfig
@@ -78,7 +78,7 @@ class DQN(Agent):
 
     def value(self, observation: Tree) -> Tensor:
         """max_a Q(observation, a)."""
-        return self.policy.encode({"observation": observation}).amax(-1)
+        return self.policy.q(self.policy.normalizer(observation)).amax(-1)
 
     def prepare(self, rollout: Batch) -> Batch:  # [T, N]
         rollout, c = super().prepare(rollout), self.config

@@ -61,7 +61,7 @@ class IQNConfig:
     feed: Feed = Replay(batch_size=128, capacity=100_000, replay_ratio=0.125, warmup=1_000)
 
 
-class IQN(Agent):
+class IQN(Agent[IQNConfig]):
     """Quantile Huber loss between quantiles of r + gamma Z(s', a*) and of Z(s, a), each at taus drawn anew."""
 
     Config = IQNConfig
@@ -85,7 +85,7 @@ class IQN(Agent):
 
     def value(self, observation: Tree) -> Tensor:
         """max_a Q(observation, a)."""
-        return self.policy.encode({"observation": observation}).amax(-1)
+        return self.policy.q(self.policy.normalizer(observation)).amax(-1)
 
     def prepare(self, rollout: Batch) -> Batch:  # [T, N]
         rollout, c = super().prepare(rollout), self.config

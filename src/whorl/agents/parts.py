@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 
 from whorl.agents.agent import Agent
-from whorl.batch import Batch, Metrics, get
+from whorl.batch import Batch, Metrics, Tree, get, values
+from whorl.functional.advantages import gae
 from whorl.functional.bellman import td_target, weighted_mean
-from whorl.functional.statistics import masked_mean
+from whorl.functional.statistics import explained_variance, masked_mean
+from whorl.nets.normalizer import NoNormalizer, Normalizer
+from whorl.policies.distributions import Distribution
+from whorl.policies.policy import Policy
+
+
+class ActorCritic(Protocol):
+    """An agent with a critic whose returns may be normalized."""
+
+    return_normalizer: Normalizer | NoNormalizer
+    gathered: list
+    report: Metrics
+
+    def value(self, observation: Tree) -> Tensor:
+        """V(observation), in the units of the normalized return."""
 
 
 def mean_of(x: Tensor, batch: Batch) -> Tensor:
@@ -21,6 +36,35 @@ def mean_of(x: Tensor, batch: Batch) -> Tensor:
 def loss_of(x: Tensor, batch: Batch) -> Tensor:
     """The mean of x [*rows] over the batch's rows that count (`mask`), each times its importance weight (`weight`)."""
     return weighted_mean(x, get(batch, "weight"), get(batch, "mask"))
+
+
+def distribution_of(policy: Policy, batch: Batch) -> Distribution:
+    """What the policy does in the batch's states, among the allowed actions."""
+    return policy.distribution(policy.encode(batch), get(batch, "action_mask"))
+
+
+def gae_targets(
+    agent: ActorCritic, rollout: Batch, discount: float, trace_decay: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(advantage, return, value), each [T, N], in the units of the rewards: GAE on the critic's values, return = advantage + value.
+
+    The rollout's own `next.discount` goes before `discount`. The statistics of the returns are gathered, and how much of them the
+    critic explains is reported.
+    """
+    next, mask, normalizer = rollout["next"], get(rollout, "mask"), agent.return_normalizer
+    value, next_value = (normalizer.inverse(x) for x in values(agent.value, rollout))
+    gamma = get(rollout, "next.discount", discount)
+    advantage = gae(next["reward"], value, next_value, next["terminated"], next["truncated"], gamma, trace_decay)
+    target = advantage + value
+    agent.gathered.append((normalizer, normalizer.moments(target, mask)))
+    agent.report["explained_variance"] = explained_variance(value, target, mask)
+    return advantage, target, value
+
+
+def kept(rollout: Batch, **entries: Tensor) -> Batch:
+    """What an on-policy loss reads of a rollout, and `entries` beside it; `target` is the batch's `return`."""
+    rows = rollout.select("observation", "action", "log_prob", "action_mask", "mask", strict=False)
+    return rows.update({"return" if key == "target" else key: value for key, value in entries.items()})
 
 
 def td(batch: Batch, next_value: Tensor, discount: float) -> Tensor:

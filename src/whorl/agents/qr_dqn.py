@@ -57,7 +57,7 @@ class QRDQNConfig:
     feed: Feed = Replay(batch_size=128, capacity=100_000, replay_ratio=0.125, warmup=1_000)
 
 
-class QRDQN(Agent):
+class QRDQN(Agent[QRDQNConfig]):
     """Quantile Huber loss between the quantiles of r + gamma Z(s', a*) and those of Z(s, a)."""
 
     Config = QRDQNConfig
@@ -81,7 +81,7 @@ class QRDQN(Agent):
 
     def value(self, observation: Tree) -> Tensor:
         """max_a Q(observation, a)."""
-        return self.policy.encode({"observation": observation}).amax(-1)
+        return self.policy.q(self.policy.normalizer(observation)).amax(-1)
 
     def prepare(self, rollout: Batch) -> Batch:  # [T, N]
         rollout, c = super().prepare(rollout), self.config

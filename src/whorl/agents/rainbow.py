@@ -56,7 +56,7 @@ class RainbowConfig:
     )
 
 
-class Rainbow(Agent):
+class Rainbow(Agent[RainbowConfig]):
     """C51 with double Q-learning, dueling streams, noisy layers, prioritized replay and n-step returns.
 
     It explores by the noise of its layers alone, each environment by its own. In the loss, the two online passes and the target's
@@ -81,7 +81,7 @@ class Rainbow(Agent):
 
     def value(self, observation: Tree) -> Tensor:
         """max_a Q(observation, a), with the mean weights."""
-        return self.policy.encode({"observation": observation}).amax(-1)
+        return self.policy.q(self.policy.normalizer(observation)).amax(-1)
 
     def loss(self, batch: Batch) -> tuple[Tensor, Metrics]:  # [B] or [T, B]
         c, normal, next = self.config, self.policy.normalizer, batch["next"]

@@ -54,7 +54,7 @@ class REDQConfig:
     feed: Feed = Replay(replay_ratio=20.0, warmup=5_000)
 
 
-class REDQ(Agent):
+class REDQ(Agent[REDQConfig]):
     """SAC with many critics and many updates: the target is the smallest of a random few, the actor climbs the mean of all."""
 
     Config = REDQConfig

@@ -52,7 +52,7 @@ class SACConfig:
     feed: Feed = Replay()
 
 
-class SAC(Agent):
+class SAC(Agent[SACConfig]):
     """Twin critics with an entropy bonus, a squashed Gaussian actor, a learned temperature; one update of each per batch."""
 
     Config = SACConfig

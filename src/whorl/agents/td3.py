@@ -49,7 +49,7 @@ class TD3Config:
     feed: Feed = Replay(warmup=25_000)
 
 
-class TD3(Agent):
+class TD3(Agent[TD3Config]):
     """DDPG with the smaller of two critics, a smoothed target action, and an actor that moves less often."""
 
     Config = TD3Config

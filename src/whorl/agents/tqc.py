@@ -57,7 +57,7 @@ class TQCConfig:
     feed: Feed = Replay()
 
 
-class TQC(Agent):
+class TQC(Agent[TQCConfig]):
     """SAC with critics of the return's distribution, whose pooled targets lose their highest atoms."""
 
     Config = TQCConfig

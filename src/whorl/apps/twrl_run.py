@@ -239,10 +239,11 @@ class Progress(Logger):
             )
         self._batch.clear()
 
-    def message(self, line: str) -> None:
-        print(line, file=sys.stderr, flush=True)
+    def message(self, text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
 
     def state(self) -> State:
+        """Everything, for the checkpoint."""
         total = [self._count, self._mean, self._squares, self._best if self._count else None]
         return {}, {"window": self._window.state()[1], "total": total}
 

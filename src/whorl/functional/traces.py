@@ -48,8 +48,8 @@ class Traces(NamedTuple):
 class Phi(NamedTuple):
     """The features of a state and an action that are not 0."""
 
-    index: np.ndarray  # [active] int64, within those of an action
-    value: np.ndarray  # [active] float64
+    indices: np.ndarray  # [active] int64, within those of an action
+    values: np.ndarray  # [active] float64
     offset: int  # of the action: `size` features each
 
 
@@ -83,7 +83,7 @@ def read(weight: np.ndarray, traces: Traces, phi: Phi) -> float:
 def read_all(weight: np.ndarray, traces: Traces, phi: Phi, size: int, q: np.ndarray) -> None:
     """q[a] = w . phi for every action a, `size` features each; the first one's phi."""
     for a in range(len(q)):
-        q[a] = read(weight, traces, Phi(phi.index, phi.value, a * size))
+        q[a] = read(weight, traces, Phi(phi.indices, phi.values, a * size))
 
 
 @register_jitable(forceinline=True)

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from gymnasium import spaces
 from torch import Generator, Tensor, nn
 
+from whorl.batch import Batch, Tree
 from whorl.errors import BadInput, Incompatible
 from whorl.nets.encoder import Encoder
 from whorl.nets.heads import output_layer
 from whorl.nets.normalizer import NoNormalizer, ObservationNormalizer, observation_normalizer
-from whorl.policies.numpy_actor import DT, THETA, deterministic_actor
-from whorl.policies.policy import Actor, Policy
+from whorl.policies.policy import Actor, Carry, Decided, Policy
 from whorl.spaces import bounds, describe, is_bounded
+
+THETA, DT = 0.15, 1e-2  # of Ornstein-Uhlenbeck noise: pull to 0, and the length of a step, as in baselines' code
 
 
 class Deterministic(Policy):
@@ -51,7 +53,8 @@ class Deterministic(Policy):
         if std < 0:
             raise BadInput(f"std is that of the exploration noise and must be at least 0, got {std}")
         self.normalizer = NoNormalizer() if normalizer is None else normalizer
-        self.encoder, self.ou, self.std = model, noise == "ou", std
+        self.encoder, self.ou = model, noise == "ou"
+        self.spread = std * DT**0.5 if self.ou else std  # of what is added to the action in one step
         self.outputs = action_space.shape[0]
         self.head = output_layer(model, self.outputs, "uniform")
         low, high = bounds(action_space)
@@ -75,43 +78,49 @@ class Deterministic(Policy):
         model = Encoder(observation_space, hidden, activation, "uniform")
         return cls(model, action_space, noise, std, observation_normalizer(observation_space, normalize))
 
-    def encode(self, batch: Any) -> Tensor:
+    def encode(self, batch: Batch) -> Tensor:
         """Features [..., width] of `observation`: normalizer, then encoder."""
         return self.encoder(self.normalizer(batch["observation"]))
 
-    def unit(self, observation: Any) -> Tensor:
+    def unit(self, observation: Tree) -> Tensor:
         """The greedy action in units of half the range around the centre, [..., D] in [-1, 1]."""
-        return self.head(self.encode({"observation": observation})).tanh()
+        return self.head(self.encoder(self.normalizer(observation))).tanh()
 
     def scale(self, unit: Tensor) -> Tensor:
         """The action of such units; what lies outside [-1, 1] is cut."""
         return self.low + (self.high - self.low) / 2 * (unit.clamp(-1, 1) + 1)
 
-    def forward(self, observation: Any) -> Tensor:
+    def forward(self, observation: Tree) -> Tensor:
         """The greedy action [..., D]."""
         return self.scale(self.unit(observation))
 
-    def initial(self, n: int) -> Any:
+    def initial(self, n: int) -> Carry:
         """The state x of Ornstein-Uhlenbeck noise [n, D]."""
         return {"ou": torch.zeros(n, self.outputs, device=self.low.device)} if self.ou else None
 
     def noise(self, shape: tuple[int, ...], generator: Generator) -> Tensor:
         return torch.randn(*shape, self.outputs, device=generator.device, generator=generator)
 
-    def act(self, observation, carry, is_first, noise, action_mask=None):
+    def act(
+        self, observation: Tree, carry: Carry, is_first: Tensor, noise: Tensor | None, action_mask: Tensor | None = None
+    ) -> Decided:
         unit = self.unit(observation)
         if noise is None:
             return {"action": self.scale(unit)}, carry
-        if self.ou:
-            x = torch.where(is_first[:, None], 0.0, carry["ou"])
-            added = (1 - THETA * DT) * x + self.std * DT**0.5 * noise
+        added = self.spread * noise
+        if carry is not None:
+            added = (1 - THETA * DT) * torch.where(is_first[:, None], 0.0, carry["ou"]) + added
             carry = {"ou": added}
-        else:
-            added = self.std * noise
         unit = torch.where(self.warming, torch.special.erf(noise * 0.5**0.5), unit + added)
         return {"action": self.scale(unit)}, carry
 
     def actor(self, num_envs: int) -> Actor:
         """On the CPU, a small MLP over a float vector runs in numpy over views of the weights; all else is `act`."""
-        small = isinstance(self.encoder, Encoder) and self.encoder.plain and self.low.device.type == "cpu"
-        return deterministic_actor(self, num_envs) if small else super().actor(num_envs)
+        from whorl.policies.actors.deterministic import deterministic
+        from whorl.policies.actors.mlp import numpy_network
+
+        network = numpy_network(self.normalizer, self.encoder, [self.head], num_envs)
+        if network is None:
+            return super().actor(num_envs)
+        box = self.low.numpy(), self.high.numpy(), self.warming.numpy()
+        return deterministic(network, *box, num_envs, self.spread, 1 - THETA * DT)

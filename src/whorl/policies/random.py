@@ -7,9 +7,10 @@ import torch
 from gymnasium import spaces
 from torch import Generator, Tensor
 
+from whorl.batch import Tree
 from whorl.errors import Incompatible
 from whorl.nets.normalizer import NoNormalizer
-from whorl.policies.policy import Policy
+from whorl.policies.policy import Carry, Decided, Policy
 from whorl.spaces import action_sizes, bounds, describe
 
 
@@ -42,7 +43,9 @@ class Random(Policy):
         size = self.shape if self.sizes is None else (sum(self.sizes),)
         return torch.rand(*shape, *size, device=generator.device, generator=generator)
 
-    def act(self, observation, carry, is_first, noise, action_mask=None):
+    def act(
+        self, observation: Tree, carry: Carry, is_first: Tensor, noise: Tensor | None, action_mask: Tensor | None = None
+    ) -> Decided:
         n = is_first.shape
         if self.sizes is None:
             u = torch.full((*n, *self.shape), 0.5, device=is_first.device) if noise is None else noise

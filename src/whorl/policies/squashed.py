@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from gymnasium import spaces
 from torch import Generator, Tensor, nn
 
+from whorl.batch import Batch, Tree
 from whorl.errors import Incompatible
 from whorl.nets.encoder import Encoder
 from whorl.nets.heads import output_layer
 from whorl.nets.normalizer import NoNormalizer, ObservationNormalizer, observation_normalizer
 from whorl.policies.distributions import SDE_MEAN, SquashedGaussian, mean_and_log_std
-from whorl.policies.numpy_actor import squashed_actor
-from whorl.policies.policy import Actor, Policy
+from whorl.policies.policy import Actor, Carry, Decided, Policy
 from whorl.spaces import bounds, describe, is_bounded
+
+
+def _bounded_box(space: spaces.Space) -> spaces.Box:
+    if not isinstance(space, spaces.Box):
+        raise Incompatible(f"a squashed Gaussian needs Box actions, got {describe(space)}; use discrete_sac")
+    if len(space.shape) != 1:
+        raise Incompatible(f"a squashed Gaussian acts in one-axis Box spaces, got {describe(space)}")
+    if not is_bounded(space):
+        raise Incompatible(f"a squashed Gaussian needs finite action bounds, low below high, got {space}")
+    return space
 
 
 class Squashed(Policy):
@@ -48,11 +57,11 @@ class Squashed(Policy):
         sde_log_std: float = -3.0,
     ):
         super().__init__()
-        self._check(action_space)
+        box = _bounded_box(action_space)
         self.normalizer = NoNormalizer() if normalizer is None else normalizer
         self.encoder, self.sde, self.sde_every = model, sde, sde_every
-        self.outputs = action_space.shape[0]  # type: ignore[index]
-        low, high = bounds(action_space)
+        self.outputs = box.shape[0]
+        low, high = bounds(box)
         self.register_buffer("low", low)
         self.register_buffer("high", high)
         self.register_buffer("warming", torch.zeros((), dtype=torch.bool))
@@ -62,15 +71,6 @@ class Squashed(Policy):
         self.head = output_layer(model, self.outputs * (1 if sde else 2), "uniform")
         if sde:
             self.log_std = nn.Parameter(torch.full((self.head.in_features, self.outputs), sde_log_std))
-
-    @staticmethod
-    def _check(space: spaces.Space) -> None:
-        if not isinstance(space, spaces.Box):
-            raise Incompatible(f"a squashed Gaussian needs Box actions, got {describe(space)}; use discrete_sac")
-        if len(space.shape) != 1:
-            raise Incompatible(f"a squashed Gaussian acts in one-axis Box spaces, got {describe(space)}")
-        if not is_bounded(space):
-            raise Incompatible(f"a squashed Gaussian needs finite action bounds, low below high, got {space}")
 
     @classmethod
     def build(
@@ -87,12 +87,12 @@ class Squashed(Policy):
         encoder: nn.Module | None = None,
     ) -> Squashed:
         """The default one: an `Encoder` with torch's weights, or the one that is given, after a normalizer where asked for."""
-        cls._check(action_space)  # before a network is made that nobody can use
+        _bounded_box(action_space)  # before a network is made that nobody can use
         model = Encoder(observation_space, hidden, activation, "uniform") if encoder is None else encoder
         normalizer = observation_normalizer(observation_space, normalize)
         return cls(model, action_space, normalizer, sde, sde_every, sde_log_std)
 
-    def encode(self, batch: Any) -> Tensor:
+    def encode(self, batch: Batch) -> Tensor:
         """Features [..., width] of `observation`: normalizer, then encoder."""
         return self.encoder(self.normalizer(batch["observation"]))
 
@@ -106,19 +106,19 @@ class Squashed(Policy):
             mean, log_std = mean_and_log_std(output)
         return SquashedGaussian(mean, log_std, self.low, self.high)
 
-    def sample(self, observation: Any, noise: Tensor) -> tuple[Tensor, Tensor]:
+    def sample(self, observation: Tree, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Actions [..., D] and their log-densities [...] in units of half the action range, differentiable in both. noise [..., D].
 
         In these units neither an entropy bonus nor a target entropy depends on the bounds.
         """
-        unit, log_prob = self.distribution(self.encode({"observation": observation})).unit_sample(noise)
+        unit, log_prob = self.distribution(self.encoder(self.normalizer(observation))).unit_sample(noise)
         return torch.addcmul(self.centre, self.half_range, unit), log_prob
 
-    def forward(self, observation: Any) -> Tensor:
+    def forward(self, observation: Tree) -> Tensor:
         """The greedy action [..., D]."""
-        return self.distribution(self.encode({"observation": observation})).mode
+        return self.distribution(self.encoder(self.normalizer(observation))).mode
 
-    def initial(self, n: int) -> Any:
+    def initial(self, n: int) -> Carry:
         """Under gSDE the standard normal matrices [n, width * D] and how long they have been held [n]."""
         if not self.sde:
             return None
@@ -129,13 +129,16 @@ class Squashed(Policy):
     def noise(self, shape: tuple[int, ...], generator: Generator) -> Tensor:
         return SquashedGaussian.noise(shape, self.log_std.numel() if self.sde else self.outputs, generator)
 
-    def act(self, observation, carry, is_first, noise, action_mask=None):
-        features = self.encode({"observation": observation})
+    def act(
+        self, observation: Tree, carry: Carry, is_first: Tensor, noise: Tensor | None, action_mask: Tensor | None = None
+    ) -> Decided:
+        features = self.encoder(self.normalizer(observation))
         distribution = self.distribution(features)
         if noise is None:
             return {"action": distribution.mode}, carry
         own = noise[..., : self.outputs]
         if self.sde:
+            assert carry is not None
             renew = is_first | (carry["held"] >= self.sde_every) if self.sde_every else is_first
             matrix = torch.where(renew[:, None], noise, carry["exploration"])
             carry = {"exploration": matrix, "held": torch.where(renew, 1, carry["held"] + 1)}
@@ -148,5 +151,13 @@ class Squashed(Policy):
 
     def actor(self, num_envs: int) -> Actor:
         """On the CPU, a small MLP over a float vector runs in numpy over views of the weights; all else is `act`."""
-        small = isinstance(self.encoder, Encoder) and self.encoder.plain and self.low.device.type == "cpu"
-        return squashed_actor(self, num_envs) if small else super().actor(num_envs)
+        from whorl.policies.actors.mlp import numpy_network
+        from whorl.policies.actors.squashed import sde, squashed
+
+        network = numpy_network(self.normalizer, self.encoder, [self.head], num_envs)
+        if network is None:
+            return super().actor(num_envs)
+        box = self.low.numpy(), self.high.numpy(), self.warming.numpy()
+        if self.sde:
+            return sde(network, *box, num_envs, self.log_std.detach().numpy(), self.sde_every)
+        return squashed(network, *box, num_envs)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from gymnasium import spaces
 from torch import Generator, Tensor, nn
 
+from whorl.batch import Batch, Tree
 from whorl.errors import BadInput, Incompatible
 from whorl.nets.encoder import Encoder
 from whorl.nets.heads import output_layer
@@ -23,8 +24,7 @@ from whorl.policies.distributions import (
     SquashedGaussian,
     mean_and_log_std,
 )
-from whorl.policies.numpy_actor import numpy_actor
-from whorl.policies.policy import Actor, Policy
+from whorl.policies.policy import Actor, Carry, Decided, Policy
 from whorl.spaces import action_sizes, bounds, describe, is_bounded
 
 STDS, MEANS = ("independent", "dependent", "fixed"), ("linear", "tanh")
@@ -119,7 +119,7 @@ class Stochastic(Policy):
         model = Encoder(observation_space, hidden, activation, initialization)
         return cls(model, action_space, normalizer, std, fixed_std, mean, scale, squash, initialization)
 
-    def encode(self, batch: Any) -> Tensor:
+    def encode(self, batch: Batch) -> Tensor:
         """Features [..., width] of `observation`: normalizer, then encoder."""
         return self.encoder(self.normalizer(batch["observation"]))
 
@@ -142,13 +142,24 @@ class Stochastic(Policy):
     def noise(self, shape: tuple[int, ...], generator: Generator) -> Tensor:
         return self.family.noise(shape, self.outputs, generator)
 
-    def act(self, observation, carry, is_first, noise, action_mask=None):
-        distribution = self.distribution(self.encode({"observation": observation}), action_mask)
+    def act(
+        self, observation: Tree, carry: Carry, is_first: Tensor, noise: Tensor | None, action_mask: Tensor | None = None
+    ) -> Decided:
+        distribution = self.distribution(self.encoder(self.normalizer(observation)), action_mask)
         action = distribution.mode if noise is None else distribution.sample(noise)
         return {"action": action, "log_prob": distribution.log_prob(action)}, carry
 
     def actor(self, num_envs: int) -> Actor:
         """On the CPU, a small MLP over a float vector runs in numpy over views of the weights; all else is `act`."""
-        small = isinstance(self.encoder, Encoder) and self.encoder.plain and self.head.weight.device.type == "cpu"
-        fast = small and (self.scalar or self.family in (Gaussian, ScaledGaussian))
-        return numpy_actor(self, num_envs) if fast else super().actor(num_envs)
+        from whorl.policies.actors.mlp import numpy_network
+        from whorl.policies.actors.stochastic import categorical, gaussian
+
+        network = numpy_network(self.normalizer, self.encoder, [self.head], num_envs)
+        if network is None or self.squash or not (self.scalar or self.sizes is None):
+            return super().actor(num_envs)
+        if self.sizes is not None:
+            return categorical(network, self.outputs, num_envs)
+        log_std = None if self.std == "dependent" else self.log_std.detach().numpy()
+        return gaussian(
+            network, self.low.numpy(), self.high.numpy(), num_envs, log_std, self.mean == "tanh", self.scale
+        )

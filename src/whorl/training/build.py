@@ -24,6 +24,7 @@ from whorl.buffers.sample_uniform import Uniform, WithoutReplacement
 from whorl.buffers.storage import Sampler, Storage
 from whorl.buffers.storage_memory import Memory
 from whorl.buffers.stream import StreamBuffer
+from whorl.collectors.collector import Collector
 from whorl.collectors.ledger import Ledger
 from whorl.collectors.serial import SerialCollector
 from whorl.collectors.stream import StreamCollector
@@ -35,14 +36,18 @@ from whorl.functional.streams import stream
 from whorl.training.catalog import agent_class, find
 from whorl.training.hooks import Hook
 
-Collector = SerialCollector | StreamCollector
+
+def anything(agent: Agent, collector: Collector | Ledger) -> None:
+    """A loop that takes all parts."""
 
 
 class Loop(NamedTuple):
     """How a run goes on. `train(agent, collector, buffer, total_steps, hooks)`: a ledger stands for a collector where there is none."""
 
     train: Callable[[Agent, Collector | Ledger, Buffer, int, Iterable[Hook]], None]
-    check: Callable[[Agent, Collector | Ledger], None] = lambda agent, collector: None  # raises for parts that it cannot take
+    check: Callable[[Agent, Collector | Ledger], None] = lambda agent, collector: (
+        None
+    )  # raises for parts that it cannot take
     notice: str = ""  # what whoever starts it should know
 
 
@@ -110,7 +115,9 @@ def build(
     _check_device(device)
     if (data is None) != (feed.collector(on_cpu=True) is not None):
         came = "no data was given" if data is None else "data was given"
-        raise BadInput(f"{type(feed).__name__} {'needs recorded data' if data is None else 'steps an environment'}, and {came}")
+        raise BadInput(
+            f"{type(feed).__name__} {'needs recorded data' if data is None else 'steps an environment'}, and {came}"
+        )
     if isinstance(env, Env) and num_envs not in (None, env.num_envs):
         raise BadInput(f"num_envs = {num_envs}, but the environment object holds {env.num_envs}; leave num_envs out")
     made = None
@@ -119,7 +126,9 @@ def build(
             raise BadInput(f"{agent} learns by stepping an environment: name one")
         made = _made(env, feed, preset.num_envs if num_envs is None else num_envs, seed, device, max_episode_steps)
         feed.check(made.num_envs)
-    learner = new_agent(agent, made or data, config, seed).to(device)
+    source = made or data
+    assert source is not None
+    learner = new_agent(agent, source, config, seed).to(device)
     learner.compiled = compile
     if made is not None and feed.replays:
         check_replay(made, feed)
@@ -208,7 +217,12 @@ def _replay(asked: Asked) -> ReplayBuffer:
     """One lane for each environment; it takes its memory at the first write. Raises BadInput for a memmap without a folder; what else
     can be wrong, `check_replay` has found."""
     feed: Feed = asked.agent.config.feed
-    size: dict[str, Any] = {"capacity": feed.capacity, "lanes": asked.lanes, "slack": asked.slack, "folder": asked.folder}
+    size: dict[str, Any] = {
+        "capacity": feed.capacity,
+        "lanes": asked.lanes,
+        "slack": asked.slack,
+        "folder": asked.folder,
+    }
     storage: Storage
     if feed.storage == "frames":
         from whorl.buffers.storage_frames import Frames
@@ -277,7 +291,7 @@ def _loop(part: Part) -> Loop:
     if part not in LOOPS:
         raise BadInput(f"a feed names its loop as one of {', '.join(LOOPS)}, or gives a function; it gave {part!r}")
     module = import_module(f"whorl.training.loops.{part}")
-    return Loop(module.train, getattr(module, "check", Loop._field_defaults["check"]), getattr(module, "NOTICE", ""))
+    return Loop(module.train, getattr(module, "check", anything), getattr(module, "NOTICE", ""))
 
 
 COLLECTORS: dict[str, Callable[[Agent, Env, int], Collector]] = {"serial": _serial, "stream": _stream}
@@ -304,7 +318,7 @@ def check_replay(env: Env, feed: Feed, slack: int = 0, folder: Path | None = Non
             "(an attribute `goal` with `reward` and `terminated`); use relabel='none'"
         )
     one = (1, env.num_envs)
-    size = {"capacity": feed.capacity, "lanes": env.num_envs, "slack": slack}
+    size: Any = {"capacity": feed.capacity, "lanes": env.num_envs, "slack": slack}
     flags = {name: torch.zeros(one, dtype=torch.bool) for name in ("terminated", "truncated")}
     rows: dict[str, Any] = {"is_first": flags["truncated"], "action": spaces.zeros(env.action_space, one)}
     rows["next"] = {"reward": torch.zeros(one), **flags}

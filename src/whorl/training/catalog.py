@@ -21,6 +21,7 @@ class Listed(NamedTuple):
     about: str
     file: str = ""  # where the class is, if not in the file of the agent's name
 
+
 AGENTS = {
     "random": Listed("Random", "uniform actions, learns nothing"),
     "reinforce": Listed("REINFORCE", "whole-episode policy gradient with a baseline (Williams 1992)"),
@@ -92,6 +93,8 @@ def config_from_json(agent: str, data: dict[str, Any]) -> Any:
     kind = feed.pop("kind", None)
     if kind is not None:
         if kind not in FEEDS:
-            raise Damaged(f"the config of {agent} has a feed of the kind {str(kind)[:100]!r}, expected one of {', '.join(FEEDS)}")
+            raise Damaged(
+                f"the config of {agent} has a feed of the kind {str(kind)[:100]!r}, expected one of {', '.join(FEEDS)}"
+            )
         config = dataclasses.replace(config, feed=FEEDS[kind]())
     return override(config, {**data, "feed": feed})

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
+from whorl.agents.step import Batches, Loss, Weights, name_of
 from whorl.batch import Batch, Metrics
 from whorl.envs.native import WORLDS
 from whorl.envs.native import make as make_world
+from whorl.envs.native.probes import Probe
 from whorl.errors import AgentError, Incompatible
 from whorl.options import override
 from whorl.training.build import Parts, build
@@ -41,12 +41,12 @@ def check_agent(
             checked[probe] = f"cannot act there: {reason}"
             continue
         _check_pure(agent, build(agent, probe, config, num_envs=8, seed=seed))
+        assert parts.collector is not None
         plain.train(parts.agent, parts.collector, parts.buffer, steps)
         checked[probe] = ", ".join(_check_probe(agent, parts, probe, tolerance)) or "runs"
     return checked
 
 
-Loss = Callable[[Batch], tuple[Tensor, Metrics]]
 PATIENCE = 100  # updates in which every optimizer has its turn
 
 
@@ -69,11 +69,11 @@ def _losses(parts: Parts) -> list[tuple[str, Loss, Batch]]:
     seen: dict[int, tuple[str, Loss, Batch]] = {}
     optimize = agent.optimize
 
-    def record(loss: Loss, optimizer: torch.optim.Optimizer, batch: Batch, weights: None = None) -> Metrics:
-        seen[id(optimizer)] = loss.__name__, loss, batch
-        return optimize(loss, optimizer, batch, weights)
+    def record(loss: Loss, optimizer: torch.optim.Optimizer, batches: Batches, weights: Weights = None) -> Metrics:
+        seen[id(optimizer)] = name_of(loss), loss, batches[-1] if isinstance(batches, list) else batches
+        return optimize(loss, optimizer, batches, weights)
 
-    agent.optimize = record  # type: ignore[method-assign]
+    agent.__dict__["optimize"] = record
     assert parts.collector is not None
     for _ in range(PATIENCE):
         buffer.add(agent.prepare(parts.collector.collect()))

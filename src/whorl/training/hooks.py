@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+from torch import Tensor
 
 from whorl.agents.agent import Agent
 from whorl.batch import Arrays, Batch, Metrics, Numbers, State
@@ -77,7 +78,7 @@ class Log:
 
     def __init__(self, window: int, every: int):
         self.window, self._every = Window(window), every  # statistics of the training episodes
-        self._metrics: dict[str, float] = {}  # the newest of each name: not every rollout is learned from
+        self._metrics: dict[str, Tensor | float] = {}  # the newest of each name: not every rollout is learned from
         self._earlier = 0.0  # seconds that the run had taken when this process went on with it
         self._began, self._first = time.monotonic(), 0
 
@@ -92,7 +93,7 @@ class Log:
 
     def __call__(self, rollout: Batch | None, metrics: Metrics) -> None:
         run, progress = self._run, self._run.progress
-        self._metrics = {**self._metrics, **metrics}  # type: ignore[dict-item]  made numbers when they are needed
+        self._metrics = {**self._metrics, **metrics}
         if progress.episodes:
             for episode in progress.episodes:
                 self.window.add(episode.ret, episode.length)

@@ -197,7 +197,12 @@ class Run:
     def _state_parts(self) -> dict[str, Part]:
         """All that a checkpoint holds, by name. Rows are not in it: they lie beside the checkpoints."""
         p = self.parts
-        parts = {"policy": self.agent.policy, "agent": self.agent, "collector": p.collector or p.progress, "buffer": p.buffer}
+        parts = {
+            "policy": self.agent.policy,
+            "agent": self.agent,
+            "collector": p.collector or p.progress,
+            "buffer": p.buffer,
+        }
         parts["loggers"] = self.logs
         return parts | {name: hook for name, hook in self.hooks.items() if hasattr(hook, "state")}
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from whorl import options
 from whorl.buffers.datasets import Dataset
+from whorl.envs.env import Env
 from whorl.envs.ids import check_no_token
 from whorl.envs.make import as_env
 from whorl.errors import BadInput
@@ -54,31 +55,15 @@ def train(
     (`learning_rate=1e-3`). A preset that anneals over its own run anneals over yours.
     Raises BadInput or Incompatible before anything is written.
     """
-    asked = {o.name: fields.pop(o.name) for o in OPTIONS if o.name in fields}
-    asked = {option: value for option, value in asked.items() if value is not None}
-    own = None if env is None or isinstance(env, str) else as_env(env, asked.get("num_envs"), asked.get("seed", 0))
+    own = None if env is None or isinstance(env, str) else as_env(env, fields.get("num_envs"), fields.get("seed") or 0)
     if isinstance(env, str):
         check_no_token(env)
-    id = env if isinstance(env, str) else "" if own is None else own.id
-    preset = find(agent, id)
-    base = Settings(
-        agent=agent,
-        env=id if own is None else own.id or type(env).__name__,
-        own_env=own is not None,
-        num_envs=preset.num_envs if own is None else own.num_envs,
-        total_steps=preset.total_steps,
-    )
-    settings = override(base, asked)
-    options.check(settings)
-    config = override(spanned(settings, preset, preset.config if config is None else config), fields)
-    options.check(config)
+    label = env if isinstance(env, str) else "" if own is None else own.id or type(env).__name__
+    settings, config = planned(agent, label, fields, config, own)
     feed: Feed = config.feed
-    if own is not None:
-        _check_object(agent, settings, feed)
     settings = settings.settled(_interval(feed))
     if not settings.env or own is not None:
         settings = dataclasses.replace(settings, eval_every=0)
-    check_spans(config, settings)
     if settings.video_every:
         drawable(settings.env, settings.seed).close()  # has it a picture?
     run = Run(Path(), settings, config, quiet, own, loggers, hooks, data)
@@ -95,13 +80,38 @@ def train(
     return run.start()
 
 
-train.__signature__ = inspect.signature(train).replace(  # type: ignore[attr-defined]  so that help() and editors show the options
-    parameters=[
-        *list(inspect.signature(train).parameters.values())[:-1],
-        *(inspect.Parameter(o.name, inspect.Parameter.KEYWORD_ONLY, default=o.default, annotation=o.type) for o in OPTIONS),
-        list(inspect.signature(train).parameters.values())[-1],
+def planned(
+    agent: str, env: str, fields: Mapping[str, Any], config: Any = None, own: Env | None = None
+) -> tuple[Settings, Any]:
+    """The settings and the agent's config of a run: those of the preset of the pair, with `fields` of either replaced.
+
+    None stands for what is not given. Raises BadInput for what cannot be.
+    """
+    asked = {o.name: fields[o.name] for o in OPTIONS if fields.get(o.name) is not None}
+    of_agent = {name: value for name, value in fields.items() if name not in {o.name for o in OPTIONS}}
+    preset = find(agent, env if own is None else own.id)
+    num_envs = preset.num_envs if own is None else own.num_envs
+    base = Settings(agent, env, own is not None, num_envs=num_envs, total_steps=preset.total_steps)
+    settings = override(base, asked)
+    options.check(settings)
+    config = override(_spanned(settings, preset, preset.config if config is None else config), of_agent)
+    options.check(config)
+    check_spans(config, settings)
+    if own is not None:
+        _check_object(agent, settings, config.feed)
+    return settings, config
+
+
+def _shown(function: Callable[..., Run]) -> inspect.Signature:
+    """Its signature with the options in place of `fields`, so that help() and editors show them."""
+    *own, rest = inspect.signature(function).parameters.values()
+    shown = [
+        inspect.Parameter(o.name, inspect.Parameter.KEYWORD_ONLY, default=o.default, annotation=o.type) for o in OPTIONS
     ]
-)
+    return inspect.Signature([*own, *shown, rest], return_annotation=Run)
+
+
+setattr(train, "__signature__", _shown(train))  # noqa: B010  a function has this attribute only once it is set
 
 
 def resume(
@@ -143,7 +153,7 @@ def resume(
     return run.start(resume=True)
 
 
-def spanned(settings: Settings, preset: Preset, config: Any) -> Any:
+def _spanned(settings: Settings, preset: Preset, config: Any) -> Any:
     """A preset that anneals over its own run anneals over this one."""
     whole = {"total_steps": preset.total_steps}
     spans = [f.name for f in options.fields(type(config)) if f.bounds and f.bounds.spans in whole]

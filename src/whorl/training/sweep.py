@@ -17,13 +17,13 @@ from typing import Any
 from whorl import files
 from whorl.envs.ids import check_no_token
 from whorl.errors import BadInput, WhorlError
-from whorl.options import check, override
+from whorl.options import override
 from whorl.training import folder, grid, sweep_table
 from whorl.training.build import build
 from whorl.training.catalog import find
 from whorl.training.process import StopSignals
 from whorl.training.settings import Settings
-from whorl.training.start import check_spans, resume, spanned, train
+from whorl.training.start import planned, resume, train
 
 POLL = 0.05  # seconds between two looks at the processes
 
@@ -134,16 +134,10 @@ def _cores() -> int:
 
 def _check_setting(agent: str, env: str, setting: grid.Setting) -> None:
     """Raises what `train` would raise before it writes anything."""
-    fields = grid.nested(setting)
-    own = {name: fields.pop(name) for name in fields.keys() & grid.RUN_SETTINGS.keys()}
-    settings = override(Settings(), own)
-    check(settings)
-    preset = find(agent, env)
-    config = override(spanned(settings, preset, preset.config), fields)
-    check_spans(config, settings)
-    made = build(agent, env, config, settings.num_envs, max_episode_steps=settings.max_episode_steps, buffer=False).env
-    if made is not None:
-        made.close()
+    s, config = planned(agent, env, grid.nested(setting))
+    parts = build(agent, env, config, s.num_envs, max_episode_steps=s.max_episode_steps, buffer=False)
+    if parts.env is not None:
+        parts.env.close()
 
 
 def _refuse_another_plan(path: Path, plan: dict[str, Any]) -> None:

@@ -112,4 +112,6 @@ def read_settings(path: Path) -> tuple[Settings, Any]:
         data.pop("progress", None)
         return Settings(**data), config_from_json(data["agent"], config)
     except (KeyError, TypeError, AttributeError) as error:
-        raise Damaged(f"{path / 'config.json'} is not what this whorl writes ({type(error).__name__}: {error})") from None
+        raise Damaged(
+            f"{path / 'config.json'} is not what this whorl writes ({type(error).__name__}: {error})"
+        ) from None

@@ -93,7 +93,9 @@ class Window:
     def load_state(self, arrays: Arrays, numbers: Numbers) -> bool:
         """Go on from `state()`. Raises BadInput when that window had another size."""
         if numbers["size"] != self.size:
-            raise BadInput(f"the saved window holds {numbers['size']} episodes, this one {self.size}: use the same size")
+            raise BadInput(
+                f"the saved window holds {numbers['size']} episodes, this one {self.size}: use the same size"
+            )
         self.count, self.best_mean = numbers["count"], numbers["best_mean"]
         self._returns = deque((ret for ret, _ in numbers["episodes"]), self.size)
         self._lengths = deque((length for _, length in numbers["episodes"]), self.size)

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.apps.gym_server.counting import Counting, load_results, play, recording
+from tests.cases import each
 from whorl.apps.gym_server.monitor import Monitor, score
 from whorl.errors import BadInput
 
@@ -92,7 +93,10 @@ BROKEN = {
     "stats absolute": ({"stats": "/etc/passwd"}, "stats must be the name of a file beside it"),
     "stats a path": ({"stats": "openaigym.episode_batch./../../x"}, "stats must be the name of a file beside it"),
     "stats another file": ({"stats": "upload.json"}, "stats must be the name of a file beside it"),
-    "stats missing": ({"stats": "openaigym.episode_batch.7.7.stats.json"}, "cannot be read as a regular file: No such file"),
+    "stats missing": (
+        {"stats": "openaigym.episode_batch.7.7.stats.json"},
+        "cannot be read as a regular file: No such file",
+    ),
     "stats a number": ({"stats": 5}, "stats must be the name of a file beside it"),
     "videos a string": ({"videos": "x"}, "videos must be pairs of files"),
     "videos outside": ({"videos": [["../x.mp4", "../x.json"]]}, "videos must be pairs of files"),
@@ -115,13 +119,15 @@ BROKEN = {
 }
 
 
-@pytest.mark.parametrize("changes, words", BROKEN.values(), ids=BROKEN)
-def test_damaged_or_hostile_files_are_refused(tmp_path, changes, words):
-    (tmp_path / "secret.json").write_text('{"timestamps": []}')
-    recording(tmp_path / "results", [1.0], **changes)
-    with pytest.raises(BadInput, match=words) as error:
-        score(tmp_path / "results")
-    assert not (tmp_path / "results" / "upload.json").exists() and len(str(error.value)) < 400
+def test_damaged_or_hostile_files_are_refused(tmp_path):
+    for number, (changes, words) in enumerate(each(BROKEN.values())):
+        here = tmp_path / str(number)
+        here.mkdir()
+        (here / "secret.json").write_text('{"timestamps": []}')
+        recording(here / "results", [1.0], **changes)
+        with pytest.raises(BadInput, match=words) as error:
+            score(here / "results")
+        assert not (here / "results" / "upload.json").exists() and len(str(error.value)) < 400
 
 
 @pytest.mark.parametrize("name", ["openaigym.manifest.0.1.manifest.json", "openaigym.episode_batch.0.1.stats.json"])
@@ -153,13 +159,15 @@ def test_only_small_regular_json_files_are_read(tmp_path, name):
     assert score(folder)["episodes"] == 1
 
 
-@pytest.mark.parametrize("bad", [5, ["a"], "a\nb", "a\0", "x" * 201, "\x1b[2J", True])
-def test_algorithm_id_is_a_short_text(tmp_path, bad):
-    recording(tmp_path, [1.0])
-    with pytest.raises(BadInput, match="algorithm_id must be a short text, got "):
-        score(tmp_path, bad)
-    assert score(tmp_path, "")["algorithm_id"] is None and score(tmp_path)["algorithm_id"] is None
-    assert score(tmp_path, "<script>é")["algorithm_id"] == "<script>é"  # data; whoever shows it escapes it
+def test_algorithm_id_is_a_short_text(tmp_path):
+    for number, bad in enumerate(each([5, ["a"], "a\nb", "a\0", "x" * 201, "\x1b[2J", True])):
+        here = tmp_path / str(number)
+        here.mkdir()
+        recording(here, [1.0])
+        with pytest.raises(BadInput, match="algorithm_id must be a short text, got "):
+            score(here, bad)
+        assert score(here, "")["algorithm_id"] is None and score(here)["algorithm_id"] is None
+        assert score(here, "<script>é")["algorithm_id"] == "<script>é"  # data; whoever shows it escapes it
 
 
 def test_upload_json_that_cannot_be_written(tmp_path):

@@ -28,7 +28,6 @@ from whorl.errors import BadInput, Incompatible
 from whorl.functional.streams import stream
 from whorl.policies.policy import Policy
 from whorl.training import checkpoint, folder
-from whorl.training.curve import whole_lines
 from whorl.training.evaluate import Evaluation, evaluate
 from whorl.training.plot import evaluations
 from whorl.training.process import threads_of_torch
@@ -143,7 +142,7 @@ def _progress(run: Path) -> tuple[dict[str, list | None], float | None, float | 
     curve: dict[str, list | None] = {"step": found.step[keep].tolist(), "seconds": seconds}
     curve |= {"mean": found.mean[keep].tolist(), "std": found.std[keep].tolist()}
     timed, fps = None, None
-    for line in whole_lines(run / "metrics.jsonl"):
+    for line in files.whole_lines(run / "metrics.jsonl"):
         row = json.loads(line) if '"time/' in line else {}
         timed = row if row.get("time/seconds") else timed
         fps = row.get("time/fps", fps)

@@ -11,10 +11,8 @@ import contextlib
 import logging
 import re
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -28,8 +26,9 @@ from whorl.apps.guard import loopback
 from whorl.apps.gym_server import ids, vectors
 from whorl.apps.gym_server.instances import Instance, Instances, Session
 from whorl.apps.gym_server.monitor import flag, score
-from whorl.apps.gym_server.serve import Settings
-from whorl.apps.gym_server.wire import BOUNDS, choice, fields, parsed, required, text, whole, written
+from whorl.apps.gym_server.service import Service, client, fields, service
+from whorl.apps.gym_server.settings import Settings
+from whorl.apps.gym_server.wire import BOUNDS, choice, parsed, required, text, whole, written
 from whorl.errors import BadInput, WhorlError
 from whorl.files import confined
 
@@ -38,16 +37,6 @@ logger = logging.getLogger("whorl")
 HERE = "on this server"  # for the words of `confined`
 
 Handler = Callable[[Request], Awaitable[Response]]
-
-
-@dataclass(frozen=True)
-class Service:
-    """What the handlers share: `request.app.state.service`."""
-
-    settings: Settings
-    root: Path  # the folder that monitors write in and uploads are read from
-    instances: Instances
-    stop: Callable[[], None]  # the whole server
 
 
 def application(settings: Settings, root: Path, stop: Callable[[], None]) -> ASGIApp:
@@ -107,7 +96,7 @@ async def _refused(request: Request, error: Exception) -> Response:
     return failure(error.status_code, said, error.headers)
 
 
-def failure(status: int, message: str, headers: Any = None) -> Response:
+def failure(status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:
     return Response(written({"message": message}), status, headers, "application/json")
 
 
@@ -121,15 +110,6 @@ def nothing(request: Request) -> Response:
     if service(request).settings.empty_as_json or "1" in wanted:
         return done(b"{}")
     return Response(status_code=204, media_type="text/html")  # with charset=utf-8: the original's, and Haskell wants it
-
-
-def service(request: Request) -> Service:
-    return request.app.state.service
-
-
-def client(request: Request) -> str | None:
-    """The process that asks, as whorl's client says it."""
-    return request.headers.get("x-whorl-client")
 
 
 def instance(request: Request) -> Instance:

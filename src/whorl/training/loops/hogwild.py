@@ -26,6 +26,7 @@ from torch import multiprocessing as mp
 
 from whorl import errors
 from whorl.agents.agent import Agent
+from whorl.agents.optimizers import adam_state
 from whorl.collectors.ledger import Episode
 from whorl.envs.make import make_env
 from whorl.errors import BadInput, Incompatible, WhorlError
@@ -92,7 +93,7 @@ def check(agent: Agent, collector: Any) -> None:
 
 
 def train(agent: Agent, collector: Any, buffer: Any, total_steps: int, hooks: Iterable[Hook] = ()) -> None:
-    """`plain.train` with `agent.config.workers` processes, until `collector.done(total_steps)` for all of them together.
+    """`plain.train` with `agent.config.feed.workers` processes, until `collector.done(total_steps)` for all of them together.
 
     Every worker makes `collector.env.num_envs` environments of its own, of the same id and time limit, and has its own streams, from
     the seed stream(collector.seed, "worker", w, collector.steps). Nothing here steps the collector's environment: this process adds
@@ -106,6 +107,8 @@ def train(agent: Agent, collector: Any, buffer: Any, total_steps: int, hooks: It
     if collector.done(total_steps):
         return
     check(agent, collector)
+    for optimizer in agent.optimizers().values():
+        adam_state(optimizer)  # made before the first step, so that it can be shared
     shared = copy.deepcopy(agent)  # not the agent's own memory, of which actors hold views
     for tensor in tensors(shared):
         tensor.share_memory_()
@@ -143,7 +146,7 @@ def _copy(sources: Iterable[Tensor], targets: Iterable[Tensor]) -> None:
 @contextmanager
 def _crew(shared: Agent, collector: Any, total_steps: int) -> Iterator[Iterator[Report]]:
     """Start the workers and hand out what they report; on the way out none is left, whatever happened."""
-    workers, env = shared.config.workers, collector.env
+    workers, env = shared.config.feed.workers, collector.env
     options = {"prefer": env.origin} | ({"max_episode_steps": env.max_episode_steps} if env.max_episode_steps else {})
     spawn = mp.get_context("spawn")
     stop = torch.zeros((), dtype=torch.bool).share_memory_()
@@ -313,4 +316,5 @@ def step_on(shared: Agent, agent: Agent) -> None:
 
 
 def _hand_over(theirs: Tensor, mine: Tensor) -> None:
-    theirs.grad, mine.grad = mine.grad, None
+    theirs.grad = mine.grad if theirs.grad is None else theirs.grad + mine.grad  # of micro-batches there are several
+    mine.grad = None

@@ -6,13 +6,11 @@ from collections.abc import Iterable
 
 from whorl.agents.agent import Agent
 from whorl.batch import Buffer
-from whorl.collectors.serial import SerialCollector
+from whorl.collectors.collector import Collector
 from whorl.training.hooks import Hook
 
 
-def train(
-    agent: Agent, collector: SerialCollector, buffer: Buffer, total_steps: int, hooks: Iterable[Hook] = ()
-) -> None:
+def train(agent: Agent, collector: Collector, buffer: Buffer, total_steps: int, hooks: Iterable[Hook] = ()) -> None:
     """Collect, learn and report until `collector.done(total_steps)`, or a hook says True. Hooks run once a rollout, in order."""
     if collector.done(total_steps):
         return
