@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> None:
             return twrl_run.run(choice)
         if arguments[:2] == ["board", "merge"]:
             arguments = ["board-merge", *arguments[2:]]
-        command = _parse(arguments)
+        command = parse(arguments)
         from whorl.apps import commands
 
         name = next(name for name, kind in COMMANDS.items() if isinstance(command, kind))
@@ -48,7 +48,8 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(1)
 
 
-def _parse(arguments: list[str]) -> Any:
+def parse(arguments: list[str]) -> Any:
+    """The command, one of `COMMANDS`, with its options. Exits with code 2, and says why, for what is none."""
     kinds: dict[str, Any] = dict(COMMANDS)
     if arguments[:1] in (["train"], ["sweep"]):
         kind = kinds[arguments[0]]
