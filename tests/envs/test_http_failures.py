@@ -492,10 +492,10 @@ def test_a_server_killed_in_mid_run(base, tmp_path):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     common = {
-        "total_steps": 6000,
+        "total_steps": 3000,
         "num_envs": 4,
         "eval_every": 0,
-        "checkpoint_every": 1000,
+        "checkpoint_every": 500,
         "log_every": 500,
         "quiet": True,
     }
@@ -504,7 +504,7 @@ def test_a_server_killed_in_mid_run(base, tmp_path):
     try:
         with pytest.raises(EnvError, match=f"http://127.0.0.1:{port}.*(was lost|cannot be reached)"):
             url = f"http://127.0.0.1:{port}/CartPole-v1"
-            whorl.train("ppo", url, runs=tmp_path / "http", loggers=[Kills(server, 3000)], **common)
+            whorl.train("ppo", url, runs=tmp_path / "http", loggers=[Kills(server, 1500)], **common)
         broken = tmp_path / "http" / "last"
         with pytest.raises(EnvError, match="cannot be reached"):
             whorl.resume(broken, quiet=True)

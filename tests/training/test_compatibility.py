@@ -8,6 +8,7 @@ from gymnasium import spaces
 
 from whorl.agents.reinforce import REINFORCE
 from whorl.envs import native
+from whorl.envs.adapters import gymnasium as adapter
 from whorl.envs.make import make_env
 from whorl.errors import BadInput, Incompatible
 from whorl.training import compatibility

@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> None:
             return twrl_run.run(choice)
         if arguments[:2] == ["board", "merge"]:
             arguments = ["board-merge", *arguments[2:]]
-        command = _parse(arguments)
+        command = parse(arguments)
         from whorl.apps import commands
 
         name = next(name for name, kind in COMMANDS.items() if isinstance(command, kind))
@@ -48,7 +48,8 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(1)
 
 
-def _parse(arguments: list[str]) -> Any:
+def parse(arguments: list[str]) -> Any:
+    """The command, one of `COMMANDS`, with its options. Exits with code 2, and says why, for what is none."""
     kinds: dict[str, Any] = dict(COMMANDS)
     if arguments[:1] in (["train"], ["sweep"]):
         kind = kinds[arguments[0]]
@@ -86,24 +87,26 @@ def _of_the_pair(kind: type, agent: str, env: str) -> type:
 def _names_first(words: list[str], kind: type) -> tuple[list[str], list[str]]:
     """(AGENT and ENV, all other words). How many words an option takes is known once the agent is, so every agent that is
     named there is tried."""
-    from whorl.training.catalog import AGENTS, agent_class
+    from whorl.training.catalog import AGENTS, default_config
 
     own = {"help": bool, "h": bool} | _kinds(kind)
     for agent in dict.fromkeys(word for word in words if word in AGENTS):
-        names, rest = _split(words, own | _kinds(agent_class(agent).Config, "agent."))
+        names, rest = _split(words, own | _kinds(default_config(agent), "agent."))
         if names[:1] == [agent]:
             return names, rest
     return _split(words, own)
 
 
-def _kinds(cls: type, prefix: str = "") -> dict[str, Any]:
-    """Name of an option -> the type of its value."""
+def _kinds(given: Any, prefix: str = "") -> dict[str, Any]:
+    """Name of an option -> the type of its value. given: a class of this file's, or a dataclass with values."""
     found: dict[str, Any] = {}
-    for name, default in ((f.name, f.default) for f in dataclasses.fields(cls)):
-        if dataclasses.is_dataclass(default):
-            inner = "" if isinstance(default, Settings) else f"{prefix}{name}."
-            found |= _kinds(type(default), inner)
-    return found | {f"{prefix}{field.name}": field.kind for field in options.fields(cls)}
+    for field in options.fields(given if isinstance(given, type) else type(given)):
+        value = getattr(given, field.name, None)  # a class holds the defaults of its fields
+        if dataclasses.is_dataclass(value):
+            found |= _kinds(value, prefix if isinstance(value, Settings) else f"{prefix}{field.name}.")
+        else:
+            found[prefix + field.name] = field.kind
+    return found
 
 
 def _split(words: list[str], kinds: dict[str, Any]) -> tuple[list[str], list[str]]:

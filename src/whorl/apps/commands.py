@@ -46,7 +46,8 @@ from whorl.training import compatibility, folder, grid, sweep_table
 from whorl.training.build import build
 from whorl.training.catalog import AGENTS, find, presets
 from whorl.training.run import Run
-from whorl.training.settings import NAMED, Settings
+from whorl.training.settings import Settings
+from whorl.training.start import OPTIONS
 from whorl.training.start import resume as resume_run
 from whorl.training.start import train as train_run
 from whorl.training.sweep import sweep as run_sweep
@@ -62,7 +63,7 @@ def train(o: Train) -> None:
 
 def _given(settings: Settings) -> dict[str, Any]:
     """What stands on the command line, or in the preset."""
-    return {f.name: getattr(settings, f.name) for f in fields(settings) if f.name not in NAMED}
+    return {option.name: getattr(settings, option.name) for option in OPTIONS}
 
 
 def resume(o: Resume) -> None:
@@ -137,7 +138,7 @@ def list(o: List) -> None:
         return _compatibility(o)
     if o.what == "agents":
         rows = [("agent", "what it is", "presets")]
-        rows += [(name, text, ", ".join(presets(name)) or "-") for name, (_, text, _) in AGENTS.items()]
+        rows += [(name, listed.about, ", ".join(presets(name)) or "-") for name, listed in AGENTS.items()]
     elif o.what == "envs":
         rows = [("environment", "stepped by")] + sorted(known_envs().items())
     elif o.what == "presets":
@@ -196,10 +197,11 @@ def check(o: Check) -> None:
     except Incompatible as reason:
         print(f"whorl: {o.algorithm} cannot train in {o.environment}: {reason}", file=sys.stderr)
         sys.exit(1)
-    assert parts.env is not None
-    print(f"environment  {parts.env!r}")
-    print(f"observation  {describe(parts.env.observation_space)}")
-    print(f"action       {describe(parts.env.action_space)}")
+    env = parts.env
+    assert env is not None  # since no data was given
+    print(f"environment  {env!r}")
+    print(f"observation  {describe(env.observation_space)}")
+    print(f"action       {describe(env.action_space)}")
     print(f"agent        {type(parts.agent).__name__}, {sum(p.numel() for p in parts.agent.parameters()):,} parameters")
     print(f"preset       {preset.total_steps:,} steps ({preset.source})")
     for f in fields(preset.config):

@@ -18,18 +18,18 @@ from gymnasium import spaces
 from whorl import files
 from whorl.agents.optimizers import OPTIMIZERS
 from whorl.apps.board.submit import submit
-from whorl.apps.twrl import Choice, text
+from whorl.apps.twrl import OPTIONS, Choice, text
 from whorl.batch import Arrays, Numbers, State
 from whorl.collectors.ledger import Episode
 from whorl.envs.env import Env
 from whorl.envs.make import make_env
 from whorl.errors import BadInput, Incompatible
 from whorl.feeds import Rollouts
-from whorl.options import override, to_json
+from whorl.options import override
 from whorl.spaces import action_sizes, describe
 from whorl.training import folder
 from whorl.training.build import new_agent
-from whorl.training.catalog import agent_class
+from whorl.training.catalog import agent_class, config_to_json
 from whorl.training.curve import moving_mean
 from whorl.training.loggers import Logger
 from whorl.training.run import Run
@@ -69,16 +69,12 @@ def run(o: Choice) -> None:
     progress = Progress(o)
     longest = min(o.nSteps, limit or o.nSteps)
     undrawn = _undrawn(o) if o.video else ""
-    wanted = {
-        "seed": o.seed,
-        "window": o.windowSize,
-        "video_every": 0 if undrawn else o.video,
-        "total_episodes": o.nIterations,
-        "max_episode_steps": o.nSteps if longest != limit else None,
-    }
+    wanted = {option.setting: getattr(o, name) for name, option in OPTIONS.items() if option.setting}
+    wanted |= {"video_every": 0} if undrawn else {}
+    wanted |= {"max_episode_steps": None} if longest == limit else {}
     unfinished = _unfinished(o, agent) if o.resume else None
     if unfinished:
-        _same(unfinished, wanted | {"config": to_json(config)})
+        _same(unfinished, wanted | {"config": config_to_json(agent, config)})
     for note in notes(o, unfinished, undrawn):
         progress.message(note)
     progress.message(

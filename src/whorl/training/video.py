@@ -41,7 +41,7 @@ def film(policy: Policy, env_id: str, file: Path, seed: int = 0, max_steps: int 
             decided, carry = actor(observation, carry, is_first, noise, env.action_mask)
             step = env.step(np.asarray(decided["action"]))
             observation, total, steps = step.observation, total + float(step.reward[0]), steps + 1
-            is_first = step.terminated | step.truncated
+            is_first = np.asarray(step.terminated) | np.asarray(step.truncated)
             if is_first[0]:
                 break
     finally:

@@ -242,7 +242,7 @@ class _Seeded(gymnasium.Wrapper):
         return self.env.reset(seed=self._own, options=options)
 
 
-def _rows(tree: Observation) -> Observation:
+def _rows(tree: Any) -> Any:
     """[1, ...] -> [EPISODES, ...]."""
     if isinstance(tree, dict):
         return {key: _rows(part) for key, part in tree.items()}
