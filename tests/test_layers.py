@@ -168,8 +168,8 @@ def optimize_in_one_place(tree: Tree) -> list[str]:
         receiver = ast.unparse(call.func.value).lower() if isinstance(call.func, ast.Attribute) else ""
         step = last == "step" and receiver and (path.startswith("agents/") or "optim" in receiver)
         backward = last == "backward" and (receiver or "autograd" in name)
-        if path != "agents/agent.py" and (step or backward or last.startswith("clip_grad")):
-            found.append(f"{path}:{call.lineno} calls {ast.unparse(call.func)}: only Agent.optimize does that")
+        if path != "agents/step.py" and (step or backward or last.startswith("clip_grad")):
+            found.append(f"{path}:{call.lineno} calls {ast.unparse(call.func)}: only agents/step.py does that")
     return found
 
 
@@ -273,6 +273,10 @@ def no_circles(tree: Tree) -> list[str]:
 
 
 OPEN = {"_replace", "_asdict", "_fields", "_make"}  # of every NamedTuple, and documented
+OPEN |= {
+    "_modules",
+    "_inheriting",
+}  # of torch's modules and of multiprocessing's processes, which have no public name for it
 FOREIGN = ("torch", "os", "sys")  # other people's libraries: their private parts are no file of this tree
 
 
@@ -408,14 +412,12 @@ RULES = [
     no_pickle,
     no_global_streams,
     too_long,
-]
-COMING = [
     no_circles,
     no_private_reads,
     no_probing,
     feeds_answer,
     no_any,
-]  # not met everywhere: they move up when they are
+]
 
 # ---------------------------------------------------------------------------------------------- the real tree
 
@@ -497,5 +499,5 @@ def test_help_needs_no_torch() -> None:
 
 
 if __name__ == "__main__":  # what is left to do
-    for breach in [breach for rule in RULES + COMING for breach in rule(read(SOURCE))]:
+    for breach in [breach for rule in RULES for breach in rule(read(SOURCE))]:
         print(breach)

@@ -16,7 +16,8 @@ from whorl.spaces import like, tree_map
 Array = np.ndarray | Tensor
 Carry = dict[str, Tensor] | None  # memory of N environments, each [N, ...]
 Decided = tuple[dict[str, Tensor], Carry]  # what to record for N environments, and the carry after acting
-Acted = tuple[Mapping[str, Array], Mapping[str, Array] | None]  # the same in the arrays of an environment
+Held = Mapping[str, Array] | None  # a carry in the arrays of an environment
+Acted = tuple[Mapping[str, Array], Held]
 Actor = Callable[..., Acted]
 
 

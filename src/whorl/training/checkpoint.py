@@ -20,13 +20,13 @@ import shutil
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from whorl.batch import Arrays, Numbers
 from whorl.errors import BadInput, Damaged
 from whorl.files import (
     NAME,
@@ -46,7 +46,7 @@ MANIFEST_BYTES = 1 << 20  # far above any real manifest: what is larger is not r
 _log = logging.getLogger("whorl")
 
 
-def save(folder: str | Path, step: int, tensors: dict[str, dict[str, Tensor]], state: dict[str, Any]) -> Path:
+def save(folder: str | Path, step: int, tensors: dict[str, Arrays], state: Numbers) -> Path:
     """Writes `folder/step_{step}` and returns it; on return it is on disk.
 
     `tensors` maps a group ("policy", "optimizer", ...) to its named tensors, of any shape, device and layout (they are
@@ -83,7 +83,7 @@ def save(folder: str | Path, step: int, tensors: dict[str, dict[str, Tensor]], s
     return path
 
 
-def load(path: str | Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
+def load(path: str | Path) -> tuple[dict[str, Arrays], Numbers]:
     """What `save` was given: (tensors by group and name, on the CPU; state). All is verified before any is parsed.
 
     Raises BadInput when there is no such folder; Damaged, naming the file and what differs, when it is not as written.
@@ -197,7 +197,7 @@ def _hash(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _manifest(files: dict[str, dict[str, Any]]) -> bytes:
+def _manifest(files: dict[str, Numbers]) -> bytes:
     return (json.dumps({"format": FORMAT, "files": files}, indent=1) + "\n").encode()
 
 
@@ -235,7 +235,7 @@ def _contents(path: Path) -> Iterator[tuple[str, bytes]]:
         yield name, data
 
 
-def _read_manifest(path: Path) -> dict[str, dict[str, Any]]:
+def _read_manifest(path: Path) -> dict[str, Numbers]:
     """The files of a manifest, {name: {"bytes", "sha256"}}. Each byte must be what `save` would write for them."""
     if _size(path) > MANIFEST_BYTES:
         raise Damaged(f"{path} has {_size(path)} bytes, more than the {MANIFEST_BYTES} any manifest has")

@@ -8,12 +8,13 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from whorl.batch import Part
 from whorl.buffers.datasets import Dataset
 from whorl.envs.env import Env
 from whorl.errors import BadInput
+from whorl.feeds import Fed
 from whorl.files import lock, write_json
 from whorl.functional.streams import stream
 from whorl.training import checkpoint
@@ -39,7 +40,7 @@ class Run:
         self,
         path: Path,
         settings: Settings,
-        config: Any,
+        config: Fed,
         quiet: bool = False,
         env: Env | None = None,
         loggers: Sequence[Logger] = (),
@@ -204,7 +205,7 @@ class Run:
             "buffer": p.buffer,
         }
         parts["loggers"] = self.logs
-        return parts | {name: hook for name, hook in self.hooks.items() if hasattr(hook, "state")}
+        return parts | {name: cast(Part, hook) for name, hook in self.hooks.items() if hasattr(hook, "state")}
 
     def save(self) -> Path:
         """Publish a checkpoint of everything, and return it."""
