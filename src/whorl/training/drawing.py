@@ -6,6 +6,8 @@ import io
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from whorl.feeds import ENVIRONMENT_STEPS
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 

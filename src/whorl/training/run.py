@@ -197,14 +197,9 @@ class Run:
 
     def _state_parts(self) -> dict[str, Part]:
         """All that a checkpoint holds, by name. Rows are not in it: they lie beside the checkpoints."""
-        p = self.parts
-        parts = {
-            "policy": self.agent.policy,
-            "agent": self.agent,
-            "collector": p.collector or p.progress,
-            "buffer": p.buffer,
-        }
-        parts["loggers"] = self.logs
+        p, agent = self.parts, self.agent
+        parts: dict[str, Part] = {"policy": agent.policy, "agent": agent, "collector": p.collector or p.progress}
+        parts |= {"buffer": p.buffer, "loggers": self.logs}
         return parts | {name: cast(Part, hook) for name, hook in self.hooks.items() if hasattr(hook, "state")}
 
     def save(self) -> Path:

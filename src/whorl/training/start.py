@@ -7,6 +7,7 @@ import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import cast
 
 from whorl import options
 from whorl.buffers.datasets import Dataset
@@ -54,8 +55,8 @@ def train(
     (`learning_rate=1e-3`). A preset that anneals over its own run anneals over yours.
     Raises BadInput or Incompatible before anything is written.
     """
-    sizes: Any = fields
-    own = None if env is None or isinstance(env, str) else as_env(env, sizes.get("num_envs"), sizes.get("seed") or 0)
+    num_envs, seed = cast("int | None", fields.get("num_envs")), cast(int, fields.get("seed") or 0)
+    own = None if env is None or isinstance(env, str) else as_env(env, num_envs, seed)
     if isinstance(env, str):
         check_no_token(env)
     label = env if isinstance(env, str) else "" if own is None else own.id or type(env).__name__
