@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import os
 import signal
+import sys
 import threading
 import time
 import traceback
@@ -75,7 +76,8 @@ class Task(NamedTuple):
 
 def check(agent: Agent, collector: Collector) -> None:
     """Raises BadInput or Incompatible for what cannot be trained asynchronously. Writes nothing, so call it before you do."""
-    if getattr(mp.current_process(), "_inheriting", False):
+    script = sys.modules.get("__mp_main__")  # so a spawned process calls what it imports, until that is its `__main__`
+    if script is not None and script is not sys.modules["__main__"]:
         raise BadInput(
             "a worker process imports the script that started it, and would start the training again: put the call under "
             'if __name__ == "__main__":'
