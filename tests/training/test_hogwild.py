@@ -239,7 +239,7 @@ class Tired(nn.Module):
 @pytest.mark.fault
 def test_an_error_in_a_worker_ends_the_run():
     env, config = make_env("CartPole-v1", 1), A3CConfig(workers=1)
-    policy = Stochastic.build(env.observation_space, env.action_space)
+    policy = Stochastic.build(env.observation_space, env.action_space, config)
     p = assemble(A3C(policy, Tired(Critic(env.observation_space)), config), env)
     with pytest.raises(WhorlError, match="^worker 0 raised ZeroDivisionError: tired") as caught:
         hogwild.train(p.agent, p.collector, p.buffer, 10**9)
