@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 import whorl
+from whorl import files
 from whorl.apps.board import entry
 from whorl.apps.cli import main
-from whorl.training import folder
 from whorl.training.catalog import AGENTS
 
 TRAIN = ["train", "ppo", "CartPole-v1", "--total-steps", "2048", "--eval-episodes", "10", "--num-envs", "4"]
@@ -232,7 +232,7 @@ def test_bad_input_is_exit_code_2_and_writes_nothing(capfd, tmp_path, monkeypatc
 
 
 def test_a_locked_run_is_refused(capfd, run):
-    with folder.lock(run.resolve()):
+    with files.lock(run.resolve()):
         script = "from whorl.apps.cli import main; main()"
         other = subprocess.run(
             [sys.executable, "-c", script, "resume", str(run), "--total-steps", "9000"], capture_output=True, text=True

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
+from whorl import files
 from whorl.errors import BadInput
-from whorl.training import folder
 from whorl.training.curve import draw_curve, moving_mean
 from whorl.training.loggers import Loggers
 from whorl.training.loggers.console import Console
@@ -264,7 +264,7 @@ BLUE, ORANGE = (31, 119, 180), (255, 127, 14)
 
 
 def test_the_curve_shows_episodes_and_evaluations(tmp_path):
-    folder.write_json(tmp_path / "config.json", {"env": "CartPole-v1", "agent": "ppo", "seed": 1})
+    files.write_json(tmp_path / "config.json", {"env": "CartPole-v1", "agent": "ppo", "seed": 1})
     empty = draw_curve(tmp_path)
     assert empty == tmp_path / "curve.png" and not {BLUE, ORANGE} & colours(empty)
 
@@ -300,9 +300,10 @@ def test_moving_mean_by_hand():
 def test_drawing_a_curve_leaves_pyplot_alone(tmp_path):
     code = """
         import sys
-        from whorl.training import curve, folder
+        from whorl import files
+        from whorl.training import curve
         assert "matplotlib" not in sys.modules
-        folder.write_json(sys.argv[1] + "/config.json", {})
+        files.write_json(sys.argv[1] + "/config.json", {})
         curve.draw_curve(sys.argv[1])
         assert "matplotlib.pyplot" not in sys.modules
     """

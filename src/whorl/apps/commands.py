@@ -18,6 +18,7 @@ from rich.markup import escape
 from rich.table import Table
 
 import whorl
+from whorl import files
 from whorl.envs.make import known_envs, make_env
 from whorl.errors import BadInput, Incompatible
 from whorl.spaces import describe
@@ -48,7 +49,7 @@ def resume(o: Any) -> None:
 
 
 def _report(run: Run, o: Any) -> None:
-    result = folder.read_json(run.path / "eval.json").get("best")
+    result = files.read_json(run.path / "eval.json").get("best")
     if not o.quiet:
         score = (
             f", mean {result['mean']:.1f} +- {result['std']:.1f} over {result['episodes']} episodes" if result else ""
@@ -150,9 +151,9 @@ def _compatibility(o: Any) -> None:
 
 
 def _run_row(path: Path) -> tuple[str, ...]:
-    config = folder.read_json(path / "config.json")
+    config = files.read_json(path / "config.json")
     done = path / "eval.json"
-    best = folder.read_json(done).get("best") if done.exists() else None
+    best = files.read_json(done).get("best") if done.exists() else None
     row = [config[key] for key in ("agent", "env", "seed")] + [
         f"{config['total_steps']:,}",
         f"{best['mean']:.1f}" if best else "-",

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from gymnasium import spaces
 
+from whorl import files
 from whorl.agents.optimizers import OPTIMIZERS
 from whorl.apps.board.submit import submit
 from whorl.apps.twrl import Choice, text
@@ -60,7 +61,7 @@ def run(o: Choice) -> None:
     agent, config = AGENTS[o.learningUpdate], translate(o)
     new_agent(agent, env, config, o.seed)  # says what does not go together
     env.close()
-    folder.check_name(o.experimentLogName, "-experimentLogName")
+    files.check_name(o.experimentLogName, "-experimentLogName")
     progress = Progress(o)
     longest = min(o.nSteps, limit or o.nSteps)
     undrawn = _undrawn(o) if o.video else ""
@@ -282,7 +283,7 @@ def _unfinished(o: Choice, agent: str) -> Path | None:
     named = re.compile(rf"{re.escape(o.experimentLogName)}_(\d{{4}}-\d\d-\d\d_\d\d-\d\d-\d\d)_s\d+(?:-(\d+))?")
     found = []
     for path in folder.runs_in(o.runs):
-        match, settings = named.fullmatch(path.name), folder.read_json(path / "config.json")
+        match, settings = named.fullmatch(path.name), files.read_json(path / "config.json")
         if match and (settings["env"], settings["agent"]) == (o.env, agent) and not (path / "eval.json").exists():
             found.append((match[1], int(match[2] or 1), path))
     return max(found)[2] if found else None
@@ -290,7 +291,7 @@ def _unfinished(o: Choice, agent: str) -> Path | None:
 
 def _same(path: Path, wanted: dict[str, Any]) -> None:
     """Raises BadInput when the run in `path` was started with other settings than these."""
-    settings = folder.read_json(path / "config.json")
+    settings = files.read_json(path / "config.json")
     flat = lambda d: {**{k: v for k, v in d.items() if k != "config"}, **d["config"]}  # noqa: E731
     have, want = flat(settings), flat(wanted)
     other = [

@@ -17,11 +17,11 @@ from typing import Any
 import safetensors.torch
 from safetensors import SafetensorError
 
-from whorl.buffers.ring_file import read_json, sync_folder, write_json
 from whorl.errors import BadInput, Damaged
+from whorl.files import read_json, sync_folder, write_json
 
 FORMAT = 1
-OURS = re.compile(r"save-[0-9a-f]{8}|buffer\.json|\.tmp-buffer\.json-[0-9]+")
+OURS = re.compile(r"save-[0-9a-f]{8}|buffer\.json|\.tmp-buffer\.json-[0-9a-f-]+")
 
 
 def save(buffer: Any, folder: str | Path) -> Path:

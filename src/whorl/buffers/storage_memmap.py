@@ -13,7 +13,6 @@ cut before `flush`.
 
 from __future__ import annotations
 
-import fcntl
 import mmap
 import os
 from pathlib import Path
@@ -24,9 +23,10 @@ import torch
 from torch import Tensor
 
 from whorl.buffers.layout import Layout, check_disk
-from whorl.buffers.ring_file import intact_from, read_json, write_json
+from whorl.buffers.ring_file import intact_from
 from whorl.buffers.storage_memory import Memory, State
 from whorl.errors import BadInput, Damaged
+from whorl.files import lock, read_json, write_json
 
 RESIDENT = 1 << 30  # bytes of the file that may be mapped in before they are let go
 AROUND = 1 << 16  # bytes that the system maps in around a row that is read
@@ -64,8 +64,7 @@ class Memmap(Memory):
         if not (self.folder / "layout.json").exists():
             check_disk(size, self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
-        with open(self.folder / ".lock", "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with lock(self.folder, wait=True):
             if not (self.folder / "layout.json").exists():
                 for name, length in (("rows.bin", size), ("counters.bin", 3 * 8 * self.lanes)):
                     with open(self.folder / name, "wb") as file:

@@ -30,7 +30,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from whorl.errors import BadInput, Damaged
-from whorl.training.folder import (
+from whorl.files import (
     NAME,
     TEMPORARY,
     check_name,
@@ -157,7 +157,7 @@ def mark(folder: str | Path, name: str, path: str | Path) -> None:
 
 
 def clean(folder: str | Path) -> None:
-    """Removes what killed writers left. Only for who holds `folder.lock`: a live writer's draft looks the same."""
+    """Removes what killed writers left. Only for who holds the lock of the run: a live writer's draft looks the same."""
     for path in Path(folder).glob(f"{TEMPORARY}*"):
         _remove(path)
 

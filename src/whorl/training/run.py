@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from whorl import files
 from whorl.envs.env import Env
 from whorl.errors import BadInput
 from whorl.feeds import Replay, Stream
 from whorl.functional.streams import stream
-from whorl.training import checkpoint, folder, hogwild, loop
+from whorl.training import checkpoint, hogwild, loop
 from whorl.training.build import build, check_replay, environment, new_buffer
 from whorl.training.config import to_json
 from whorl.training.curve import draw_curve
@@ -124,7 +125,7 @@ class Run:
 
     def _run(self, resume: bool) -> None:
         self._started = time.monotonic()
-        with folder.lock(self.path), threads_of_torch(self.settings.threads):
+        with files.lock(self.path), threads_of_torch(self.settings.threads):
             checkpoint.clean(self.checkpoints)
             self._make_buffer()
             self.logs = Loggers(
@@ -172,7 +173,7 @@ class Run:
 
     def write_config(self) -> None:
         settings = dataclasses.asdict(self.settings) | {"config": to_json(self.config)}
-        folder.write_json(self.path / "config.json", settings)
+        files.write_json(self.path / "config.json", settings)
 
     def _greet(self) -> None:
         self.logs.message(f"environment: {self.parts.env!r}")
@@ -347,7 +348,7 @@ class Run:
                 best = load(self.path, "best")
                 best.env.close()
                 result["best"] = evaluate(best.policy, self._eval_env, s.eval_episodes, seed).summary()
-        folder.write_json(self.path / "eval.json", result)
+        files.write_json(self.path / "eval.json", result)
         draw_curve(self.path)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from whorl import files
 from whorl.envs.adapters.gym_client import check_no_token
 from whorl.envs.make import as_env
 from whorl.errors import BadInput
@@ -101,7 +102,7 @@ def train(
         check_replay(run.parts.env, config.feed, run.slack, Path(runs) if settings.checkpoint_every else None)
     run.path = folder.create(Path(runs), settings.env, agent, seed, name)
     run.write_config()
-    folder.write_json(run.path / "meta.json", folder.meta())
+    files.write_json(run.path / "meta.json", folder.meta())
     folder.link_last(Path(runs), run.path)
     return run.start()
 
@@ -116,9 +117,9 @@ def resume(
     than the run was started for.
     """
     path = folder.open_run(path)
-    with folder.lock(path):
+    with files.lock(path):
         settings, config = read_settings(path)
-        result = folder.read_json(path / "eval.json") if (path / "eval.json").exists() else {"steps": 0}
+        result = files.read_json(path / "eval.json") if (path / "eval.json").exists() else {"steps": 0}
         done, over = result["steps"], result.get("episodes", 0) >= (settings.total_episodes or math.inf)
         total = settings.total_steps if total_steps is None else total_steps
         if total < settings.total_steps:

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import ctypes
-import fcntl
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from whorl import files
 from whorl.envs.adapters.gym_client import check_no_token
 from whorl.errors import BadInput, WhorlError
 from whorl.training import folder, grid, sweep_table
@@ -106,14 +104,14 @@ def sweep(
     plan = {"agent": agent, "env": env, "grid": values, "seeds": seeds, "eval_episodes": eval_episodes, **fixed}
     plan = json.loads(json.dumps(plan))
     digest = sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()[:8]
-    name = folder.check_name(f"{agent}_{env.replace('/', '_')}_{digest}" if name is None else name, "the sweep name")
+    name = files.check_name(f"{agent}_{env.replace('/', '_')}_{digest}" if name is None else name, "the sweep name")
     path = Path(runs) / "sweeps" / name
     _refuse_another_plan(path, plan)
-    folder.make(path)
-    with _lock(path) as lock:
+    files.make(path)
+    with files.lock(path, heirs=True) as lock:  # its runs hold the folder too
         _refuse_another_plan(path, plan)
         if not (path / "sweep.json").exists():
-            folder.write_json(path / "sweep.json", plan | {"meta": folder.meta()})
+            files.write_json(path / "sweep.json", plan | {"meta": folder.meta()})
         work = [
             Job(path, f"{number:03d}_s{seed}", setting, seed)
             for seed in range(seeds)  # outside: the first seed of every setting comes before the second of any
@@ -153,29 +151,13 @@ def _check_setting(agent: str, env: str, setting: grid.Setting) -> None:
 def _refuse_another_plan(path: Path, plan: dict[str, Any]) -> None:
     if not (path / "sweep.json").exists():
         return
-    begun = folder.read_json(path / "sweep.json")
+    begun = files.read_json(path / "sweep.json")
     for key in sorted((plan.keys() | begun.keys()) - {"meta"}):
         if plan.get(key) != begun.get(key):
             raise BadInput(
                 f"{path} was begun with {key} = {begun.get(key)}, now it is {plan.get(key)}: "
                 "repeat the command as it was to go on, or give the new sweep another --name"
             )
-
-
-@contextmanager
-def _lock(path: Path) -> Iterator[int]:
-    """Holds the sweep's folder; the runs inherit the descriptor, so it stays held until the last of them is gone.
-
-    Raises BadInput while another sweep, or a run that one left behind, is at work in it.
-    """
-    with open(path / ".lock", "a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BadInput(
-                f"{path} is in use: another sweep is at work in it. Wait until it ends, or stop it"
-            ) from None
-        yield file.fileno()
 
 
 class _Queue:
@@ -223,7 +205,7 @@ class _Queue:
     def _start(self, job: Job) -> None:
         path, plan = job.path, self.plan
         if path is not None and not (path / "config.json").exists():  # killed before the first file was complete
-            for litter in path.glob(f"{folder.TEMPORARY}*"):
+            for litter in path.glob(f"{files.TEMPORARY}*"):
                 litter.unlink()
             path.rmdir()
             path = None
@@ -249,7 +231,7 @@ class _Queue:
     def _outcome(self, job: Job) -> str:
         code = job.process.returncode  # type: ignore[union-attr]
         if job.finished and code == 0:
-            return f"best mean {folder.read_json(job.path / 'eval.json')['best']['mean']:.1f}"  # type: ignore[operator]
+            return f"best mean {files.read_json(job.path / 'eval.json')['best']['mean']:.1f}"  # type: ignore[operator]
         lines = self._log(job).read_text(errors="replace").strip().splitlines()
         why = f"killed by {signal.Signals(-code).name}" if code < 0 else lines[-1] if lines else f"exit code {code}"
         self.failed[str(job)] = why

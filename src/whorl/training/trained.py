@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from gymnasium.spaces import Box
 
+from whorl import files
 from whorl.envs.env import Env
 from whorl.envs.make import as_env
 from whorl.errors import BadInput
@@ -117,6 +118,6 @@ def needs_no_object(path: Path, settings: Settings) -> str:
 
 def read_settings(path: Path) -> tuple[Settings, Any]:
     """The settings and the agent's config that a run was started with."""
-    data = folder.read_json(path / "config.json")
+    data = files.read_json(path / "config.json")
     config = data.pop("config")
     return Settings(**data), from_json(agent_class(data["agent"]).Config, config)

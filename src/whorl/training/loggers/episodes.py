@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from whorl.collectors.ledger import Episode
-from whorl.training.folder import Lines
+from whorl.files import Lines
 
 HEADER = "step,env,return,length\n"
 

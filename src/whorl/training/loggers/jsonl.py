@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
-from whorl.training.folder import Lines
+from whorl.files import Lines
 
 
 class JsonLines:
