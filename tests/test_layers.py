@@ -44,7 +44,13 @@ TABLE = {
 }
 
 WARN_LINES, MAX_LINES, PPO_LINES = 300, 500, 700
-PPO_FILES = ("agents/agent.py", "agents/ppo.py", "collectors/serial.py", "buffers/rollout.py", "training/loop.py")
+PPO_FILES = (
+    "agents/agent.py",
+    "agents/ppo.py",
+    "collectors/serial.py",
+    "buffers/rollout.py",
+    "training/loops/plain.py",
+)
 MATHS = re.compile(r"whorl\.functional\.")
 NAMELESS = {"utils", "util", "common", "core", "misc"}
 PICKLES = {"pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}

@@ -32,7 +32,7 @@ BREACHES = [
     ),
     (layers, {"agents/x.py": "import whorl.buffers.rollout as r"}, "imports buffers"),
     (layers, {"agents/x.py": "from whorl import envs"}, "imports envs"),
-    (layers, {"agents/x.py": "def f():\n    from whorl.training.loop import run"}, "imports training"),
+    (layers, {"agents/x.py": "def f():\n    from whorl.training.loops.plain import run"}, "imports training"),
     (layers, {"agents/x.py": "from importlib import import_module\nimport_module('whorl.envs')"}, "imports envs"),
     (layers, {"agents/x.py": "importlib.import_module('..envs.env', __package__)"}, "imports envs"),
     (layers, {"functional/kernels/numba_.py": "from ...batch import values"}, "imports batch"),

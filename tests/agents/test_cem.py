@@ -209,7 +209,7 @@ def test_an_elite_of_one_has_no_variance():
     ("fields", "error", "message"),
     [
         ({"elite": 0.0}, BadInput, "elite is a share of the population above 0 and at most 1, got 0.0"),
-        ({"elite": 1.5}, BadInput, "at most 1, got 1.5"),
+        ({"elite": 1.5}, BadInput, "elite must be from 0 to 1, got 1.5"),
         ({"initial_std": -1.0}, BadInput, "initial_std must be at least 0, got -1.0"),
         ({"extra_std": -1.0}, BadInput, "extra_std must be at least 0, got -1.0"),
         ({"extra_iterations": -1}, BadInput, "extra_iterations must be at least 0, got -1"),

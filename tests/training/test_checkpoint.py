@@ -19,9 +19,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from whorl.agents.optimizers import load_optimizer_state, optimizer_state
 from whorl.errors import BadInput, Damaged
 from whorl.training import checkpoint
-from whorl.agents.optimizers import load_optimizer_state, optimizer_state
 
 
 def example(step: int = 0) -> tuple[dict, dict]:

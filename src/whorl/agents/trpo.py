@@ -210,6 +210,6 @@ class TRPO(Agent[TRPOConfig]):
         return {"value_loss": self.optimize(self.critic_loss, self.critic_optimizer, batch)["value_loss"]}
 
     def learn(self, buffer: Buffer, count: int | None = None) -> Metrics:
-        epoch: Any = list(buffer.batches(self.config.feed.minibatches))  # the whole rollout
-        metrics = self.improve(torch.cat(epoch))
+        rows: Any = torch.cat(list(buffer.batches(self.config.feed.minibatches)))  # one epoch: the whole rollout
+        metrics = self.improve(rows)
         return metrics | super().learn(buffer, count)

@@ -12,11 +12,11 @@ from whorl.envs.native import WORLDS
 from whorl.envs.native import make as make_world
 from whorl.errors import AgentError, Incompatible
 from whorl.feeds import Replay
-from whorl.training import loop
 from whorl.training.build import Parts, build
 from whorl.training.catalog import agent_class
 from whorl.training.config import override
 from whorl.training.evaluate import evaluate
+from whorl.training.loops import plain
 
 PROBES = [name for name in WORLDS if name.startswith("Probe")]
 OBSERVATIONS = {"ProbeObservation": (-1.0, 1.0), "ProbeDiscount": (0.0, 1.0), "ProbePolicy": (-1.0, 1.0)}
@@ -40,7 +40,7 @@ def check_agent(
             checked[probe] = f"cannot act there: {reason}"
             continue
         _check_pure(agent, build(agent, probe, config, num_envs=8, seed=seed))
-        loop.train(parts.agent, parts.collector, parts.buffer, steps)
+        plain.train(parts.agent, parts.collector, parts.buffer, steps)
         checked[probe] = ", ".join(_check_probe(agent, parts, probe, tolerance)) or "runs"
     return checked
 

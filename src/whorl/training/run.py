@@ -20,7 +20,7 @@ from whorl.envs.env import Env
 from whorl.errors import BadInput
 from whorl.feeds import Replay, Stream
 from whorl.functional.streams import stream
-from whorl.training import checkpoint, folder, hogwild, loop
+from whorl.training import checkpoint, folder
 from whorl.training.build import build, check_replay, environment, new_buffer
 from whorl.training.config import to_json
 from whorl.training.curve import draw_curve
@@ -30,6 +30,7 @@ from whorl.training.loggers.console import Console
 from whorl.training.loggers.episodes import EpisodesCsv
 from whorl.training.loggers.jsonl import JsonLines
 from whorl.training.loggers.tensorboard import TensorBoard
+from whorl.training.loops import hogwild, plain
 from whorl.training.process import StopSignals, threads_of_torch
 from whorl.training.trained import Settings, load
 from whorl.training.video import film
@@ -363,8 +364,8 @@ def _loop_of(agent: Any, collector: Any) -> Callable:
         hogwild.check(agent, collector)
         return hogwild.train
     if isinstance(agent.config.feed, Stream) and agent.compiled:
-        from whorl.training import compiled_td
+        from whorl.training.loops import compiled_td
 
         compiled_td.check(agent, collector)
         return compiled_td.train
-    return loop.train
+    return plain.train

@@ -159,7 +159,7 @@ def _check_object(agent: str, config: Any, changed: bool, evaluated: bool) -> No
         raise BadInput(
             "an environment object cannot be copied or changed: pass an id for video_every and max_episode_steps"
         )
-    if hasattr(config, "workers"):
+    if config.feed.own_envs:
         raise BadInput(
             f"the workers of {agent} make environments of their own, so an environment object will not do: pass an id"
         )

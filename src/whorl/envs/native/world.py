@@ -15,7 +15,7 @@ from collections.abc import Callable
 from copy import deepcopy
 from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 from zlib import crc32
 
 import gymnasium
@@ -114,6 +114,19 @@ def compiled(dynamics: Callable, observe: Callable) -> Callable:
     return njit(cache=True, error_model="numpy", nogil=True)(run)
 
 
+class Arrays(NamedTuple):
+    """What a world's loop reads and writes, S numbers a state and D an observation."""
+
+    state: np.ndarray  # [N, S] float64
+    clock: np.ndarray  # [N, 2] int64: episode, steps of it
+    settings: np.ndarray  # [2] int64: seed, time limit
+    start: np.ndarray  # [2, S] float64: low, high
+    observation: np.ndarray  # [N, D]
+    successor: np.ndarray  # [N, D]
+    reward: np.ndarray  # [N] float32
+    flags: np.ndarray  # [2, N] bool: terminated, truncated
+
+
 class World(Env):
     """N environments stepped by one compiled call. A subclass sets the class attributes.
 
@@ -148,7 +161,7 @@ class World(Env):
         start = np.array([self.low, self.high], np.float64)
         observation, successor = np.zeros((num_envs, size), dtype), np.zeros((num_envs, size), dtype)
         reward, flags = np.zeros(num_envs, np.float32), np.zeros((2, num_envs), bool)
-        self._arrays = (self._state, self._clock, self._settings, start, observation, successor, reward, flags)
+        self.arrays = Arrays(self._state, self._clock, self._settings, start, observation, successor, reward, flags)
         self._choices = int(getattr(self.action_space, "n", 0))
         self._action = np.zeros((num_envs, *(self.action_space.shape or ())), self.action_space.dtype)
         self._run = compiled(type(self).dynamics, type(self).observe)
@@ -161,7 +174,7 @@ class World(Env):
         if seed is not None:
             self._settings[SEED] = wrapped(seed)
             self._clock[:, EPISODE] = -1
-        self._run(RESET, self._choices, self._action, *self._arrays)
+        self._run(RESET, self._choices, self._action, *self.arrays)
         return self._went_on.observation
 
     def step(self, action: Any) -> Step:
@@ -170,7 +183,7 @@ class World(Env):
             action = self._converted(action)
         if action.shape != self._action.shape:
             raise BadInput(f"{self.id}: expected actions of shape {self._action.shape}, got {action.shape}")
-        ended = self._run(STEP, self._choices, action, *self._arrays)
+        ended = self._run(STEP, self._choices, action, *self.arrays)
         if ended < 0:
             raise BadInput(self._refusal(ended, action))
         return self._some_ended if ended else self._went_on
@@ -198,7 +211,7 @@ class World(Env):
         self._state[:] = state["state"]
         self._clock[:, EPISODE], self._clock[:, ELAPSED] = state["episode"], state["elapsed"]
         self._settings[SEED] = state["seed"]
-        self._run(LOOK, self._choices, self._action, *self._arrays)
+        self._run(LOOK, self._choices, self._action, *self.arrays)
         return self._went_on.observation
 
 

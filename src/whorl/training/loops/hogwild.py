@@ -33,7 +33,7 @@ from whorl.errors import BadInput, Incompatible, WhorlError
 from whorl.functional.streams import stream
 from whorl.nets.normalizer import Normalizer
 from whorl.training.build import assemble
-from whorl.training.loop import Hook
+from whorl.training.hooks import Hook
 
 NOTICE = "asynchronous training: no two runs are equal, and a resumed run begins fresh episodes and is not bit-equal"
 REPORT = 8  # rollouts of a worker between two reports
@@ -93,7 +93,7 @@ def check(agent: Agent, collector: Any) -> None:
 
 
 def train(agent: Agent, collector: Any, buffer: Any, total_steps: int, hooks: Iterable[Hook] = ()) -> None:
-    """`loop.train` with `agent.config.feed.workers` processes, until `collector.done(total_steps)` for all of them together.
+    """`plain.train` with `agent.config.feed.workers` processes, until `collector.done(total_steps)` for all of them together.
 
     Every worker makes `collector.env.num_envs` environments of its own, of the same id and time limit, and has its own streams, from
     the seed stream(collector.seed, "worker", w, collector.steps). Nothing here steps the collector's environment: this process adds
@@ -120,8 +120,9 @@ def train(agent: Agent, collector: Any, buffer: Any, total_steps: int, hooks: It
             shared.env_steps += report.steps
             _copy(tensors(shared), tensors(agent))
             metrics = {key: torch.tensor(value) for key, value in report.metrics.items()}
-            for hook in hooks:
-                hook(None, metrics)
+            ended = [hook(None, metrics) for hook in hooks]
+            if any(ended):
+                return
 
 
 def tensors(agent: Agent) -> list[Tensor]:
@@ -316,4 +317,5 @@ def step_on(shared: Agent, agent: Agent) -> None:
 
 
 def _hand_over(theirs: Tensor, mine: Tensor) -> None:
-    theirs.grad, mine.grad = mine.grad, None
+    theirs.grad = mine.grad if theirs.grad is None else theirs.grad + mine.grad  # of micro-batches there are several
+    mine.grad = None
