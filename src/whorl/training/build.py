@@ -241,8 +241,8 @@ def _replay(asked: Asked) -> ReplayBuffer:
     if feed.relabel != "none":
         from whorl.buffers.lookup.relabel import Hindsight
 
-        assert asked.env is not None and asked.env.goal is not None
-        goal = asked.env.goal
+        assert asked.env is not None
+        goal: Any = asked.env.goal  # its functions answer in the kind of array that they are asked in
         lookups.append(
             Hindsight(goal.reward, feed.relabel, feed.relabel_fraction, asked.seed, terminated=goal.terminated)
         )

@@ -285,6 +285,7 @@ def _learn(task: Task, pipe: Connection) -> None:
     step_on(shared, agent)
     parts = assemble(agent, env, task.seed)
     collector, buffer = parts.collector, parts.buffer
+    assert collector is not None
     theirs, mine = list(shared.parameters()), list(agent.parameters())
     first = task.worker * num_envs
     news: list[Report] = []
