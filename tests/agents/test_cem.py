@@ -11,9 +11,9 @@ from whorl import batch
 from whorl.agents.cem import CEM, CEMConfig
 from whorl.errors import BadInput, Incompatible, NotFinite
 from whorl.feeds import Rollouts
+from whorl.options import override
 from whorl.policies.population import Population
 from whorl.training.build import build
-from whorl.training.config import override
 
 BOX = spaces.Box(-1, 1, (3,), np.float32)
 ACTIONS = {"discrete": spaces.Discrete(3), "box": spaces.Box(-1, 1, (2,), np.float32)}
