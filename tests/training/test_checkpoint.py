@@ -80,7 +80,7 @@ def test_the_manifest_has_the_size_and_sha256_of_every_other_file(tmp_path):
     path = checkpoint.save(tmp_path, 1, *example())
     manifest = json.loads((path / "manifest.json").read_text())
     others = {name: data for name, data in files(path).items() if name != "manifest.json"}
-    assert manifest["format"] == 1
+    assert manifest["format"] == checkpoint.FORMAT
     assert manifest["files"] == {
         name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in others.items()
     }
@@ -278,8 +278,10 @@ def test_the_message_names_the_file_and_what_differs(tmp_path):
     assert "is not a manifest" in broken()
     (path / "manifest.json").write_bytes(bytes(2 << 20))
     assert "more than the 1048576 any manifest has" in broken()
-    rewrite(path, lambda files, whole: whole.update(format=2))
-    assert broken() == "manifest.json has format 2, this whorl reads up to 1: use a newer whorl"
+    rewrite(path, lambda files, whole: whole.update(format=3))
+    assert broken() == "manifest.json has format 3, this whorl reads 2: use a newer whorl"
+    rewrite(path, lambda files, whole: whole.update(format=1))
+    assert broken() == "manifest.json has format 1, this whorl reads 2: use an older whorl"
     (path / "state.json").unlink()
     os.mkfifo(path / "state.json")
     assert broken() == "state.json is not a regular file"
