@@ -37,7 +37,7 @@ def fingerprint(path: Path) -> str:
         del storage["life"]  # how often the file of the rows was resumed
         for rows in live_rows(path, storage):
             digest.update(rows)
-    del state["log"]["seconds"], state["loggers"]
+    del state["log"]["seconds"], state["loggers"], state["evaluation"]
     digest.update(json.dumps(state, sort_keys=True).encode())
     for line in (path / "metrics.jsonl").read_text().splitlines():
         row = {k: v for k, v in json.loads(line).items() if k not in CLOCK and not k.startswith("eval/")}
