@@ -110,11 +110,6 @@ def is_bounded(space: spaces.Box) -> bool:
     return bool((np.isfinite(width) & (width > 0)).all())
 
 
-def bounds(space: spaces.Box) -> tuple[Tensor, Tensor]:
-    """(low, high), float32 [*space.shape]."""
-    return torch.as_tensor(space.low, dtype=torch.float32), torch.as_tensor(space.high, dtype=torch.float32)
-
-
 def action_sizes(space: spaces.Space) -> tuple[int, ...] | None:
     """Number of choices of each discrete action component; None when the space is not discrete."""
     if isinstance(space, spaces.Discrete):

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from whorl import batch
+from whorl.options import override
 from whorl.training.build import build
 from whorl.training.catalog import agent_class
-from whorl.training.config import override
 
 SMALL = {"ppo": {"feed": {"steps": 32, "minibatches": 2}}, "a2c": {}, "reinforce": {"feed": {"steps": 20}}}
 LEARNERS = [*SMALL]  # one loss, one Adam; the others have tests of their own

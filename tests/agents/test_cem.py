@@ -11,9 +11,9 @@ from whorl import batch
 from whorl.agents.cem import CEM, CEMConfig
 from whorl.errors import BadInput, Incompatible, NotFinite
 from whorl.feeds import Rollouts
+from whorl.options import override
 from whorl.policies.population import Population
 from whorl.training.build import build
-from whorl.training.config import override
 
 BOX = spaces.Box(-1, 1, (3,), np.float32)
 ACTIONS = {"discrete": spaces.Discrete(3), "box": spaces.Box(-1, 1, (2,), np.float32)}
@@ -113,32 +113,6 @@ def test_actions_by_hand():
         assert int(act(linear)[0]["action"][0]) == 1
         expected = 2 * np.tanh(0.5) - 3 * np.tanh(1.0) + 0.25
         assert float(act(deep)[0]["action"][0, 0]) == pytest.approx(expected, rel=1e-6)
-
-
-@pytest.mark.parametrize("hidden", [(), (5,), (4, 3)])
-@pytest.mark.parametrize("action", ACTIONS)
-@pytest.mark.parametrize("normalize", [False, True])
-def test_actor_equals_act(action, hidden, normalize):
-    g = torch.Generator().manual_seed(0)
-    policy = Population(BOX, ACTIONS[action], hidden, normalize_observation=normalize)
-    policy.mean.normal_(generator=g)
-    if normalize:
-        policy.normalizer.merge(policy.normalizer.moments(torch.randn(100, 3, generator=g) * 3 + 1))
-    actor = policy.actor(8)
-    slow_carry = fast_carry = policy.initial(8)
-    for t in range(6):
-        first = torch.rand(8, generator=g) < (2 if t == 0 else 0.3)
-        x, noise = torch.randn(8, 3, generator=g), policy.noise((8,), g) if t < 5 else None
-        mask = torch.tensor([True, False, True]).repeat(8, 1) if action == "discrete" and t % 2 else None
-        slow, slow_carry = policy.act(x, slow_carry, first, noise, mask)
-        given = (x.numpy(), fast_carry, first.numpy(), None if noise is None else noise.numpy())
-        fast, fast_carry = actor(*given, None if mask is None else mask.numpy())
-        assert torch.equal(torch.as_tensor(np.array(fast["parameters"])), slow["parameters"])
-        if action == "discrete":
-            assert torch.equal(torch.as_tensor(fast["action"]), slow["action"])
-            assert mask is None or (slow["action"] != 1).all()
-        else:
-            torch.testing.assert_close(torch.as_tensor(fast["action"]), slow["action"], atol=1e-5, rtol=1e-5)
 
 
 def test_greedy_is_the_mean_and_sees_a_refit():

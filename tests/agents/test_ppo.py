@@ -8,8 +8,8 @@ import torch
 from whorl import batch
 from whorl.agents.ppo import PPO, PPOConfig
 from whorl.feeds import Rollouts
+from whorl.options import override
 from whorl.training.build import build
-from whorl.training.config import override
 
 
 def agent(env="CartPole-v1", **fields):

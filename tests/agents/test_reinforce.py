@@ -17,9 +17,9 @@ from whorl.errors import BadInput, Incompatible
 from whorl.feeds import Rollouts
 from whorl.nets.encoder import Encoder
 from whorl.nets.heads import Critic
+from whorl.options import override
 from whorl.policies.stochastic import Stochastic
 from whorl.training.build import build
-from whorl.training.config import override
 
 BOX, DISCRETE = spaces.Box(-1, 1, (2,), np.float32), spaces.Discrete(3)
 PLAIN = REINFORCEConfig(baseline="none", normalize_advantage=False, max_grad_norm=0, hidden=(4,), learning_rate=0.1)

@@ -15,9 +15,9 @@ from whorl.errors import BadInput, NotFinite
 from whorl.feeds import Rollouts
 from whorl.functional import masked_mean
 from whorl.functional.trust_region import fisher_vector_product, flat
+from whorl.options import override
 from whorl.policies.distributions import Categorical
 from whorl.training.build import build
-from whorl.training.config import override
 
 SMALL = TRPOConfig(feed=Rollouts(steps=64, epochs=2, minibatches=4))
 

@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from whorl.agents.optimizers import load_optimizer_state, optimizer_state
+from whorl.agents.optimizers import flatten, load_optimizer_state, optimizer_state
 from whorl.errors import BadInput, Damaged
 from whorl.training import checkpoint
 
@@ -550,4 +550,4 @@ def test_an_optimizer_whose_state_is_not_tensors_is_refused():
 
 def test_flatten():
     one = torch.ones(1)
-    assert checkpoint.flatten("a.", {0: {"b": one}, "c": one, "d": {}}) == {"a.0.b": one, "a.c": one}
+    assert flatten("a.", {0: {"b": one}, "c": one, "d": {}}) == {"a.0.b": one, "a.c": one}

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import pytest
 import torch
 
 import whorl
 from tests.training.fingerprint import fingerprint
-from whorl import batch
 from whorl.agents.dqn import DQNConfig
 from whorl.agents.sac import SACConfig
 from whorl.buffers.datasets import Dataset
@@ -67,7 +65,7 @@ def test_sequences_train_and_go_on_to_the_same_bits(name, tmp_path):
 def recorded():
     """1,000 rows of CartPole under uniform actions."""
     parts = build("random", "CartPole-v1", num_envs=4)
-    rollouts = [parts.collector.collect().clone() for _ in range(1000 // 4 // parts.collector.capacity + 1)]
+    rollouts = [parts.collector.collect().clone() for _ in range(1000 // 4 // parts.agent.config.feed.steps + 1)]
     rows = torch.cat([rollout.exclude("log_prob", "version") for rollout in rollouts])
     return Dataset(rows, parts.env.observation_space, parts.env.action_space, "CartPole-v1")
 
@@ -140,7 +138,9 @@ class NoLoop(Rollouts):
 
 
 def test_an_unknown_feed_is_an_error():
-    with pytest.raises(BadInput, match="a feed names its buffer as one of rollout, stream, replay, data, or gives a class"):
+    with pytest.raises(
+        BadInput, match="a feed names its buffer as one of rollout, stream, replay, data, or gives a class"
+    ):
         build("ppo", "CartPole-v1", whorl.build("ppo", "CartPole-v1").agent.config.__class__(feed=Unknown()))
     with pytest.raises(BadInput, match="a feed names its loop as one of plain, .* it gave 'os'"):
         build("ppo", "CartPole-v1", whorl.build("ppo", "CartPole-v1").agent.config.__class__(feed=NoLoop()))

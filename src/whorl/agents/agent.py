@@ -39,9 +39,9 @@ class Agent(nn.Module, Generic[C]):
         self.policy, self.config = policy, config
         self.report: Metrics = {}  # what `prepare` wants logged
         self.register_buffer("env_steps", torch.zeros((), dtype=torch.int64))
-        self.updates = 0  # counted by the `update` of agents that draw `noise` or have targets; saved with the state
         self.step = OptimizerStep()
-        self.seed, self.compiled = 0, False
+        # updates: counted by the `update` of agents that draw `noise` or have targets; saved with the state
+        self.updates, self.seed, self.compiled = 0, 0, False
         self.gathered: list[tuple] = []  # (normalizer, moments) of the rollout, for `learn` to merge
         self.eval()
 
@@ -101,8 +101,9 @@ class Agent(nn.Module, Generic[C]):
             priority = metrics.pop("priority", None)
             if prioritized and not self.step.void:
                 if priority is None:
-                    name = type(self).__name__
-                    raise AgentError(f"{name}.update gives no 'priority' [B]: return it, or use feed.prioritized=False")
+                    raise AgentError(
+                        f"{type(self).__name__}.update gives no 'priority' [B]: return it, or use feed.prioritized=False"
+                    )
                 buffer.feedback(batch["index"], priority)
             history.append(metrics)
             if self.enough(metrics):

@@ -32,7 +32,7 @@ def adam(
     return torch.optim.Adam(group, lr=torch.tensor(learning_rate), betas=(beta1, 0.999), eps=eps, fused=True)
 
 
-def limited(parameters: Iterable[nn.Parameter], max_grad_norm: float, clip_value: float) -> list[dict[str, Any]]:
+def limited(parameters: Iterable[nn.Parameter], max_grad_norm: float, clip_value: float) -> list[Numbers]:
     """One parameter group that says how far its gradient may go."""
     return [{"params": list(parameters), "max_grad_norm": max_grad_norm, "clip_value": clip_value}]
 
@@ -128,7 +128,7 @@ def anneal(optimizer: torch.optim.Optimizer, learning_rate: float, done: Tensor,
     return optimizer.param_groups[0]["lr"].clone()
 
 
-def flatten(prefix: str, nested: dict[Any, Any]) -> dict[str, Tensor]:
+def flatten(prefix: str, nested: Mapping) -> dict[str, Tensor]:
     """Nested dicts of tensors under joined names: flatten("a.", {0: {"b": t}}) is {"a.0.b": t}.
 
     Raises BadInput for a leaf that is no tensor.
@@ -144,7 +144,7 @@ def flatten(prefix: str, nested: dict[Any, Any]) -> dict[str, Tensor]:
     return flat
 
 
-def optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
+def optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], list[Numbers]]:
     """A torch optimizer as (tensors, groups), for a checkpoint.
 
     A tensor is named "index.name" (index: the parameter's place in the param groups), or "group.index.name" where it is
@@ -168,9 +168,7 @@ def optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor]
 
 
 @torch.no_grad()
-def load_optimizer_state(
-    optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], groups: list[dict[str, Any]]
-) -> None:
+def load_optimizer_state(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], groups: list[Numbers]) -> None:
     """Puts back what `optimizer_state` gave: the next steps have the same bits as without the interruption.
 
     Tensors that the optimizer already has are written in place, because a compiled graph holds them; others are made.

@@ -13,7 +13,7 @@ from whorl.functional.bellman import td_target, weighted_mean
 from whorl.functional.statistics import explained_variance, masked_mean
 from whorl.nets.normalizer import NoNormalizer, Normalizer
 from whorl.policies.distributions import Distribution
-from whorl.policies.policy import Policy
+from whorl.policies.stochastic import Stochastic
 
 
 class ActorCritic(Protocol):
@@ -38,7 +38,7 @@ def loss_of(x: Tensor, batch: Batch) -> Tensor:
     return weighted_mean(x, get(batch, "weight"), get(batch, "mask"))
 
 
-def distribution_of(policy: Policy, batch: Batch) -> Distribution:
+def distribution_of(policy: Stochastic, batch: Batch) -> Distribution:
     """What the policy does in the batch's states, among the allowed actions."""
     return policy.distribution(policy.encode(batch), get(batch, "action_mask"))
 

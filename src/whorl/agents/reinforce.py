@@ -144,15 +144,19 @@ class REINFORCE(Agent[REINFORCEConfig]):
         return cls(policy, Critic(observation_space, c.hidden, c.activation, c.initialization) if own else None, c)
 
     def value(self, observation: Tree) -> Tensor | None:
-        """V(observation) of the baseline "value"."""
-        return None if self.critic is None else self.critic(self.policy.normalizer(observation))
+        """V(observation) of the baseline "value"; None of any other."""
+        return None if self.critic is None else self.values(observation)
+
+    def values(self, observation: Tree) -> Tensor:
+        assert self.critic is not None
+        return self.critic(self.policy.normalizer(observation))
 
     def prepare(self, rollout: Batch) -> Batch:  # [T, N], whole episodes
         rollout = super().prepare(rollout)
         next, c, mask = rollout["next"], self.config, get(rollout, "mask")
         discount = get(rollout, "next.discount", c.discount)
         if c.baseline == "value":
-            baseline, next_value = values(self.value, rollout)
+            baseline, next_value = values(self.values, rollout)
             target = discounted_return(next["reward"], next_value, next["terminated"], next["truncated"], discount)
         else:
             target = reward_to_go(next["reward"], next["terminated"], next["truncated"], discount)
@@ -204,7 +208,7 @@ class REINFORCE(Agent[REINFORCEConfig]):
         loss = policy_loss - c.entropy_weight * entropy
         metrics = {"policy_gradient_loss": policy_loss, "entropy_loss": -entropy}
         if self.critic is not None:
-            metrics["value_loss"] = masked_mean(value_loss(self.value(batch["observation"]), batch["return"]), mask)
+            metrics["value_loss"] = masked_mean(value_loss(self.values(batch["observation"]), batch["return"]), mask)
             loss = loss + c.value_weight * metrics["value_loss"]
         if c.reduction == "sum":
             loss = loss * (batch["advantage"].numel() if mask is None else mask.sum())

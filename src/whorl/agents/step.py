@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from math import inf, isfinite
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -47,7 +46,7 @@ class OptimizerStep(nn.Module):
         self._graphs: dict[tuple[Loss, int, int], Callable[..., Metrics]] = {}
         self._lean: dict[int, FusedAdam] = {}
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_graphs": {}, "_lean": {}}  # they hold the memory of this one: a copy makes its own
 
     def eager(self, loss: Loss, optimizer: Optimizer, batches: Batches, weights: Weights = None) -> Metrics:

@@ -104,7 +104,7 @@ class TDConfig:
     feed: Stream = Stream()
 
 
-class TD(Agent):
+class TD(Agent[TDConfig]):
     """One update at each step, from (s, a, r, s', a'). The policy chooses a' before the update, and it is taken next.
 
     A time limit does not end the bootstrap; it ends the traces, as a terminal state does, after the update.

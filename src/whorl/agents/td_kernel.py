@@ -76,7 +76,7 @@ class Taken(NamedTuple):
     """What one environment did."""
 
     action: int
-    reward: float
+    reward: float | np.floating
     terminated: bool
     ended: bool  # terminated, or a time limit
 

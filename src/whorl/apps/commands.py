@@ -7,7 +7,7 @@ import json
 import os
 import platform
 import sys
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from rich.markup import escape
 from rich.table import Table
 
 import whorl
-from whorl import files
+from whorl import files, options
 from whorl.apps.arguments import (
     Board,
     BoardMerge,
@@ -204,7 +204,7 @@ def check(o: Check) -> None:
     print(f"action       {describe(env.action_space)}")
     print(f"agent        {type(parts.agent).__name__}, {sum(p.numel() for p in parts.agent.parameters()):,} parameters")
     print(f"preset       {preset.total_steps:,} steps ({preset.source})")
-    for f in fields(preset.config):
+    for f in options.fields(type(preset.config)):
         print(f"  {f.name} = {getattr(preset.config, f.name)!r}")
 
 

@@ -25,6 +25,6 @@ class Dataset:
     env: str = ""
 
     def __post_init__(self) -> None:
-        if len(self.rows.batch_size) != 2 or not self.rows.numel():
+        if len(self.rows.batch_size) != 2 or 0 in self.rows.batch_size:
             raise BadInput(f"a dataset holds rows [T, L], at least one; {list(self.rows.batch_size)} came")
         check(self.rows, *NEEDED)

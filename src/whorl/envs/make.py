@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium
@@ -59,7 +60,12 @@ def make_env(
     return env
 
 
-def as_env(env: Any, num_envs: int | None = None, seed: int = 0) -> Env:
+EnvLike = (
+    str | Env | gymnasium.Env | gymnasium.vector.VectorEnv | Callable[[], gymnasium.Env]
+)  # what `whorl.train` takes
+
+
+def as_env(env: EnvLike, num_envs: int | None = None, seed: int = 0) -> Env:
     """An environment object as an `Env`: wrapped by the Gymnasium adapter unless it is one already.
 
     num_envs counts only for a callable that makes environments (8 of them if it is None). Raises BadInput for anything else.

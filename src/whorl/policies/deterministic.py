@@ -14,8 +14,8 @@ from whorl.errors import BadInput, Incompatible
 from whorl.nets.encoder import Encoder
 from whorl.nets.heads import output_layer
 from whorl.nets.normalizer import NoNormalizer, ObservationNormalizer, observation_normalizer
-from whorl.policies.policy import Actor, Carry, Decided, Policy
-from whorl.spaces import bounds, describe, is_bounded
+from whorl.policies.policy import Actor, Carry, Decided, Drawn, Policy
+from whorl.spaces import describe, is_bounded
 
 THETA, DT = 0.15, 1e-2  # of Ornstein-Uhlenbeck noise: pull to 0, and the length of a step, as in baselines' code
 
@@ -57,23 +57,14 @@ class Deterministic(Policy):
         self.spread = std * DT**0.5 if self.ou else std  # of what is added to the action in one step
         self.outputs = action_space.shape[0]
         self.head = output_layer(model, self.outputs, "uniform")
-        low, high = bounds(action_space)
-        self.register_buffer("low", low)
-        self.register_buffer("high", high)
+        self.register_bounds(action_space)
         self.register_buffer("warming", torch.zeros((), dtype=torch.bool))
 
     @classmethod
     def build(
-        cls,
-        observation_space: spaces.Space,
-        action_space: spaces.Space,
-        *,
-        hidden: Sequence[int],
-        activation: str,
-        noise: Literal["gaussian", "ou"],
-        std: float,
-        normalize: bool = False,
-    ) -> Deterministic:
+        cls, observation_space: spaces.Space, action_space: spaces.Space, *, hidden: Sequence[int], activation: str,
+        noise: Literal["gaussian", "ou"], std: float, normalize: bool = False,
+    ) -> Deterministic:  # fmt: skip
         """The default one: an `Encoder` with torch's weights, after a normalizer where asked for."""
         model = Encoder(observation_space, hidden, activation, "uniform")
         return cls(model, action_space, noise, std, observation_normalizer(observation_space, normalize))
@@ -102,7 +93,7 @@ class Deterministic(Policy):
         return torch.randn(*shape, self.outputs, device=generator.device, generator=generator)
 
     def act(
-        self, observation: Tree, carry: Carry, is_first: Tensor, noise: Tensor | None, action_mask: Tensor | None = None
+        self, observation: Tree, carry: Carry, is_first: Tensor, noise: Drawn, action_mask: Drawn = None
     ) -> Decided:
         unit = self.unit(observation)
         if noise is None:

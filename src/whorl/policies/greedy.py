@@ -15,7 +15,7 @@ from whorl.nets.noisy import Noisy
 from whorl.nets.normalizer import NoNormalizer, ObservationNormalizer
 from whorl.nets.q import QNetwork
 from whorl.policies.exploration import EPSILON, EPSILON_GREEDY, KIND, SOFTMAX
-from whorl.policies.policy import Actor, Carry, Decided, Policy
+from whorl.policies.policy import Actor, Carry, Decided, Drawn, Policy
 from whorl.spaces import describe
 
 
@@ -87,7 +87,7 @@ class Greedy(Policy):
         return (1 - epsilon) * best + epsilon * allowed / allowed.sum(-1, keepdim=True)
 
     def act(
-        self, observation: Tree, carry: Carry, is_first: Tensor, noise: Tensor | None, action_mask: Tensor | None = None
+        self, observation: Tree, carry: Carry, is_first: Tensor, noise: Drawn, action_mask: Drawn = None
     ) -> Decided:
         noisy = self.noise_size and noise is not None
         observation = self.normalizer(observation)

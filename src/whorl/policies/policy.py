@@ -7,16 +7,19 @@ from itertools import chain
 
 import numpy as np
 import torch
+from gymnasium import spaces
 from torch import Generator, Tensor, nn
 
 from whorl.batch import Arrays, Numbers, State, Tree
 from whorl.nets.normalizer import ObservationNormalizer
 from whorl.spaces import like, tree_map
 
+Drawn = Tensor | None  # noise, action masks
 Array = np.ndarray | Tensor
 Carry = dict[str, Tensor] | None  # memory of N environments, each [N, ...]
 Decided = tuple[dict[str, Tensor], Carry]  # what to record for N environments, and the carry after acting
-Acted = tuple[Mapping[str, Array], Mapping[str, Array] | None]  # the same in the arrays of an environment
+Held = Mapping[str, Array] | None  # a carry in the arrays of an environment
+Acted = tuple[Mapping[str, Array], Held]
 Actor = Callable[..., Acted]
 
 
@@ -25,6 +28,11 @@ class Policy(nn.Module):
 
     normalizer: ObservationNormalizer
     greedy: bool = True  # False: it has no greedy action, so evaluation draws noise too
+
+    def register_bounds(self, space: spaces.Box) -> None:
+        """Keep `low` and `high` of the actions as buffers, float32."""
+        for name, bound in (("low", space.low), ("high", space.high)):
+            self.register_buffer(name, torch.as_tensor(bound, dtype=torch.float32))
 
     def initial(self, n: int) -> Carry:
         """The carry of n fresh episodes; None when the policy has no memory."""
@@ -35,7 +43,7 @@ class Policy(nn.Module):
         raise NotImplementedError
 
     def act(
-        self, observation: Tree, carry: Carry, is_first: Tensor, noise: Tensor | None, action_mask: Tensor | None = None
+        self, observation: Tree, carry: Carry, is_first: Tensor, noise: Drawn, action_mask: Drawn = None
     ) -> Decided:
         """What to record for N environments (`action`, `log_prob`, ...) and the carry after acting.
 

@@ -14,7 +14,7 @@ from whorl.batch import Tree
 from whorl.errors import Incompatible
 from whorl.nets.normalizer import observation_normalizer
 from whorl.policies.distributions import MASKED
-from whorl.policies.policy import Actor, Carry, Decided, Policy
+from whorl.policies.policy import Actor, Carry, Decided, Drawn, Policy
 from whorl.spaces import describe, flat_size, flatten, is_image
 
 
@@ -64,7 +64,7 @@ class Population(Policy):
         return torch.randn(*shape, len(self.mean), device=generator.device, generator=generator)
 
     def act(
-        self, observation: Tree, carry: Carry, is_first: Tensor, noise: Tensor | None, action_mask: Tensor | None = None
+        self, observation: Tree, carry: Carry, is_first: Tensor, noise: Drawn, action_mask: Drawn = None
     ) -> Decided:
         if noise is None:
             theta = self.mean.expand(len(is_first), -1)

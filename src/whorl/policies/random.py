@@ -10,8 +10,8 @@ from torch import Generator, Tensor
 from whorl.batch import Tree
 from whorl.errors import Incompatible
 from whorl.nets.normalizer import NoNormalizer
-from whorl.policies.policy import Carry, Decided, Policy
-from whorl.spaces import action_sizes, bounds, describe
+from whorl.policies.policy import Carry, Decided, Drawn, Policy
+from whorl.spaces import action_sizes, describe
 
 
 class Random(Policy):
@@ -35,16 +35,14 @@ class Random(Policy):
                 raise Incompatible(
                     f"a random policy needs discrete actions or a bounded Box, got {describe(action_space)}"
                 )
-            low, high = bounds(action_space)
-            self.register_buffer("low", low)
-            self.register_buffer("high", high)
+            self.register_bounds(action_space)
 
     def noise(self, shape: tuple[int, ...], generator: Generator) -> Tensor:
         size = self.shape if self.sizes is None else (sum(self.sizes),)
         return torch.rand(*shape, *size, device=generator.device, generator=generator)
 
     def act(
-        self, observation: Tree, carry: Carry, is_first: Tensor, noise: Tensor | None, action_mask: Tensor | None = None
+        self, observation: Tree, carry: Carry, is_first: Tensor, noise: Drawn, action_mask: Drawn = None
     ) -> Decided:
         n = is_first.shape
         if self.sizes is None:

@@ -14,8 +14,8 @@ from whorl.nets.encoder import Encoder
 from whorl.nets.heads import output_layer
 from whorl.nets.normalizer import NoNormalizer, ObservationNormalizer, observation_normalizer
 from whorl.policies.distributions import SDE_MEAN, SquashedGaussian, mean_and_log_std
-from whorl.policies.policy import Actor, Carry, Decided, Policy
-from whorl.spaces import bounds, describe, is_bounded
+from whorl.policies.policy import Actor, Carry, Decided, Drawn, Policy
+from whorl.spaces import describe, is_bounded
 
 
 def _bounded_box(space: spaces.Space) -> spaces.Box:
@@ -61,12 +61,10 @@ class Squashed(Policy):
         self.normalizer = NoNormalizer() if normalizer is None else normalizer
         self.encoder, self.sde, self.sde_every = model, sde, sde_every
         self.outputs = box.shape[0]
-        low, high = bounds(box)
-        self.register_buffer("low", low)
-        self.register_buffer("high", high)
+        self.register_bounds(box)
         self.register_buffer("warming", torch.zeros((), dtype=torch.bool))
-        self.register_buffer("centre", (low + high) / 2, persistent=False)
-        self.register_buffer("half_range", (high - low) / 2, persistent=False)
+        self.register_buffer("centre", (self.low + self.high) / 2, persistent=False)
+        self.register_buffer("half_range", (self.high - self.low) / 2, persistent=False)
         self.register_buffer("log_half", self.half_range.log().sum(), persistent=False)
         self.head = output_layer(model, self.outputs * (1 if sde else 2), "uniform")
         if sde:
@@ -74,18 +72,9 @@ class Squashed(Policy):
 
     @classmethod
     def build(
-        cls,
-        observation_space: spaces.Space,
-        action_space: spaces.Space,
-        *,
-        hidden: Sequence[int],
-        activation: str,
-        normalize: bool = False,
-        sde: bool = False,
-        sde_every: int = 0,
-        sde_log_std: float = -3.0,
-        encoder: nn.Module | None = None,
-    ) -> Squashed:
+        cls, observation_space: spaces.Space, action_space: spaces.Space, *, hidden: Sequence[int], activation: str,
+        normalize: bool = False, sde: bool = False, sde_every: int = 0, sde_log_std: float = -3.0, encoder: nn.Module | None = None,
+    ) -> Squashed:  # fmt: skip
         """The default one: an `Encoder` with torch's weights, or the one that is given, after a normalizer where asked for."""
         _bounded_box(action_space)  # before a network is made that nobody can use
         model = Encoder(observation_space, hidden, activation, "uniform") if encoder is None else encoder
@@ -130,7 +119,7 @@ class Squashed(Policy):
         return SquashedGaussian.noise(shape, self.log_std.numel() if self.sde else self.outputs, generator)
 
     def act(
-        self, observation: Tree, carry: Carry, is_first: Tensor, noise: Tensor | None, action_mask: Tensor | None = None
+        self, observation: Tree, carry: Carry, is_first: Tensor, noise: Drawn, action_mask: Drawn = None
     ) -> Decided:
         features = self.encoder(self.normalizer(observation))
         distribution = self.distribution(features)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from gymnasium import spaces
@@ -24,10 +24,12 @@ from whorl.policies.distributions import (
     SquashedGaussian,
     mean_and_log_std,
 )
-from whorl.policies.policy import Actor, Carry, Decided, Policy
-from whorl.spaces import action_sizes, bounds, describe, is_bounded
+from whorl.policies.policy import Actor, Carry, Decided, Drawn, Policy
+from whorl.spaces import action_sizes, describe, is_bounded
 
-STDS, MEANS = ("independent", "dependent", "fixed"), ("linear", "tanh")
+Std = Literal["independent", "dependent", "fixed"]
+Mean = Literal["linear", "tanh"]
+Initialization = Literal["orthogonal", "uniform"]
 
 
 class Stochastic(Policy):
@@ -50,12 +52,12 @@ class Stochastic(Policy):
         model: nn.Module,
         action_space: spaces.Space,
         normalizer: ObservationNormalizer | None = None,
-        std: Literal["independent", "dependent", "fixed"] = "independent",
+        std: Std = "independent",
         fixed_std: float = 1.0,
-        mean: Literal["linear", "tanh"] = "linear",
+        mean: Mean = "linear",
         scale: bool = False,
         squash: bool = False,
-        initialization: Literal["orthogonal", "uniform"] = "orthogonal",
+        initialization: Initialization = "orthogonal",
     ):
         super().__init__()
         self.normalizer = NoNormalizer() if normalizer is None else normalizer
@@ -77,7 +79,7 @@ class Stochastic(Policy):
         self.head = output_layer(model, self.outputs * (2 if two else 1), initialization)
 
     def _build_gaussian(self, space: spaces.Box, fixed_std: float) -> None:
-        for name, value, choices in (("std", self.std, STDS), ("mean", self.mean, MEANS)):
+        for name, value, choices in (("std", self.std, get_args(Std)), ("mean", self.mean, get_args(Mean))):
             if value not in choices:
                 raise BadInput(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
         if self.scale and self.squash:
@@ -90,9 +92,7 @@ class Stochastic(Policy):
                 f"a {kind} Gaussian needs finite action bounds, low below high, got {space}; use {option}=False"
             )
         self.family = SquashedGaussian if self.squash else ScaledGaussian if self.scale else Gaussian
-        low, high = bounds(space)
-        self.register_buffer("low", low)
-        self.register_buffer("high", high)
+        self.register_bounds(space)
         if self.std == "independent":
             self.log_std = nn.Parameter(torch.zeros(self.outputs))
         elif self.std == "fixed":
@@ -100,20 +100,10 @@ class Stochastic(Policy):
 
     @classmethod
     def build(
-        cls,
-        observation_space: spaces.Space,
-        action_space: spaces.Space,
-        *,
-        hidden: Sequence[int] = (64, 64),
-        activation: str = "tanh",
-        initialization: Literal["orthogonal", "uniform"] = "orthogonal",
-        normalize: bool = False,
-        std: Literal["independent", "dependent", "fixed"] = "independent",
-        fixed_std: float = 1.0,
-        mean: Literal["linear", "tanh"] = "linear",
-        scale: bool = False,
-        squash: bool = False,
-    ) -> Stochastic:
+        cls, observation_space: spaces.Space, action_space: spaces.Space, *, hidden: Sequence[int] = (64, 64), activation: str = "tanh",
+        initialization: Initialization = "orthogonal", normalize: bool = False, std: Std = "independent", fixed_std: float = 1.0,
+        mean: Mean = "linear", scale: bool = False, squash: bool = False,
+    ) -> Stochastic:  # fmt: skip
         """The default policy for these spaces: an `Encoder`, after a normalizer where asked for."""
         normalizer = observation_normalizer(observation_space, normalize)
         model = Encoder(observation_space, hidden, activation, initialization)
@@ -143,7 +133,7 @@ class Stochastic(Policy):
         return self.family.noise(shape, self.outputs, generator)
 
     def act(
-        self, observation: Tree, carry: Carry, is_first: Tensor, noise: Tensor | None, action_mask: Tensor | None = None
+        self, observation: Tree, carry: Carry, is_first: Tensor, noise: Drawn, action_mask: Drawn = None
     ) -> Decided:
         distribution = self.distribution(self.encoder(self.normalizer(observation)), action_mask)
         action = distribution.mode if noise is None else distribution.sample(noise)

@@ -19,9 +19,9 @@ from whorl.buffers.buffer import ReplayBuffer
 from whorl.buffers.datasets import Dataset
 from whorl.buffers.layout import Layout, check_disk, check_room
 from whorl.buffers.lookup.n_step import NStep
+from whorl.buffers.parts import Sampler, Storage
 from whorl.buffers.rollout import RolloutBuffer
 from whorl.buffers.sample_uniform import Uniform, WithoutReplacement
-from whorl.buffers.storage import Sampler, Storage
 from whorl.buffers.storage_memory import Memory
 from whorl.buffers.stream import StreamBuffer
 from whorl.collectors.collector import Collector
@@ -31,7 +31,7 @@ from whorl.collectors.stream import StreamCollector
 from whorl.envs.env import Env
 from whorl.envs.make import make_env
 from whorl.errors import BadInput, Incompatible
-from whorl.feeds import Feed, Part
+from whorl.feeds import Fed, Feed, Part
 from whorl.functional.streams import stream
 from whorl.training.catalog import agent_class, find
 from whorl.training.hooks import Hook
@@ -70,7 +70,7 @@ class Parts:
     agent: Agent
     env: Env | None  # None: it learns from data, and nothing is stepped
     collector: Collector | None
-    buffer: Any  # batch.Buffer; None until `new_buffer` has made it
+    buffer: Buffer  # not there until `new_buffer` has made it, where `build` was told so
     progress: Ledger  # of the collector, or of the updates where there is none
     loop: Loop
 
@@ -86,7 +86,7 @@ class Parts:
 def build(
     agent: str,
     env: str | Env | None,
-    config: Any = None,
+    config: Fed | None = None,
     num_envs: int | None = None,
     seed: int = 0,
     device: str = "cpu",
@@ -171,7 +171,7 @@ def assemble(agent: Agent, env: Env | None, seed: int = 0, buffer: bool = True, 
         on_cpu = env.device == "cpu" == agent.env_steps.device.type
         collector = _named(COLLECTORS, "collector", feed.collector(on_cpu))(agent, env, seed)
         progress = collector.ledger
-    rows = new_buffer(agent, env, seed, data=data) if buffer else None
+    rows: Any = new_buffer(agent, env, seed, data=data) if buffer else None
     return Parts(agent, env, collector, rows, progress, _loop(feed.loop(agent.compiled)))
 
 
@@ -217,7 +217,7 @@ def _replay(asked: Asked) -> ReplayBuffer:
     """One lane for each environment; it takes its memory at the first write. Raises BadInput for a memmap without a folder; what else
     can be wrong, `check_replay` has found."""
     feed: Feed = asked.agent.config.feed
-    size: dict[str, Any] = {
+    size: Any = {
         "capacity": feed.capacity,
         "lanes": asked.lanes,
         "slack": asked.slack,
@@ -241,8 +241,8 @@ def _replay(asked: Asked) -> ReplayBuffer:
     if feed.relabel != "none":
         from whorl.buffers.lookup.relabel import Hindsight
 
-        assert asked.env is not None and asked.env.goal is not None
-        goal = asked.env.goal
+        assert asked.env is not None
+        goal: Any = asked.env.goal  # its functions answer in the kind of array that they are asked in
         lookups.append(
             Hindsight(goal.reward, feed.relabel, feed.relabel_fraction, asked.seed, terminated=goal.terminated)
         )
@@ -258,12 +258,10 @@ def _recorded(asked: Asked) -> ReplayBuffer:
     assert data is not None
     rows = data.rows.clone()
     rows["next"]["reward"] = rows["next"]["reward"] * feed.reward_scale + feed.reward_shift
-    storage = Memory(rows.numel(), asked.lanes, writer="once")
-    buffer = ReplayBuffer(
-        storage, _sampler(feed, asked.seed), _n_step(asked), feed.batch_size, device=asked.agent.env_steps.device, recorded=True
-    )  # fmt: skip
-    buffer.add(rows)
-    return buffer
+    storage, sampler = Memory(rows.numel(), asked.lanes, writer="once"), _sampler(feed, asked.seed)
+    sampler.written(storage, storage.write(rows))
+    device = asked.agent.env_steps.device
+    return ReplayBuffer(storage, sampler, _n_step(asked), feed.batch_size, device=device, recorded=True)
 
 
 def _sampler(feed: Feed, seed: int) -> Sampler:
@@ -344,7 +342,7 @@ def check_replay(env: Env, feed: Feed, slack: int = 0, folder: Path | None = Non
     return wanted
 
 
-def new_agent(agent: str, source: Env | Dataset, config: Any, seed: int) -> Agent:
+def new_agent(agent: str, source: Env | Dataset, config: Fed, seed: int) -> Agent:
     """Fresh weights from the initialisation stream, for the spaces of an environment or of data; the global torch stream is left as
     it was."""
     with torch.random.fork_rng():

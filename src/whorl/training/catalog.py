@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, NamedTuple
+from types import ModuleType
+from typing import TYPE_CHECKING, NamedTuple
 
+from whorl.batch import Numbers
 from whorl.envs.ids import environment_behind
 from whorl.errors import BadInput, Damaged
-from whorl.feeds import FEEDS
+from whorl.feeds import FEEDS, Fed
 from whorl.options import did_you_mean, override, to_json
 from whorl.presets import Preset
 
@@ -58,7 +59,7 @@ def agent_class(name: str) -> type[Agent]:
     return getattr(import_module(f"whorl.agents.{listed.file or name}"), listed.cls)
 
 
-def default_config(name: str) -> Any:
+def default_config(name: str) -> Fed:
     """The config of an agent for which nothing was tuned: `DEFAULT` of its presets' file, else what its class has."""
     cls = agent_class(name)
     return getattr(_tuned(name), "DEFAULT", None) or cls.Config()
@@ -69,7 +70,7 @@ def presets(agent: str) -> dict[str, Preset]:
     return getattr(_tuned(agent), "PRESETS", {})
 
 
-def _tuned(agent: str) -> Any:
+def _tuned(agent: str) -> ModuleType | None:
     return import_module(f"whorl.presets.{agent}") if agent in AGENTS and agent != "random" else None
 
 
@@ -79,7 +80,7 @@ def find(agent: str, env_id: str) -> Preset:
     return presets(agent).get(environment_behind(env_id)) or Preset(default_config(agent))
 
 
-def config_to_json(agent: str, config: Any) -> dict[str, Any]:
+def config_to_json(agent: str, config: Fed) -> Numbers:
     """A config as plain data. A feed of another kind than the agent's default says which, as `feed.kind`."""
     data = to_json(config)
     if type(config.feed) is not type(default_config(agent).feed):
@@ -87,7 +88,7 @@ def config_to_json(agent: str, config: Any) -> dict[str, Any]:
     return data
 
 
-def config_from_json(agent: str, data: dict[str, Any]) -> Any:
+def config_from_json(agent: str, data: Numbers) -> Fed:
     """The inverse. Raises BadInput for a field that there is not, Damaged for a feed that is none of whorl's."""
     config, feed = default_config(agent), dict(data.get("feed", {}))
     kind = feed.pop("kind", None)
@@ -96,5 +97,5 @@ def config_from_json(agent: str, data: dict[str, Any]) -> Any:
             raise Damaged(
                 f"the config of {agent} has a feed of the kind {str(kind)[:100]!r}, expected one of {', '.join(FEEDS)}"
             )
-        config = dataclasses.replace(config, feed=FEEDS[kind]())
+        config = override(config, {"feed": FEEDS[kind]()})
     return override(config, {**data, "feed": feed})

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 
@@ -24,7 +22,7 @@ OBSERVATIONS = {"ProbeObservation": (-1.0, 1.0), "ProbeDiscount": (0.0, 1.0), "P
 
 
 def check_agent(
-    agent: str, steps: int = 20_000, seed: int = 0, tolerance: float = 0.15, **fields: Any
+    agent: str, steps: int = 20_000, seed: int = 0, tolerance: float = 0.15, **fields: object
 ) -> dict[str, str]:
     """Train `agent` on every probe environment it can act in; returns what was checked on each.
 

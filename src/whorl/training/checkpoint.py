@@ -20,13 +20,13 @@ import shutil
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from whorl.batch import Arrays, Numbers
 from whorl.errors import BadInput, Damaged
 from whorl.files import (
     NAME,
@@ -40,13 +40,13 @@ from whorl.files import (
     write_synced,
 )
 
-FORMAT = 1  # rises when an older whorl could not read what is written
+FORMAT = 2  # rises when what is written is read by no older whorl, and what older ones wrote not by this
 LINKS = ("best", "last")
 MANIFEST_BYTES = 1 << 20  # far above any real manifest: what is larger is not read
 _log = logging.getLogger("whorl")
 
 
-def save(folder: str | Path, step: int, tensors: dict[str, dict[str, Tensor]], state: dict[str, Any]) -> Path:
+def save(folder: str | Path, step: int, tensors: dict[str, Arrays], state: Numbers) -> Path:
     """Writes `folder/step_{step}` and returns it; on return it is on disk.
 
     `tensors` maps a group ("policy", "optimizer", ...) to its named tensors, of any shape, device and layout (they are
@@ -83,7 +83,7 @@ def save(folder: str | Path, step: int, tensors: dict[str, dict[str, Tensor]], s
     return path
 
 
-def load(path: str | Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
+def load(path: str | Path) -> tuple[dict[str, Arrays], Numbers]:
     """What `save` was given: (tensors by group and name, on the CPU; state). All is verified before any is parsed.
 
     Raises BadInput when there is no such folder; Damaged, naming the file and what differs, when it is not as written.
@@ -197,7 +197,7 @@ def _hash(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _manifest(files: dict[str, dict[str, Any]]) -> bytes:
+def _manifest(files: dict[str, Numbers]) -> bytes:
     return (json.dumps({"format": FORMAT, "files": files}, indent=1) + "\n").encode()
 
 
@@ -235,7 +235,7 @@ def _contents(path: Path) -> Iterator[tuple[str, bytes]]:
         yield name, data
 
 
-def _read_manifest(path: Path) -> dict[str, dict[str, Any]]:
+def _read_manifest(path: Path) -> dict[str, Numbers]:
     """The files of a manifest, {name: {"bytes", "sha256"}}. Each byte must be what `save` would write for them."""
     if _size(path) > MANIFEST_BYTES:
         raise Damaged(f"{path} has {_size(path)} bytes, more than the {MANIFEST_BYTES} any manifest has")
@@ -243,8 +243,9 @@ def _read_manifest(path: Path) -> dict[str, dict[str, Any]]:
     try:
         manifest = json.loads(data)
         form, files = manifest["format"], manifest["files"]
-        if type(form) is int and form > FORMAT:
-            raise Damaged(f"{path} has format {form}, this whorl reads up to {FORMAT}: use a newer whorl")
+        if type(form) is int and form != FORMAT:
+            other = "a newer" if form > FORMAT else "an older"
+            raise Damaged(f"{path} has format {form}, this whorl reads {FORMAT}: use {other} whorl")
         names = [name for name in files if NAME.fullmatch(name) and name.endswith((".safetensors", "state.json"))]
         typed = all(type(file["bytes"]) is int and type(file["sha256"]) is str for file in files.values())
         if len(names) == len(files) and "state.json" in names and typed and _manifest(files) == data:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field
 
 import gymnasium
 from gymnasium.spaces import Space
@@ -14,6 +13,7 @@ from whorl.envs.adapters import install, library
 from whorl.envs.env import Env
 from whorl.envs.make import make_env
 from whorl.errors import BadInput
+from whorl.feeds import Fed
 from whorl.spaces import describe, flat_size
 from whorl.training.build import new_agent
 from whorl.training.catalog import AGENTS, default_config, presets
@@ -92,13 +92,13 @@ def table(agents: list[str] | None = None) -> list[Row]:
     return rows
 
 
-def reason(agent: str, env: Env, config: Any) -> str:
+def reason(agent: str, env: Env, config: Fed) -> str:
     """Why `agent` cannot be built for the spaces of `env` with this config; "" if it can."""
     widths = {
         f.name: (2, 2) for f in options.fields(type(config)) if f.kind == tuple[int, ...]
     }  # they decide nothing here
     try:
-        new_agent(agent, env, replace(config, **widths), seed=0)
+        new_agent(agent, env, options.override(config, widths), seed=0)
     except BadInput as error:  # Incompatible is one
         return str(error)
     return ""

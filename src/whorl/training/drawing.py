@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+from whorl.feeds import ENVIRONMENT_STEPS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,6 +40,6 @@ def png(panels: Sequence[Panel], height: float = HEIGHT) -> bytes:
     return picture.getvalue()
 
 
-def unit(config: Mapping[str, Any]) -> str:
+def unit(config: Mapping[str, object]) -> str:
     """What the progress of a run is counted in, by its config.json."""
-    return config.get("progress", "environment steps")
+    return str(config.get("progress", ENVIRONMENT_STEPS))

@@ -10,7 +10,7 @@ import torch
 from whorl.envs.env import Env
 from whorl.errors import BadInput
 from whorl.functional.streams import stream
-from whorl.policies.policy import Policy
+from whorl.policies.policy import Held, Policy
 
 LONGEST = 10_000  # steps after which an episode is counted as it stands, where the environment has no time limit
 
@@ -50,7 +50,8 @@ def evaluate(policy: Policy, env: Env, episodes: int, seed: int) -> Evaluation:
     n = env.num_envs
     if episodes < 1 or episodes % n:
         raise BadInput(f"{episodes} episodes cannot be shared equally by {n} environments; ask for a multiple of {n}")
-    actor, carry, quota = policy.actor(n), policy.initial(n), episodes // n
+    actor, quota = policy.actor(n), episodes // n
+    carry: Held = policy.initial(n)
     generator = torch.Generator().manual_seed(stream(seed, "evaluation"))
     observation, is_first = env.reset(stream(seed, "evaluation episodes")), _flags(env, True)
     total, length, left = np.zeros(n), np.zeros(n, np.int64), np.full(n, quota)

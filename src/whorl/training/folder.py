@@ -12,7 +12,6 @@ import sys
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 from whorl.errors import BadInput
 from whorl.files import check_name, link, make, sync_folder
@@ -64,7 +63,7 @@ def link_last(runs: str | Path, path: str | Path) -> Path:
     return link(Path(runs) / "last", Path(path))
 
 
-def meta() -> dict[str, Any]:
+def meta() -> dict[str, object]:
     """Where a run comes from: versions, commit of the working directory (None outside git), command, machine, date."""
     packages = ("whorl", "torch", "tensordict", "numpy", "gymnasium", "numba", "mujoco", "box2d", "ale-py")
     return {

@@ -21,7 +21,7 @@ Grid = Mapping[str, Sequence[Any]]  # field -> its values
 _WORDS = {bool: "true or false", int: "a whole number", float: "a finite number"}
 
 
-def parse(texts: Iterable[str], config: object) -> dict[str, list[Any]]:
+def parse(texts: Iterable[str], config: object) -> Grid:
     """`["learning_rate=1e-3,1e-2", "hidden=64x64,()"]` -> {"learning_rate": [.001, .01], "hidden": [(64, 64), ()]}.
 
     Fields are those of `config` (a dataclass; `feed.steps` for a nested one) and RUN_SETTINGS. Each value takes the type
@@ -61,7 +61,7 @@ def settings(grid: Grid) -> list[Setting]:
     return [dict(zip(grid, values)) for values in itertools.product(*grid.values())]
 
 
-def nested(setting: Setting) -> dict[str, Any]:
+def nested(setting: Setting) -> Setting:
     """{"feed.steps": 5} -> {"feed": {"steps": 5}}: what `override` and `whorl.train` take."""
     tree: dict[str, Any] = {}
     for field, value in setting.items():
@@ -89,7 +89,7 @@ def _fields(config: object, prefix: str) -> dict[str, Field]:
     return found
 
 
-def text(value: Any) -> str:
+def text(value: object) -> str:
     """A value as the grid writes it: `parse` gives it back."""
     if isinstance(value, tuple | list):
         return "x".join(map(text, value)) or "()"

@@ -8,12 +8,13 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from whorl.batch import Part
 from whorl.buffers.datasets import Dataset
 from whorl.envs.env import Env
 from whorl.errors import BadInput
+from whorl.feeds import Fed
 from whorl.files import lock, write_json
 from whorl.functional.streams import stream
 from whorl.training import checkpoint
@@ -39,7 +40,7 @@ class Run:
         self,
         path: Path,
         settings: Settings,
-        config: Any,
+        config: Fed,
         quiet: bool = False,
         env: Env | None = None,
         loggers: Sequence[Logger] = (),
@@ -196,15 +197,10 @@ class Run:
 
     def _state_parts(self) -> dict[str, Part]:
         """All that a checkpoint holds, by name. Rows are not in it: they lie beside the checkpoints."""
-        p = self.parts
-        parts = {
-            "policy": self.agent.policy,
-            "agent": self.agent,
-            "collector": p.collector or p.progress,
-            "buffer": p.buffer,
-        }
-        parts["loggers"] = self.logs
-        return parts | {name: hook for name, hook in self.hooks.items() if hasattr(hook, "state")}
+        p, agent = self.parts, self.agent
+        parts: dict[str, Part] = {"policy": agent.policy, "agent": agent, "collector": p.collector or p.progress}
+        parts |= {"buffer": p.buffer, "loggers": self.logs}
+        return parts | {name: cast(Part, hook) for name, hook in self.hooks.items() if hasattr(hook, "state")}
 
     def save(self) -> Path:
         """Publish a checkpoint of everything, and return it."""

@@ -7,15 +7,15 @@ import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from whorl import options
 from whorl.buffers.datasets import Dataset
 from whorl.envs.env import Env
 from whorl.envs.ids import check_no_token
-from whorl.envs.make import as_env
+from whorl.envs.make import EnvLike, as_env
 from whorl.errors import BadInput
-from whorl.feeds import Feed
+from whorl.feeds import Fed, Feed
 from whorl.files import lock, read_json, write_json
 from whorl.options import override
 from whorl.presets import Preset
@@ -34,16 +34,16 @@ OPTIONS = [field for field in dataclasses.fields(Settings) if field.name not in 
 
 def train(
     agent: str,
-    env: Any = None,
+    env: EnvLike | None = None,
     *,
-    config: Any = None,
+    config: Fed | None = None,
     data: Dataset | None = None,
     runs: str | Path = "runs",
     name: str | None = None,
     quiet: bool = False,
     loggers: Sequence[Logger] = (),
     hooks: Sequence[Hook] = (),
-    **fields: Any,
+    **fields: object,
 ) -> Run:
     """Train `agent` in `env` and return the finished run. What is not given comes from the preset of the pair.
 
@@ -55,7 +55,8 @@ def train(
     (`learning_rate=1e-3`). A preset that anneals over its own run anneals over yours.
     Raises BadInput or Incompatible before anything is written.
     """
-    own = None if env is None or isinstance(env, str) else as_env(env, fields.get("num_envs"), fields.get("seed") or 0)
+    num_envs, seed = cast("int | None", fields.get("num_envs")), cast(int, fields.get("seed") or 0)
+    own = None if env is None or isinstance(env, str) else as_env(env, num_envs, seed)
     if isinstance(env, str):
         check_no_token(env)
     label = env if isinstance(env, str) else "" if own is None else own.id or type(env).__name__
@@ -81,8 +82,8 @@ def train(
 
 
 def planned(
-    agent: str, env: str, fields: Mapping[str, Any], config: Any = None, own: Env | None = None
-) -> tuple[Settings, Any]:
+    agent: str, env: str, fields: Mapping[str, object], config: Fed | None = None, own: Env | None = None
+) -> tuple[Settings, Fed]:
     """The settings and the agent's config of a run: those of the preset of the pair, with `fields` of either replaced.
 
     None stands for what is not given. Raises BadInput for what cannot be.
@@ -118,7 +119,7 @@ def resume(
     path: str | Path,
     total_steps: int | None = None,
     quiet: bool = False,
-    env: Any = None,
+    env: EnvLike | None = None,
     loggers: Sequence[Logger] = (),
     hooks: Sequence[Hook] = (),
     data: Dataset | None = None,
@@ -153,7 +154,7 @@ def resume(
     return run.start(resume=True)
 
 
-def _spanned(settings: Settings, preset: Preset, config: Any) -> Any:
+def _spanned(settings: Settings, preset: Preset, config: Fed) -> Fed:
     """A preset that anneals over its own run anneals over this one."""
     whole = {"total_steps": preset.total_steps}
     spans = [f.name for f in options.fields(type(config)) if f.bounds and f.bounds.spans in whole]
@@ -162,7 +163,7 @@ def _spanned(settings: Settings, preset: Preset, config: Any) -> Any:
     return override(config, dict.fromkeys(same, settings.total_steps))
 
 
-def check_spans(config: Any, settings: Settings) -> None:
+def check_spans(config: Fed, settings: Settings) -> None:
     """Raises BadInput when what anneals to 0 would be there before the run ends (`Bounds.spans`)."""
     for field in options.fields(type(config)):
         option = field.bounds.spans if field.bounds else ""

@@ -69,7 +69,7 @@ def sweep(
     jobs: int | None = None,
     runs: str | Path = "runs",
     name: str | None = None,
-    **fields: Any,
+    **fields: object,
 ) -> Sweep:
     """Train `agent` in `env` with every combination of `values` and the seeds 0 .. seeds - 1, `jobs` at a time.
 

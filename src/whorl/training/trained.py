@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from gymnasium.spaces import Box
+from numpy.typing import ArrayLike
 
-from whorl.batch import Tree
+from whorl.batch import Numbers, Tree
 from whorl.envs.env import Env
-from whorl.envs.make import as_env
+from whorl.envs.make import EnvLike, as_env
 from whorl.errors import BadInput, Damaged
+from whorl.feeds import Fed
 from whorl.files import read_json
 from whorl.spaces import leaves, zeros
 from whorl.training import checkpoint, folder
@@ -27,14 +30,16 @@ from whorl.training.video import film
 class Trained:
     """A trained policy from a run folder, ready to act."""
 
-    def __init__(self, path: Path, settings: Settings, config: Any, which: str | int, env: Env | None = None):
+    def __init__(self, path: Path, settings: Settings, config: Fed, which: str | int, env: Env | None = None):
         self.path, self.settings = path, settings
         self.env = env if env is not None else environment(needs_no_object(path, settings), 1, settings.seed)
         self.policy = new_agent(settings.agent, self.env, config, settings.seed).policy.eval()
         tensors, _ = checkpoint.load(checkpoint.find(path / "checkpoints", which))
         self.policy.load_state(tensors["policy"], {})
 
-    def predict(self, observation: Any, action_mask: np.ndarray | None = None) -> np.ndarray:
+    def predict(
+        self, observation: ArrayLike | Mapping[str, ArrayLike], action_mask: np.ndarray | None = None
+    ) -> np.ndarray:
         """The greedy action for one observation, or one action each for a batch of them [N, ...]; inside the bounds of a Box.
 
         Observation and action are those of `self.env.observation_space` and `action_space`: discrete ones count from 0, a Tuple is a
@@ -78,7 +83,7 @@ def _like(example: Any, observation: Any, single: bool) -> Tree:
     return x[None] if single else x
 
 
-def load(path: str | Path, which: str | int = "best", env: Any = None) -> Trained:
+def load(path: str | Path, which: str | int = "best", env: EnvLike | None = None) -> Trained:
     """The policy of a run: `best` (by evaluation during training; the last where there was none), `last`, or a step.
 
     env: only for a run that was trained on an environment object, or on data alone; gives the spaces.
@@ -98,13 +103,13 @@ def needs_no_object(path: Path, settings: Settings) -> str:
     return settings.env
 
 
-def settings_json(settings: Settings, config: Any) -> dict[str, Any]:
+def settings_json(settings: Settings, config: Fed) -> Numbers:
     """What `config.json` holds. `progress`: the unit of the run's steps, for whoever draws it."""
     config_json = config_to_json(settings.agent, config)
     return dataclasses.asdict(settings) | {"progress": config.feed.progress, "config": config_json}
 
 
-def read_settings(path: Path) -> tuple[Settings, Any]:
+def read_settings(path: Path) -> tuple[Settings, Fed]:
     """The settings and the agent's config that a run was started with. Raises Damaged for a file that lacks them."""
     data = read_json(path / "config.json")
     try:

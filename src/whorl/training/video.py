@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
@@ -14,7 +13,7 @@ from whorl.envs.env import Env
 from whorl.envs.make import make_env
 from whorl.errors import BadInput
 from whorl.functional.streams import stream
-from whorl.policies.policy import Array, Policy
+from whorl.policies.policy import Array, Held, Policy
 
 MAX_FRAMES = 250  # of a GIF: longer episodes keep every second frame, every fourth, ...
 
@@ -28,7 +27,7 @@ def film(policy: Policy, env_id: str, file: Path, seed: int = 0, max_steps: int 
         raise BadInput(f"a video ends in .gif or .mp4, got {file}")
     env, frames, every, total, steps = drawable(env_id, seed), [], 1, 0.0, 0
     actor, is_first = policy.actor(1), cast(Array, np.ones(1, bool))
-    carry: Mapping[str, Array] | None = policy.initial(1)
+    carry: Held = policy.initial(1)
     generator = torch.Generator().manual_seed(stream(seed, "video"))
     observation = env.reset(seed)
     try:

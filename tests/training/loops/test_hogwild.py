@@ -175,6 +175,12 @@ def test_nothing_is_started_when_there_is_nothing_to_do():
         (lambda p: setattr(p.agent, "compiled", True), "leave compile=True out"),
         (lambda p: p.agent.double().to("meta"), "use device='cpu'"),
         (lambda p: setattr(p.agent.policy, "normalizer", Normalizer((4,))), "normalize_observation=False"),
+        (
+            lambda p: setattr(p.agent, "optimizer", torch.optim.SGD(p.agent.parameters())),
+            "of A2C's weights are an Adam's",
+        ),
+        (lambda p: p.agent.optimizer.param_groups[0]["params"].pop(), "of A2C's weights are an Adam's"),
+        (lambda p: setattr(p.agent, "config", A2CConfig(feed=Shared(epochs=3))), "must be 1, got 3 and 1"),
     ],
 )
 def test_refuses_before_anything_is_started(change, message):

@@ -26,7 +26,7 @@ from whorl.envs.ids import environment_behind
 from whorl.envs.make import make_env
 from whorl.errors import BadInput, Incompatible
 from whorl.functional.streams import stream
-from whorl.policies.policy import Policy
+from whorl.policies.policy import Held, Policy
 from whorl.training import checkpoint, folder
 from whorl.training.evaluate import Evaluation, evaluate
 from whorl.training.plot import evaluations
@@ -188,7 +188,8 @@ def _film(policy: Policy, env_id: str, index: int, length: int) -> tuple[bytes, 
     import imageio.v3 as imageio
 
     env, observation = _alone(env_id, index)
-    actor, carry, is_first = policy.actor(EPISODES), policy.initial(EPISODES), np.ones(EPISODES, bool)
+    actor, is_first = policy.actor(EPISODES), np.ones(EPISODES, bool)
+    carry: Held = policy.initial(EPISODES)
     generator = torch.Generator().manual_seed(stream(HELD_OUT, "evaluation"))
     frames, total = [], 0.0
     try:

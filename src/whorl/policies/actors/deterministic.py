@@ -7,14 +7,12 @@ import math
 import numba
 import numpy as np
 
-from whorl.policies.actors.mlp import Network
+from whorl.policies.actors.mlp import Given, Memory, Network, Rows
 from whorl.policies.policy import Acted, Actor
 
 
 @numba.njit(cache=True)
-def _bounded(
-    unit: np.ndarray, low: np.ndarray, high: np.ndarray, noise: np.ndarray, warming: bool, action: np.ndarray
-) -> None:
+def _bounded(unit: Rows, low: Rows, high: Rows, noise: Rows, warming: bool, action: Rows) -> None:
     """low + (high - low) / 2 * (clip(unit + noise) + 1), or uniform by `noise` while warming."""
     for i in range(unit.shape[0]):
         for d in range(unit.shape[1]):
@@ -24,16 +22,14 @@ def _bounded(
 
 
 def deterministic(
-    network: Network, low: np.ndarray, high: np.ndarray, warming: np.ndarray, num_envs: int, spread: float, decay: float
-) -> Actor:  # fmt: skip
+    network: Network, low: Rows, high: Rows, warming: Rows, num_envs: int, spread: float, decay: float
+) -> Actor:
     """What is added is spread * z, or where there is a carry x <- decay * x + spread * z. `warming` is looked at in every call."""
     action, nothing = (np.zeros((num_envs, len(low)), np.float32) for _ in range(2))
     scale, keep = np.float32(spread), np.float32(decay)
     decided = {"action": action}
 
-    def act(
-        observation: np.ndarray, carry: dict | None, is_first: np.ndarray, noise: np.ndarray | None, action_mask: None = None
-    ) -> Acted:  # fmt: skip
+    def act(observation: Rows, carry: Memory, is_first: Rows, noise: Given, action_mask: Given = None) -> Acted:
         _, unit = network(observation)
         np.tanh(unit, out=unit)
         if noise is None:

@@ -13,7 +13,10 @@ from torch import nn
 from whorl.nets.encoder import Encoder
 from whorl.nets.normalizer import NoNormalizer, Normalizer, ObservationNormalizer
 
-Network = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+Rows = np.ndarray
+Given = Rows | None
+Memory = dict[str, Rows]  # None for policies without
+Network = Callable[[Rows], tuple[Rows, Rows]]
 
 
 def numpy_mlp(modules: Iterable[nn.Module], activation: str, num_envs: int) -> Network:
@@ -24,7 +27,7 @@ def numpy_mlp(modules: Iterable[nn.Module], activation: str, num_envs: int) -> N
     outs = [np.empty((num_envs, len(bias)), np.float32) for bias in biases]
     steps, last, relu = list(zip(weights, biases, outs, strict=True)), outs[-1], activation == "relu"
 
-    def forward(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def forward(x: Rows) -> tuple[Rows, Rows]:
         features = x
         for weight, bias, out in steps:
             features = x
@@ -38,14 +41,14 @@ def numpy_mlp(modules: Iterable[nn.Module], activation: str, num_envs: int) -> N
     return forward
 
 
-def numpy_normalizer(normalizer: ObservationNormalizer, num_envs: int) -> Callable[[np.ndarray], np.ndarray]:
+def numpy_normalizer(normalizer: ObservationNormalizer, num_envs: int) -> Callable[[Rows], Rows]:
     """observation [N, ...] -> normalized [N, inputs], of a `Normalizer` or none."""
     if not isinstance(normalizer, Normalizer):
         return lambda observation: observation.reshape(num_envs, -1)
     mean, scale, clip = normalizer.mean.numpy().reshape(-1), normalizer.scale.numpy().reshape(-1), normalizer.clip
     inputs = np.empty((num_envs, mean.size), np.float32)
 
-    def forward(observation: np.ndarray) -> np.ndarray:
+    def forward(observation: Rows) -> Rows:
         np.subtract(observation.reshape(num_envs, -1), mean, out=inputs)
         np.multiply(inputs, scale, out=inputs)
         return np.clip(inputs, -clip, clip, out=inputs)

@@ -8,13 +8,13 @@ import numba
 import numpy as np
 
 from whorl.nets.normalizer import ObservationNormalizer
-from whorl.policies.actors.mlp import numpy_normalizer
+from whorl.policies.actors.mlp import Given, Memory, Rows, numpy_normalizer
 from whorl.policies.distributions import MASKED
 from whorl.policies.policy import Acted, Actor
 
 
 @numba.njit(cache=True)
-def _forward(x: np.ndarray, theta: np.ndarray, sizes: np.ndarray, output: np.ndarray) -> None:
+def _forward(x: Rows, theta: Rows, sizes: Rows, output: Rows) -> None:
     """output[i] = the network theta[i] at x[i]."""
     a, b = np.empty(sizes.max(), np.float32), np.empty(sizes.max(), np.float32)
     for i in range(len(x)):
@@ -33,16 +33,14 @@ def _forward(x: np.ndarray, theta: np.ndarray, sizes: np.ndarray, output: np.nda
 
 
 def population(
-    normalizer: ObservationNormalizer, mean: np.ndarray, std: np.ndarray, sizes: Sequence[int], discrete: bool, num_envs: int
-) -> Actor:  # fmt: skip
+    normalizer: ObservationNormalizer, mean: Rows, std: Rows, sizes: Sequence[int], discrete: bool, num_envs: int
+) -> Actor:
     """`mean` and `std` [D] are looked at where an episode begins: a refit in place is seen at once. sizes: units of each layer."""
     normalize, shape = numpy_normalizer(normalizer, num_envs), np.array(sizes)
     everybody = np.broadcast_to(mean, (num_envs, len(mean)))
     output = np.empty((num_envs, sizes[-1]), np.float32)
 
-    def act(
-        observation: np.ndarray, carry: dict, is_first: np.ndarray, noise: np.ndarray | None, action_mask: np.ndarray | None = None
-    ) -> Acted:  # fmt: skip
+    def act(observation: Rows, carry: Memory, is_first: Rows, noise: Given, action_mask: Given = None) -> Acted:
         if noise is None:
             theta = everybody
         elif is_first.any():

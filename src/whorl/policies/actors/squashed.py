@@ -7,7 +7,7 @@ import math
 import numba
 import numpy as np
 
-from whorl.policies.actors.mlp import Network
+from whorl.policies.actors.mlp import Given, Memory, Network, Rows
 from whorl.policies.distributions import LOG_STD_RANGE, SDE_MEAN, SquashedGaussian
 from whorl.policies.policy import Acted, Actor
 
@@ -16,8 +16,7 @@ LIMIT = np.float32(SquashedGaussian.LIMIT)
 
 @numba.njit(cache=True)
 def _squashed(
-    mean: np.ndarray, log_std: np.ndarray, low: np.ndarray, high: np.ndarray, noise: np.ndarray, warming: bool, limit: np.float32,
-    action: np.ndarray,
+    mean: Rows, log_std: Rows, low: Rows, high: Rows, noise: Rows, warming: bool, limit: np.float32, action: Rows
 ) -> None:  # fmt: skip
     """squash(mean + exp(log_std) * noise), or uniform by the same noise while warming."""
     for i in range(mean.shape[0]):
@@ -31,7 +30,7 @@ def _squashed(
 
 
 @numba.njit(cache=True)
-def _sde(features: np.ndarray, log_std: np.ndarray, matrix: np.ndarray, offset: np.ndarray) -> None:
+def _sde(features: Rows, log_std: Rows, matrix: Rows, offset: Rows) -> None:
     """offset[i] = features[i] @ (exp(log_std) * matrix[i]); log_std [F, D], matrix [N, F * D]."""
     width, outputs = log_std.shape
     offset[:] = 0
@@ -41,15 +40,13 @@ def _sde(features: np.ndarray, log_std: np.ndarray, matrix: np.ndarray, offset: 
                 offset[i, d] += features[i, f] * np.exp(log_std[f, d]) * matrix[i, f * outputs + d]
 
 
-def squashed(network: Network, low: np.ndarray, high: np.ndarray, warming: np.ndarray, num_envs: int) -> Actor:
+def squashed(network: Network, low: Rows, high: Rows, warming: Rows, num_envs: int) -> Actor:
     """With mean and log std from the network. `warming` is looked at in every call."""
     outputs = len(low)
     action, zeros = np.empty((num_envs, outputs), np.float32), np.zeros((num_envs, outputs), np.float32)
     decided = {"action": action}
 
-    def act(
-        observation: np.ndarray, carry: None, is_first: np.ndarray, noise: np.ndarray | None, action_mask: None = None
-    ) -> Acted:
+    def act(observation: Rows, carry: Memory, is_first: Rows, noise: Given, action_mask: Given = None) -> Acted:
         _, output = network(observation)
         mean = output[:, :outputs]
         if noise is None:
@@ -62,15 +59,13 @@ def squashed(network: Network, low: np.ndarray, high: np.ndarray, warming: np.nd
 
 
 def sde(
-    network: Network, low: np.ndarray, high: np.ndarray, warming: np.ndarray, num_envs: int, log_std: np.ndarray, every: int
+    network: Network, low: Rows, high: Rows, warming: Rows, num_envs: int, log_std: Rows, every: int
 ) -> Actor:  # fmt: skip
     """With state-dependent exploration: matrices of log_std [width, D], held for `every` steps (0: to the episode's end)."""
     action, zeros, offset = (np.zeros((num_envs, len(low)), np.float32) for _ in range(3))
     decided = {"action": action}
 
-    def act(
-        observation: np.ndarray, carry: dict, is_first: np.ndarray, noise: np.ndarray | None, action_mask: None = None
-    ) -> Acted:
+    def act(observation: Rows, carry: Memory, is_first: Rows, noise: Given, action_mask: Given = None) -> Acted:
         features, mean = network(observation)
         np.clip(mean, -SDE_MEAN, SDE_MEAN, out=mean)
         if noise is None:

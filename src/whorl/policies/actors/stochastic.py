@@ -8,13 +8,13 @@ from collections.abc import Mapping
 import numba
 import numpy as np
 
-from whorl.policies.actors.mlp import Network
+from whorl.policies.actors.mlp import Given, Memory, Network, Rows
 from whorl.policies.distributions import LOG_STD_RANGE, MASKED
 from whorl.policies.policy import Acted, Actor
 
 
 @numba.njit(cache=True)
-def _categorical(logits: np.ndarray, noise: np.ndarray, action: np.ndarray, log_prob: np.ndarray) -> None:
+def _categorical(logits: Rows, noise: Rows, action: Rows, log_prob: Rows) -> None:
     """Row by row: argmax of logits + noise, and its log-softmax."""
     for i in range(logits.shape[0]):
         best, score, top = 0, -np.inf, -np.inf
@@ -31,10 +31,7 @@ def _categorical(logits: np.ndarray, noise: np.ndarray, action: np.ndarray, log_
 
 
 @numba.njit(cache=True)
-def _gaussian(
-    mean: np.ndarray, log_std: np.ndarray, centre: np.ndarray, half: np.ndarray, noise: np.ndarray, action: np.ndarray,
-    log_prob: np.ndarray,
-) -> None:  # fmt: skip
+def _gaussian(mean: Rows, log_std: Rows, centre: Rows, half: Rows, noise: Rows, action: Rows, log_prob: Rows) -> None:
     for i in range(mean.shape[0]):
         total = np.float32(0.0)
         for d in range(mean.shape[1]):
@@ -47,11 +44,9 @@ def categorical(network: Network, actions: int, num_envs: int) -> Actor:
     """For Discrete actions."""
     action, log_prob = np.empty(num_envs, np.int64), np.empty(num_envs, np.float32)
     greedy = np.zeros((num_envs, actions), np.float32)
-    decided: Mapping[str, np.ndarray] = {"action": action, "log_prob": log_prob}
+    decided: Mapping[str, Rows] = {"action": action, "log_prob": log_prob}
 
-    def act(
-        observation: np.ndarray, carry: None, is_first: np.ndarray, noise: np.ndarray | None, action_mask: np.ndarray | None = None
-    ) -> Acted:  # fmt: skip
+    def act(observation: Rows, carry: Memory, is_first: Rows, noise: Given, action_mask: Given = None) -> Acted:
         _, logits = network(observation)
         if action_mask is not None:
             np.copyto(logits, np.float32(MASKED), where=~action_mask)
@@ -62,8 +57,8 @@ def categorical(network: Network, actions: int, num_envs: int) -> Actor:
 
 
 def gaussian(
-    network: Network, low: np.ndarray, high: np.ndarray, num_envs: int, log_std: np.ndarray | None, tanh: bool, scale: bool
-) -> Actor:  # fmt: skip
+    network: Network, low: Rows, high: Rows, num_envs: int, log_std: Rows | None, tanh: bool, scale: bool
+) -> Actor:
     """For a Box, not squashed. log_std None: the network's second output."""
     outputs = len(low)
     centre, half = ((low + high) / 2, (high - low) / 2) if scale else (np.zeros_like(low), np.ones_like(low))
@@ -72,9 +67,7 @@ def gaussian(
     log_prob = np.empty(num_envs, np.float32)
     decided = {"action": action, "log_prob": log_prob}
 
-    def act(
-        observation: np.ndarray, carry: None, is_first: np.ndarray, noise: np.ndarray | None, action_mask: None = None
-    ) -> Acted:
+    def act(observation: Rows, carry: Memory, is_first: Rows, noise: Given, action_mask: Given = None) -> Acted:
         _, output = network(observation)
         mean, spread = output[:, :outputs], output[:, outputs:].clip(*LOG_STD_RANGE) if own is None else own
         if tanh:

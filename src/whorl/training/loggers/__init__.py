@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import TypeVar
 
 from whorl.batch import Arrays, Numbers, State
@@ -42,6 +43,10 @@ class Logger:
         """Nothing more will come."""
 
 
+def _go_on(numbers: Numbers, logger: Logger) -> bool:
+    return logger.load_state({}, numbers)
+
+
 class Loggers(Logger):
     """Several loggers as one. One that fails is reported once, counted in `failures`, tried again at the next call, and
     never stops training. A context manager: leaving it closes all of them."""
@@ -71,9 +76,9 @@ class Loggers(Logger):
 
     def load_state(self, arrays: Arrays, numbers: Numbers) -> bool:
         """A logger that is not among the saved ones is left as it is."""
-        for name in numbers.keys() & self._loggers.keys():
-            self._call(name, lambda logger, own=numbers[name]: logger.load_state({}, own), "load_state")
-        return True
+        return all(
+            self._call(n, partial(_go_on, numbers[n]), "load_state") for n in numbers.keys() & self._loggers.keys()
+        )
 
     def close(self) -> None:
         self._each(lambda logger: logger.close(), "close")

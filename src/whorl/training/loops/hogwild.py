@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import os
 import signal
+import sys
 import threading
 import time
 import traceback
@@ -27,6 +28,8 @@ from torch import multiprocessing as mp
 from whorl import errors
 from whorl.agents.agent import Agent
 from whorl.agents.optimizers import adam_state
+from whorl.batch import Buffer
+from whorl.collectors.collector import Collector
 from whorl.collectors.ledger import Episode
 from whorl.envs.make import make_env
 from whorl.errors import BadInput, Incompatible, WhorlError
@@ -71,9 +74,10 @@ class Task(NamedTuple):
     seed: int  # of its environments and its acting
 
 
-def check(agent: Agent, collector: Any) -> None:
+def check(agent: Agent, collector: Collector) -> None:
     """Raises BadInput or Incompatible for what cannot be trained asynchronously. Writes nothing, so call it before you do."""
-    if getattr(mp.current_process(), "_inheriting", False):
+    script = sys.modules.get("__mp_main__")  # so a spawned process calls what it imports, until that is its `__main__`
+    if script is not None and script is not sys.modules["__main__"]:
         raise BadInput(
             "a worker process imports the script that started it, and would start the training again: put the call under "
             'if __name__ == "__main__":'
@@ -90,9 +94,22 @@ def check(agent: Agent, collector: Any) -> None:
         raise Incompatible(
             "asynchronous workers share weights, not running statistics: build the policy with normalize_observation=False"
         )
+    optimizers, feed = agent.optimizers().values(), agent.config.feed
+    held = {id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
+    adam = all(type(optimizer) is torch.optim.Adam for optimizer in optimizers)
+    if not adam or any(p.requires_grad and id(p) not in held for p in agent.parameters()):
+        raise Incompatible(
+            f"asynchronous workers share weights and the moments of Adam, but not all of {type(agent).__name__}'s weights are an Adam's: "
+            "use feeds.Rollouts"
+        )
+    if feed.epochs * feed.minibatches != 1:
+        raise Incompatible(
+            "asynchronous workers take one gradient step on each rollout, at the weights it was collected with: feed.epochs and "
+            f"feed.minibatches must be 1, got {feed.epochs} and {feed.minibatches}"
+        )
 
 
-def train(agent: Agent, collector: Any, buffer: Any, total_steps: int, hooks: Iterable[Hook] = ()) -> None:
+def train(agent: Agent, collector: Collector, buffer: Buffer, total_steps: int, hooks: Iterable[Hook] = ()) -> None:
     """`plain.train` with `agent.config.feed.workers` processes, until `collector.done(total_steps)` for all of them together.
 
     Every worker makes `collector.env.num_envs` environments of its own, of the same id and time limit, and has its own streams, from
@@ -144,7 +161,7 @@ def _copy(sources: Iterable[Tensor], targets: Iterable[Tensor]) -> None:
 
 
 @contextmanager
-def _crew(shared: Agent, collector: Any, total_steps: int) -> Iterator[Iterator[Report]]:
+def _crew(shared: Agent, collector: Collector, total_steps: int) -> Iterator[Iterator[Report]]:
     """Start the workers and hand out what they report; on the way out none is left, whatever happened."""
     workers, env = shared.config.feed.workers, collector.env
     options = {"prefer": env.origin} | ({"max_episode_steps": env.max_episode_steps} if env.max_episode_steps else {})
@@ -268,6 +285,7 @@ def _learn(task: Task, pipe: Connection) -> None:
     step_on(shared, agent)
     parts = assemble(agent, env, task.seed)
     collector, buffer = parts.collector, parts.buffer
+    assert collector is not None
     theirs, mine = list(shared.parameters()), list(agent.parameters())
     first = task.worker * num_envs
     news: list[Report] = []
@@ -316,5 +334,6 @@ def step_on(shared: Agent, agent: Agent) -> None:
 
 
 def _hand_over(theirs: Tensor, mine: Tensor) -> None:
-    theirs.grad = mine.grad if theirs.grad is None else theirs.grad + mine.grad  # of micro-batches there are several
-    mine.grad = None
+    gradient, mine.grad = mine.grad, None
+    assert gradient is not None
+    theirs.grad = gradient if theirs.grad is None else theirs.grad + gradient  # of micro-batches there are several
