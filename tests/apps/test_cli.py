@@ -285,11 +285,8 @@ def test_bad_input_is_exit_code_2_and_writes_nothing(capfd, tmp_path, monkeypatc
 
 def test_a_locked_run_is_refused(capfd, run):
     with files.lock(run.resolve()):
-        script = "from whorl.apps.cli import main; main()"
-        other = subprocess.run(
-            [sys.executable, "-c", script, "resume", str(run), "--total-steps", "9000"], capture_output=True, text=True
-        )
-    assert other.returncode == 2 and str(os.getpid()) in other.stderr
+        code, _, err = call(capfd, "resume", run, "--total-steps", 9000)
+    assert code == 2 and str(os.getpid()) in err
 
 
 def test_a_missing_checkpoint_names_those_that_exist(capfd, run):
@@ -397,17 +394,15 @@ def test_plot(capfd, run, tmp_path):
 
 
 @pytest.mark.parametrize("command", ["serve-gym", "board"])
-def test_servers_listen_answer_and_stop(command, run, tmp_path):
-    """Real processes, on a port of their own; an address that others reach needs a token."""
+def test_servers_listen_answer_and_stop(capfd, command, run, tmp_path):
+    """A real process, on a port of its own; an address that others reach needs a token."""
     call_ = "from whorl.apps.cli import main; main()"
     words = [command, "--port", "0"]
     if command == "board":
         main(["submit", str(run), "--board", str(tmp_path / "board")])
         words += [str(tmp_path / "board"), "--serve"]
-    refused = subprocess.run(
-        [sys.executable, "-c", call_, *words, "--host", "0.0.0.0"], capture_output=True, text=True, timeout=120
-    )
-    assert refused.returncode == 2 and "token" in refused.stderr
+    code, _, err = call(capfd, *words, "--host", "0.0.0.0")
+    assert code == 2 and "token" in err
     process = subprocess.Popen([sys.executable, "-c", call_, *words], stdout=subprocess.PIPE, text=True)
     try:
         url = process.stdout.readline().split()[-1]

@@ -59,11 +59,7 @@ ANNOUNCEMENT = r"""whorl run -env 'CartPole-v0' \
 -policy categorical -learningUpdate reinforce -model mlp \
 -nSteps 1000 -nIterations 1000 -video 0 \
 -uploadResults true -renderAllSteps false"""
-COMMANDS = {
-    "readme": README.replace("\\ -", "\\\n-"),
-    "readme in one line": README,
-    "announcement": ANNOUNCEMENT,
-}
+COMMANDS = {"readme in one line": README, "announcement": ANNOUNCEMENT}
 TD = ["-policy", "egreedy", "-learningUpdate", "tdLambda", "-model", "qFunction"]
 RANDOM = ["-policy", "random", "-learningUpdate", "noLearning", "-model", "noModel", "-video", "0"]
 SMALL = ["-nIterations", "3", "-timestepsPerBatch", "20", "-video", "0"]
@@ -119,6 +115,8 @@ def test_a_shell_makes_words_with_a_blank_of_the_readmes_line():
     assert shlex.split(README)[2:4] == [" -env", "CartPole-v0"]
     choice = twrl.read([*shlex.split(README)[2:], " "])
     assert choice.values == DEFAULTS | OURS | {"verboseUpdate": True} and len(choice.given) == 21
+    lines = shlex.split(README.replace("\\ -", "\\\n-"))  # as it was written, in lines
+    assert twrl.read(lines[2:]) == choice
 
 
 def test_letters():

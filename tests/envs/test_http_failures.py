@@ -32,6 +32,7 @@ from whorl.envs.adapters.http_vector import packed, space, unpacked
 from whorl.envs.ids import TOKEN, place
 from whorl.envs.make import make_env
 from whorl.errors import BadInput, EnvError
+from whorl.training.loggers import Logger
 
 
 @pytest.fixture(autouse=True)
@@ -474,7 +475,7 @@ def start_server(port: int, root) -> subprocess.Popen:
             time.sleep(0.05)
 
 
-class Kills:
+class Kills(Logger):
     """A logger that kills a process once so many steps are over."""
 
     def __init__(self, process, step):

@@ -107,7 +107,7 @@ def test_a_missing_package_is_named_by_its_extra(monkeypatch):
         raise gymnasium.error.DependencyNotInstalled("Box2D is not installed")
 
     monkeypatch.setattr(compatibility, "FAMILIES", ("box2d",))
-    monkeypatch.setattr(adapter, "Gymnasium", missing)
+    monkeypatch.setattr(adapter.Gymnasium, "__init__", missing)
     rows = {row.id: row for row in compatibility.table(["random", "ppo"])}
     row = rows["LunarLander-v3"]
     assert (row.extra, row.known, row.observation, row.size) == ("box2d", False, "?", None)
