@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.distributions import Categorical, Independent, Normal, kl_divergence
 
+from tests import seeds
 from whorl.functional import (
     categorical_entropy,
     categorical_kl,
@@ -20,7 +21,7 @@ from whorl.functional import (
 
 
 def sample(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seeds.seed(seed)), dtype=torch.float64)
 
 
 def test_estimators_by_hand():
