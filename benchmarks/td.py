@@ -22,11 +22,12 @@ from whorl.agents.td import TDConfig
 from whorl.envs import native
 from whorl.errors import NotFinite
 from whorl.functional import n_step_return
-from whorl.training import compiled_td, folder
+from whorl.training import folder
 from whorl.training.build import Parts, build
 from whorl.training.catalog import find
 from whorl.training.curve import moving_mean
 from whorl.training.evaluate import evaluate
+from whorl.training.loops import compiled_td
 
 RESULTS = Path(__file__).parent.parent / "results"
 ALPHAS = [round(0.05 * k, 2) for k in range(1, 21)]

@@ -22,9 +22,10 @@ import torch
 from whorl import batch
 from whorl.envs import native
 from whorl.nets.tile_coding import TileCoding
-from whorl.training import compiled_td, folder, loop
+from whorl.training import folder
 from whorl.training.build import Parts, build
 from whorl.training.catalog import find
+from whorl.training.loops import compiled_td, plain
 from whorl.training.window import Window
 
 RESULTS = Path(__file__).parent.parent / "results"
@@ -59,9 +60,9 @@ def ordinary(steps: int) -> float:
         if parts.collector.steps % 2000 == 0:
             float(metrics["td_error"])
 
-    loop.train(parts.agent, parts.collector, parts.buffer, 10_000)
+    plain.train(parts.agent, parts.collector, parts.buffer, 10_000)
     start = time.perf_counter()
-    loop.train(parts.agent, parts.collector, parts.buffer, 10_000 + steps, [log, due, due])
+    plain.train(parts.agent, parts.collector, parts.buffer, 10_000 + steps, [log, due, due])
     return steps / (time.perf_counter() - start)
 
 

@@ -22,9 +22,9 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from whorl.training import loop
 from whorl.training.build import build
 from whorl.training.catalog import find
+from whorl.training.loops import plain
 
 PRODUCTS = ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm")
 
@@ -54,7 +54,7 @@ def measure(agent: str, env: str, batch: int, steps: int, warmup: int = 1_000) -
             spent.append(time.perf_counter() - start)
 
     parts.agent.__dict__["update"] = timed
-    go = lambda more: loop.train(parts.agent, parts.collector, parts.buffer, parts.collector.steps + more)  # noqa: E731
+    go = lambda more: plain.train(parts.agent, parts.collector, parts.buffer, parts.collector.steps + more)  # noqa: E731
     go(warmup + 100)
     spent.clear()
     start = time.perf_counter()

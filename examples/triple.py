@@ -18,7 +18,7 @@ from whorl.policies.random import Random as RandomPolicy
 from whorl.policies.stochastic import Stochastic
 from whorl.training.build import assemble
 from whorl.training.evaluate import evaluate
-from whorl.training.loop import train
+from whorl.training.loops.plain import train
 
 
 def random(env):

@@ -14,6 +14,7 @@ import sys
 import tokenize
 import warnings
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -21,11 +22,15 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "whorl"
 
-# Imports only go down: room -> the rooms it may import. A room may always import itself and `errors`.
+# Imports only go down: room -> the rooms it may import. A room may always import itself and FREE, of which only `errors` is below
+# the others.
 # "room.module" stands for one module and goes before its room's row.
 _BASE = "functional batch spaces feeds envs nets transforms policies agents buffers collectors"
+FREE = ("errors", "files", "options")
 TABLE = {
     "errors": "",
+    "files": "",
+    "options": "",
     "functional": "",
     "feeds": "",
     "envs": "",
@@ -44,7 +49,13 @@ TABLE = {
 }
 
 WARN_LINES, MAX_LINES, PPO_LINES = 300, 500, 700
-PPO_FILES = ("agents/agent.py", "agents/ppo.py", "collectors/serial.py", "buffers/rollout.py", "training/loop.py")
+PPO_FILES = (
+    "agents/agent.py",
+    "agents/ppo.py",
+    "collectors/serial.py",
+    "buffers/rollout.py",
+    "training/loops/plain.py",
+)
 MATHS = re.compile(r"whorl\.functional\.")
 NAMELESS = {"utils", "util", "common", "core", "misc"}
 PICKLES = {"pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
@@ -62,6 +73,12 @@ def read(folder: Path) -> Tree:
     return {inner.as_posix(): path.read_text() for inner, path in paths.items() if inner not in hidden}
 
 
+@cache
+def parse(source: str) -> ast.Module:
+    """Once for all rules."""
+    return ast.parse(source)
+
+
 def module_name(path: str) -> str:
     """agents/ppo.py -> agents.ppo, nets/__init__.py -> nets."""
     return path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
@@ -69,7 +86,7 @@ def module_name(path: str) -> str:
 
 def nodes(tree: Tree) -> Iterator[tuple[str, ast.AST]]:
     for path, source in tree.items():
-        for node in ast.walk(ast.parse(source, path)):
+        for node in ast.walk(parse(source)):
             yield path, node
 
 
@@ -122,7 +139,11 @@ def layers(tree: Tree) -> list[str]:
     for path, name in imports({p: s for p, s in tree.items() if not p.startswith("apps/")}):
         here, target = module_name(path), name.removeprefix("whorl.").split(".")
         room = here.split(".")[0]
-        if name.split(".")[0] != "whorl" or room not in TABLE or target[0] in (room, "errors", "__version__"):
+        if (
+            name.split(".")[0] != "whorl"
+            or room not in TABLE
+            or target[0] in (room, "__version__", *(FREE[:1] if room in FREE else FREE))
+        ):
             continue
         allowed = TABLE.get(".".join(here.split(".")[:2]), TABLE[room]).split()
         if target[0] not in TABLE:  # `import whorl`, or a name of its table
@@ -147,8 +168,8 @@ def optimize_in_one_place(tree: Tree) -> list[str]:
         receiver = ast.unparse(call.func.value).lower() if isinstance(call.func, ast.Attribute) else ""
         step = last == "step" and receiver and (path.startswith("agents/") or "optim" in receiver)
         backward = last == "backward" and (receiver or "autograd" in name)
-        if path != "agents/agent.py" and (step or backward or last.startswith("clip_grad")):
-            found.append(f"{path}:{call.lineno} calls {ast.unparse(call.func)}: only Agent.optimize does that")
+        if path != "agents/step.py" and (step or backward or last.startswith("clip_grad")):
+            found.append(f"{path}:{call.lineno} calls {ast.unparse(call.func)}: only agents/step.py does that")
     return found
 
 
@@ -156,7 +177,7 @@ def one_level_of_agents(tree: Tree) -> list[str]:
     """No agent inherits from another agent, and an agent has no base beside Agent."""
     bases: dict[str, tuple[str, list[str]]] = {}
     for path in (p for p in tree if p.startswith("agents/")):
-        module = ast.parse(tree[path])
+        module = parse(tree[path])
         alias = {
             a.asname: a.name for n in ast.walk(module) if isinstance(n, ast.ImportFrom) for a in n.names if a.asname
         }
@@ -202,7 +223,7 @@ def no_global_streams(tree: Tree) -> list[str]:
     return [
         f"{path}:{line} uses {use}: draw from a generator of your own (np.random.Generator, torch.Generator)"
         for path, source in tree.items()
-        for line, use in sorted(_global_draws(path, ast.parse(source, path)))
+        for line, use in sorted(_global_draws(path, parse(source)))
     ]
 
 
@@ -226,6 +247,126 @@ def _global_draws(path: str, module: ast.Module) -> Iterator[tuple[int, str]]:
                 yield line, f"{name} without generator="
 
 
+def no_circles(tree: Tree) -> list[str]:
+    """No module imports, at its top or inside a function, one that imports it, over however many others."""
+    modules = {f"whorl.{module_name(path)}" for path in tree}
+    below: dict[str, set[str]] = {module: set() for module in modules}
+    for path, name in imports(tree):
+        target = name if name in modules else name.rpartition(".")[0]
+        if target in modules and target != f"whorl.{module_name(path)}":
+            below[f"whorl.{module_name(path)}"].add(target)
+    found: set[frozenset[str]] = set()
+    for module in sorted(modules):
+        way: dict[str, str] = {}  # module -> the one that imports it, on a shortest way from `module`
+        edge = [module]
+        while edge and module not in way:
+            way |= (new := {t: m for m in edge for t in sorted(below[m]) if t not in way})
+            edge = list(new)
+        if module in way:
+            circle = [module, way[module]]
+            while circle[-1] != module:
+                circle.append(way[circle[-1]])
+            found.add(frozenset(circle))
+    return [
+        f"{' and '.join(sorted(circle))} import each other in a circle: move the shared part down" for circle in found
+    ]
+
+
+OPEN = {"_replace", "_asdict", "_fields", "_make"}  # of every NamedTuple, and documented
+OPEN |= {
+    "_modules",
+    "_inheriting",
+}  # of torch's modules and of multiprocessing's processes, which have no public name for it
+FOREIGN = ("torch", "os", "sys")  # other people's libraries: their private parts are no file of this tree
+
+
+def no_private_reads(tree: Tree) -> list[str]:
+    """`x._name` only where the same file gives something that name, so that a file's private parts may change with it alone."""
+    found = []
+    for path, source in tree.items():
+        module = list(ast.walk(parse(source)))
+        defined = {n.name for n in module if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)}
+        defined |= {n.id for n in module if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+        defined |= {
+            n.attr
+            for n in module
+            if isinstance(n, ast.Attribute) and isinstance(n.ctx, ast.Store) and dotted(n.value) in ("self", "cls")
+        }
+        for node in module:
+            reads = [("", 0)]
+            if isinstance(node, ast.Attribute) and dotted(node.value) not in ("self", "cls"):
+                reads = [(node.attr, node.lineno)] if dotted(node).split(".")[0] not in FOREIGN else []
+            elif isinstance(node, ast.ImportFrom):
+                reads = [(alias.name, node.lineno) for alias in node.names if node.module != "__future__"]
+            elif isinstance(node, ast.Call) and dotted(node.func) in ("getattr", "setattr", "hasattr", "delattr"):
+                names = [a.value for a in node.args[1:2] if isinstance(a, ast.Constant)]
+                reads = [(str(name), node.lineno) for name in names]
+            for name, line in reads:
+                private = name.startswith("_") and not name.endswith("__")
+                if private and name not in OPEN | defined:
+                    found.append(
+                        f"{path}:{line} reads {name}, a private part of another file: give it a public name there"
+                    )
+    return found
+
+
+def no_probing(tree: Tree) -> list[str]:
+    """A config or a feed is asked for what every one of its kind has."""
+    found = []
+    for path, call, name, _ in calls(tree):
+        probes = name == "hasattr" or (name == "getattr" and len(call.args) > 2)
+        if probes and re.search(r"\b(config|c|feed)$", ast.unparse(call.args[0])):
+            found.append(
+                f"{path}:{call.lineno} probes {ast.unparse(call)}: let the class answer by a field or a property"
+            )
+    return found
+
+
+def feeds_answer(tree: Tree) -> list[str]:
+    """Nobody but feeds.py asks which feed it has."""
+    feeds = {node.name for node in parse(tree.get("feeds.py", "")).body if isinstance(node, ast.ClassDef)}
+    found = []
+    for path in (path for path in tree if path != "feeds.py"):
+        whole = [name.rpartition(".")[::2] for _, name in imports({path: tree[path]})]
+        known = {name for module, name in whole if module == "whorl.feeds"} & feeds | {
+            f"feeds.{name}" for name in feeds
+        }
+        for node in ast.walk(parse(tree[path])):
+            asked: list[ast.AST] = []
+            if isinstance(node, ast.Call) and dotted(node.func) in ("isinstance", "issubclass"):
+                asked = list(ast.walk(node.args[1]))
+            elif isinstance(node, ast.MatchClass):
+                asked = [node.cls]
+            elif isinstance(node, ast.Compare) and "type(" in ast.unparse(node):
+                asked = list(ast.walk(node))
+            if found_here := sorted(known & {dotted(n) for n in asked}):
+                line = getattr(node, "lineno", 0)
+                found.append(f"{path}:{line} asks for {', '.join(found_here)}: let the feed answer by a property")
+    return found
+
+
+TYPED = ("agents/", "buffers/", "collectors/", "training/")
+
+
+def no_any(tree: Tree) -> list[str]:
+    """What others call in these rooms says what it takes and gives."""
+    found = []
+    for path in (path for path in tree if path.startswith(TYPED)):
+        bodies = [parse(tree[path]).body]
+        while bodies:
+            for node in bodies.pop():
+                name = getattr(node, "name", "_")
+                if name.startswith("_") and not name.endswith("__"):
+                    continue
+                if isinstance(node, ast.ClassDef):
+                    bodies.append(node.body)
+                elif isinstance(node, ast.FunctionDef):
+                    kinds = [a.annotation for a in ast.walk(node.args) if isinstance(a, ast.arg)] + [node.returns]
+                    if any(isinstance(n, ast.Name) and n.id == "Any" for k in kinds if k for n in ast.walk(k)):
+                        found.append(f"{path}:{node.lineno} {name} has Any in its signature: name the type")
+    return found
+
+
 def code_lines(source: str) -> int:
     """Lines that hold code: not blank, not only a comment, not part of a docstring."""
     quiet = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
@@ -233,7 +374,7 @@ def code_lines(source: str) -> int:
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type not in quiet:
             lines.update(range(token.start[0], token.end[0] + 1))
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(parse(source)):
         documented = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
         if documented and ast.get_docstring(node, clean=False) is not None:
             lines -= set(range(node.body[0].lineno, (node.body[0].end_lineno or 0) + 1))
@@ -271,6 +412,11 @@ RULES = [
     no_pickle,
     no_global_streams,
     too_long,
+    no_circles,
+    no_private_reads,
+    no_probing,
+    feeds_answer,
+    no_any,
 ]
 
 # ---------------------------------------------------------------------------------------------- the real tree
@@ -324,7 +470,7 @@ for name in sys.argv[1:]:
         break  # they stay, so the next modules cannot be judged
 print("done")
 """
-LIGHT = ("envs", "errors", "feeds")
+LIGHT = ("envs", "errors", "feeds", "files", "options")
 DEVICE_WORLDS = ("envs/native/device.py",)  # worlds in torch, for accelerators
 
 
@@ -350,3 +496,8 @@ def test_help_needs_no_torch() -> None:
     )
     assert lines[-1] == "exit 0, imported []"
     assert any("train" in line for line in lines)
+
+
+if __name__ == "__main__":  # what is left to do
+    for breach in [breach for rule in RULES for breach in rule(read(SOURCE))]:
+        print(breach)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from whorl.envs.make import known_envs
+from whorl.envs.ids import known_envs
 from whorl.feeds import Replay, Rollouts, Stream
 from whorl.training.build import build
 from whorl.training.catalog import AGENTS, agent_class, find, presets

@@ -5,8 +5,8 @@ from collections import deque
 import numpy as np
 from report import arguments, report, timed
 
-from whorl.training import loop
 from whorl.training.build import build
+from whorl.training.loops import plain
 
 
 def main():
@@ -18,7 +18,7 @@ def main():
         recent.extend(episode.ret for episode in parts.collector.episodes)
         timer(parts.collector.steps)
 
-    loop.train(parts.agent, parts.collector, parts.buffer, o.steps + 2048, [watch])
+    plain.train(parts.agent, parts.collector, parts.buffer, o.steps + 2048, [watch])
     report("whorl --compile" if o.compile else "whorl", timer, np.mean(recent))
 
 

@@ -8,8 +8,8 @@ from report import arguments, report, timed
 
 from whorl.agents.sac import SAC
 from whorl.feeds import Replay
-from whorl.training import loop
 from whorl.training.build import build
+from whorl.training.loops import plain
 
 
 def main():
@@ -25,7 +25,7 @@ def main():
         recent.extend(episode.ret for episode in parts.collector.episodes)
         timer(parts.collector.steps)
 
-    loop.train(parts.agent, parts.collector, parts.buffer, SETTINGS["counted_from"] + o.steps, [watch])
+    plain.train(parts.agent, parts.collector, parts.buffer, SETTINGS["counted_from"] + o.steps, [watch])
     report("whorl --compile" if o.compile else "whorl", timer, np.mean(recent))
 
 

@@ -23,11 +23,12 @@ _HOME = {
     "SerialCollector": "whorl.collectors.serial",
     "RolloutBuffer": "whorl.buffers.rollout",
     "Rollouts": "whorl.feeds",
+    "Logger": "whorl.training.loggers",
 }
 __all__ = ["__version__", *sorted(_HOME)]
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> object:
     if name not in _HOME:
         raise AttributeError(f"module 'whorl' has no attribute {name!r}; it has {', '.join(sorted(_HOME))}")
     return getattr(import_module(_HOME[name]), name)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Protocol
 
 from whorl import options
 from whorl.errors import BadInput
@@ -27,9 +27,29 @@ class Feed:
     replays: bool = False  # rows are kept from one rollout to the next
     prioritized: bool = False  # rows are drawn by priorities, which the agent gives back
     warmup: int = 0  # environment steps before the first update
+    normalize_observation: bool = False  # by running mean and std, inside the policy
     own_envs: bool = False  # whoever learns makes environments of its own, by their id
     one_by_one: bool = False  # every step is learned from at once, on the CPU
     buffer: Part = "rollout"  # what holds the rows
+
+    # of rows that are kept
+    storage: str = "memory"
+    batch_size: int = 0
+    capacity: int = 0
+    replay_ratio: float = 0.0
+    prefetch: int = 0
+    n_step: int = 1
+    alpha: float = 0.6
+    beta: float = 0.4
+    beta_steps: int = 0
+    replacement: bool = True  # a row may be drawn again before all others were
+    length: int = 0  # rows of a sequence; 0: single rows
+    burn_in: int = 0
+    overlap: int = 0
+    eta: float = 0.9
+    across_ends: bool = True
+    relabel: str = "none"
+    relabel_fraction: float = 0.0
 
     def collector(self, on_cpu: bool) -> Part | None:
         """What collects, where environment and agent live on the CPU or not; None: nothing does."""
@@ -42,6 +62,14 @@ class Feed:
     def check(self, num_envs: int) -> None:
         """Raises BadInput for sizes that cannot work with `num_envs` environments."""
         options.check(self, "feed.")
+
+
+class Fed(Protocol):
+    """The settings of an agent: a frozen dataclass that says, beside everything else, how it wants its data."""
+
+    @property
+    def feed(self) -> Feed:
+        """Its feed."""
 
 
 @dataclass(frozen=True)
@@ -240,6 +268,10 @@ class Offline(Feed):
     @property
     def prioritized(self) -> bool:  # type: ignore[override]
         return self.sampler == "prioritized"
+
+    @property
+    def replacement(self) -> bool:  # type: ignore[override]
+        return self.sampler != "without_replacement"
 
     def collector(self, on_cpu: bool) -> Part | None:
         return None

@@ -29,6 +29,7 @@ class Bounds:
 
     low: float = -inf
     high: float = inf
+    spans: str = ""  # the option of the run that it must reach, or be 0: what falls to 0 on the way would stay there
 
     def __str__(self) -> str:
         if self.high == inf:
@@ -43,6 +44,7 @@ Share = Bounds(0, 1)  # a part of a whole, a discount, a decay
 Amount = Bounds(0)  # 0 often switches it off
 Count = Bounds(1)
 Positive = Bounds(1e-6)
+AnnealSteps, AnnealEpisodes = Bounds(0, spans="total_steps"), Bounds(0, spans="total_episodes")
 
 _WORDS = {bool: "True or False", int: "a whole number", float: "a number"}
 

@@ -1,39 +1,16 @@
-"""DDPG: its losses by hand, targets, rates, compiled equals eager."""
+"""DDPG: its losses by hand. What else holds: test_replay_family.py."""
 
 import math
 
 import pytest
 import torch
-from gymnasium import spaces
 
-from whorl import batch
+from tests.agents.tables import ACTIONS, ROWS, Features, Lines, transitions
 from whorl.agents.ddpg import DDPG, DDPGConfig
-from whorl.errors import Incompatible
-from whorl.feeds import Replay
+from whorl.options import override
 from whorl.policies.deterministic import Deterministic
-from whorl.training.config import override
 
-BOX = spaces.Box(-1, 1, (1,))
-ACTIONS = spaces.Box(-2, 2, (1,))
 GAMMA = 0.9
-
-
-class Features(torch.nn.Module):
-    width = 1
-
-    def forward(self, observation):
-        return observation
-
-
-class Line(torch.nn.Module):
-    """Q(s, a) = v s + w a."""
-
-    def __init__(self, v, w):
-        super().__init__()
-        self.v, self.w = (torch.nn.Parameter(torch.tensor([[x]])) for x in (v, w))
-
-    def forward(self, observation, action):
-        return self.v * observation[:, 0] + self.w * action[:, 0]
 
 
 def by_hand(**fields):
@@ -42,38 +19,16 @@ def by_hand(**fields):
     with torch.no_grad():
         policy.head.weight.fill_(0.5)
         policy.head.bias.zero_()
-    agent = DDPG(policy, Line(1.5, -0.4), override(DDPGConfig(discount=GAMMA), fields))
+    agent = DDPG(policy, Lines([1.5], [-0.4]), override(DDPGConfig(discount=GAMMA), fields))
     with torch.no_grad():
         agent.critic.v.fill_(2.0)
         agent.policy.head.weight.fill_(0.8)
     return agent
 
 
-ROWS = [  # s, a, r, s', terminated
-    (0.5, 1.0, 1.0, -0.4, False),
-    (-1.0, -0.5, -2.0, 0.8, True),
-    (0.2, 0.3, 0.5, 1.0, False),
-]
-
-
-def rows(weight=None, discount=None):
-    s, a, r, s2, d = zip(*ROWS, strict=True)
-    column = lambda x: torch.tensor(x)[:, None]  # noqa: E731
-    entries = {
-        "observation": column(s),
-        "action": column(a),
-        "next": {"observation": column(s2), "reward": torch.tensor(r), "terminated": torch.tensor(d)},
-    }
-    if weight:
-        entries["weight"] = torch.tensor(weight)
-    if discount:
-        entries["next"]["discount"] = torch.tensor(discount)
-    return batch.make(entries, (len(ROWS),))
-
-
-def errors(discounts=(GAMMA,) * 3):
+def errors(discounts):
     found = []
-    for (s, a, r, s2, d), gamma in zip(ROWS, discounts, strict=True):
+    for (s, a, r, s2, d, *_), gamma in zip(ROWS, discounts, strict=True):
         a2 = 2 * math.tanh(0.5 * s2)
         found.append(2.0 * s - 0.4 * a - (r + gamma * (0 if d else 1) * (1.5 * s2 - 0.4 * a2)))
     return found
@@ -82,7 +37,7 @@ def errors(discounts=(GAMMA,) * 3):
 @pytest.mark.parametrize("weight", [None, (0.5, 2.0, 1.0)])
 def test_critic_loss_by_hand(weight):
     discounts = (0.9**3, 0.9, 0.9**2) if weight else None
-    loss, metrics = by_hand().critic_loss(rows(weight, discounts))
+    loss, metrics = by_hand().critic_loss(transitions(ROWS, weight=weight, next_discount=discounts))
     expected = errors(discounts or (GAMMA,) * 3)
     squares = [w * x * x for w, x in zip(weight or (1.0,) * 3, expected, strict=True)]
     assert loss.item() == pytest.approx(sum(squares) / 3, abs=1e-6)
@@ -91,95 +46,6 @@ def test_critic_loss_by_hand(weight):
 
 @pytest.mark.parametrize("weight", [None, (0.5, 2.0, 1.0)])
 def test_actor_loss_by_hand(weight):
-    loss, _ = by_hand().actor_loss(rows(weight))
+    loss, _ = by_hand().actor_loss(transitions(ROWS, weight=weight))
     q = [2.0 * s - 0.4 * 2 * math.tanh(0.8 * s) for s, *_ in ROWS]
     assert loss.item() == pytest.approx(-sum(w * x for w, x in zip(weight or (1.0,) * 3, q, strict=True)) / 3, abs=1e-6)
-
-
-def test_gradients_by_finite_differences():
-    agent = by_hand().double()
-    data = rows().apply(lambda x: x.double() if x.is_floating_point() else x)
-    for loss, part in ((agent.critic_loss, agent.critic), (agent.actor_loss, agent.policy)):
-        loss(data)[0].backward()
-        for p in part.parameters():
-            for i in range(p.numel()):
-                values = []
-                for sign in (1, -1):
-                    with torch.no_grad():
-                        p.view(-1)[i] += sign * 1e-6
-                        values.append(loss(data)[0].item())
-                        p.view(-1)[i] -= sign * 1e-6
-                assert p.grad.view(-1)[i].item() == pytest.approx((values[0] - values[1]) / 2e-6, rel=1e-6, abs=1e-8)
-        agent.zero_grad()
-
-
-def small(action_space=ACTIONS, compiled=False, **fields):
-    torch.manual_seed(0)
-    agent = DDPG.build(BOX, action_space, override(DDPGConfig(hidden=(8, 8)), fields))
-    agent.compiled = compiled
-    return agent
-
-
-def weights(module):
-    return [p.detach().clone() for p in module.parameters()]
-
-
-def same(a, b):
-    return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
-
-
-def test_both_targets_are_equal_at_the_start():
-    """rlpyt's actor target began at weights of its own."""
-    agent = small()
-    assert same(weights(agent.critic), weights(agent.target)) and same(
-        weights(agent.policy), weights(agent.target_policy)
-    )
-    assert not any(p.requires_grad for part in (agent.target, agent.target_policy) for p in part.parameters())
-
-
-def test_targets_follow_at_every_update():
-    agent = small(target_rate=0.25)
-    for part, target in ((agent.critic, agent.target), (agent.policy, agent.target_policy)):
-        old = weights(target)
-        before = weights(part)
-        agent.update(rows())
-        assert not same(before, weights(part))
-        for a, b, c in zip(old, part.parameters(), target.parameters(), strict=True):
-            torch.testing.assert_close(c, 0.75 * a + 0.25 * b.detach())
-
-
-def test_each_optimizer_moves_its_own_part_at_its_own_rate():
-    agent = small(learning_rate=1e-3, critic_learning_rate=2e-2)
-    critic, actor = weights(agent.critic), weights(agent.policy)
-    agent.optimize(agent.actor_loss, agent.optimizer, rows())
-    assert same(critic, weights(agent.critic)) and all(p.grad is None for p in agent.critic.parameters())
-    moved = max((a - b).abs().max().item() for a, b in zip(actor, weights(agent.policy), strict=True))
-    assert moved == pytest.approx(1e-3, rel=1e-3)  # Adam's first step is its learning rate
-    agent.optimize(agent.critic_loss, agent.critic_optimizer, rows())
-    moved = max((a - b).abs().max().item() for a, b in zip(critic, weights(agent.critic), strict=True))
-    assert moved == pytest.approx(2e-2, rel=1e-3)
-
-
-def test_warming_ends_with_the_warm_up():
-    agent = small(feed=Replay(warmup=10))
-    assert agent.policy.warming and not small(feed=Replay(warmup=0)).policy.warming
-    rollout = batch.make({"observation": torch.zeros(5, 1, 1)}, (5, 1))
-    agent.prepare(rollout)
-    assert agent.policy.warming
-    agent.prepare(rollout)
-    assert not agent.policy.warming
-
-
-def test_compiled_equals_eager():
-    eager, graph = (small(compiled=c, learning_rate=1e-2, critic_learning_rate=1e-2) for c in (False, True))
-    for _ in range(4):
-        a, b = eager.update(rows()), graph.update(rows())
-    for key in a:
-        torch.testing.assert_close(a[key], b[key], atol=1e-5, rtol=1e-4)
-    for p, q in zip(eager.parameters(), graph.parameters(), strict=True):
-        torch.testing.assert_close(p, q, atol=1e-5, rtol=1e-4)
-
-
-def test_needs_box_actions():
-    with pytest.raises(Incompatible, match=r"acts in one-axis Box spaces, got Discrete\(2\)"):
-        small(action_space=spaces.Discrete(2))

@@ -1,4 +1,4 @@
-"""Discrete SAC: exact expectations by hand, masks, gradients of the actor, compiled equals eager."""
+"""Discrete SAC: exact expectations by hand, masks, gradients of the actor. What else holds: test_replay_family.py."""
 
 import math
 
@@ -6,24 +6,17 @@ import pytest
 import torch
 from gymnasium import spaces
 
+from tests.agents.tables import Features
 from whorl import batch
 from whorl.agents.discrete_sac import DiscreteSAC, DiscreteSACConfig
-from whorl.errors import Incompatible
+from whorl.options import override
 from whorl.policies.stochastic import Stochastic
-from whorl.training.config import override
 
 BOX, ACTIONS = spaces.Box(-1, 1, (1,)), spaces.Discrete(3)
 GAMMA, ALPHA = 0.9, 0.5
 SLOPE = (1.0, -0.5, 0.25)  # logits = SLOPE s
 Q = ((1.0, 2.0, -1.0), (0.5, 2.5, 3.0))  # Q_i(s, a) = Q[i][a] + s
 TARGET = ((0.2, 1.0, 0.4), (0.6, -1.0, 0.5))
-
-
-class Features(torch.nn.Module):
-    width = 1
-
-    def forward(self, observation):
-        return observation
 
 
 class Table(torch.nn.Module):
@@ -123,39 +116,8 @@ def test_the_temperature_moves_towards_the_target_entropy(share, rises):
     assert (float(agent.temperature().detach()) > ALPHA) == rises
 
 
-def small(compiled=False, **fields):
-    torch.manual_seed(0)
-    config = DiscreteSACConfig(hidden=(8, 8), learning_rate=1e-2, critic_learning_rate=1e-2)
-    agent = DiscreteSAC.build(BOX, ACTIONS, override(config, fields))
-    agent.compiled = compiled
-    return agent
-
-
 def test_first_actions_are_near_uniform():
-    entropy = small().actor_loss(rows())[1]["entropy"]
+    torch.manual_seed(0)
+    agent = DiscreteSAC.build(BOX, ACTIONS, DiscreteSACConfig(hidden=(8, 8)))
+    entropy = agent.actor_loss(rows())[1]["entropy"]
     assert entropy.item() == pytest.approx(math.log(3), abs=1e-3)
-
-
-def test_targets_are_equal_at_the_start_and_follow():
-    agent = small(target_rate=0.25)
-    old = [p.detach().clone() for p in agent.critic.parameters()]
-    assert all(torch.equal(a, b) for a, b in zip(old, agent.target.parameters(), strict=True))
-    agent.update(rows())
-    for a, b, target in zip(old, agent.critic.parameters(), agent.target.parameters(), strict=True):
-        torch.testing.assert_close(target, 0.75 * a + 0.25 * b.detach())
-    assert agent.updates == 1
-
-
-def test_compiled_equals_eager():
-    eager, graph = small(), small(compiled=True)
-    for _ in range(3):
-        a, b = eager.update(rows()), graph.update(rows())
-    for key in a:
-        torch.testing.assert_close(a[key], b[key], atol=1e-5, rtol=1e-4)
-    for p, other in zip(eager.parameters(), graph.parameters(), strict=True):
-        torch.testing.assert_close(p, other, atol=1e-5, rtol=1e-4)
-
-
-def test_needs_discrete_actions():
-    with pytest.raises(Incompatible, match="need Discrete actions"):
-        DiscreteSAC.build(BOX, spaces.Box(-1, 1, (1,)), DiscreteSACConfig())

@@ -5,8 +5,8 @@ import torch
 
 from tests.agents.tables import agent_on_table, rows
 from whorl.agents.dqn import DQNConfig
+from whorl.options import override
 from whorl.training.build import build
-from whorl.training.config import override
 
 Q, TARGET = [[1.0, 2.0], [3.0, 5.0]], [[9.0, 9.0], [4.0, 1.5]]
 
@@ -49,6 +49,13 @@ CASES = {
         (3.1, -3),
         (2.6 + 2.5) / 2,
     ),
+    "rows that count": ({}, {"mask": torch.tensor([True, False])}, (3.1, -3), 2.6),
+    "rows that count, weighted": (
+        {},
+        {"mask": torch.tensor([False, True]), "weight": torch.tensor([0.5, 0.25])},
+        (3.1, -3),
+        0.25 * 2.5,
+    ),
     "importance weights": ({}, {"weight": torch.tensor([0.5, 1.0])}, (3.1, -3), (0.5 * 2.6 + 2.5) / 2),
 }
 
@@ -59,8 +66,12 @@ def test_loss_by_hand(case):
     loss, metrics = dqn(**fields).loss(two_rows(**more))
     assert loss.item() == pytest.approx(expected, abs=1e-6)
     assert metrics["priority"].tolist() == pytest.approx([abs(error) for error in errors], abs=1e-6)
-    assert metrics["td_error"].item() == pytest.approx(sum(map(abs, errors)) / 2, abs=1e-6)
-    assert metrics["q_mean"].item() == pytest.approx(1.5)
+    rows_that_count = more.get("mask", torch.tensor([True, True])).tolist()
+    sizes, q = (
+        [x for x, counts in zip(xs, rows_that_count, strict=True) if counts] for xs in (map(abs, errors), (1.0, 2.0))
+    )
+    assert metrics["td_error"].item() == pytest.approx(sum(sizes) / len(sizes), abs=1e-6)
+    assert metrics["q_mean"].item() == pytest.approx(sum(q) / len(q))
 
 
 def test_the_gradient_is_that_of_the_online_value_alone():

@@ -72,9 +72,9 @@ def test_the_first_ratio_is_one(env, fields):
         parts.agent.learn(parts.buffer)
 
 
-def test_kl_limit_stops_the_rollout():
+def test_kl_stop_stops_the_rollout():
     def updates(limit):
-        parts = agent(learning_rate=0.03, kl_limit=limit, feed=Rollouts(steps=64, epochs=8, minibatches=4))
+        parts = agent(learning_rate=0.03, kl_stop=limit, feed=Rollouts(steps=64, epochs=8, minibatches=4))
         parts.buffer.add(parts.agent.prepare(parts.collector.collect()))
         count = 0
         update = parts.agent.update

@@ -18,8 +18,8 @@ from whorl.functional.traces import COUNT
 from whorl.nets.linear_q import LinearQ
 from whorl.nets.tile_coding import OneHot, Raw
 from whorl.policies.greedy import EPSILON, Greedy
-from whorl.training import compiled_td, loop
 from whorl.training.build import assemble, build
+from whorl.training.loops import compiled_td, plain
 
 TABLE = {"learning_rate": 0.5, "trace_decay": 0.5, "model": "table"}
 CONTROL = ["sarsa", "expected_sarsa", "q_learning", "naive_q_learning"]
@@ -135,7 +135,7 @@ def test_epsilon_decays_exactly_once_per_step(env):
     assert parts.agent.policy.exploration[EPSILON] == 0.5  # the first action decayed nothing
     for steps in (50, 100, 400):
         before, seen = expected, parts.collector.steps
-        loop.train(parts.agent, parts.collector, parts.buffer, steps)
+        plain.train(parts.agent, parts.collector, parts.buffer, steps)
         for _ in range(steps - seen):
             expected = max(expected * 0.99, 0.05)
         assert parts.agent.policy.exploration[EPSILON] == expected < before
@@ -155,7 +155,7 @@ def test_a_step_that_an_engine_invents_decays_and_learns_nothing():
         invented += int(not rollout["mask"].all())
         learned.append((bool(rollout["mask"].all()), parts.agent.critic.weight.clone()))
 
-    loop.train(parts.agent, parts.collector, parts.buffer, 60, [look])
+    plain.train(parts.agent, parts.collector, parts.buffer, 60, [look])
     assert invented > 3 and len(learned) == 60 + invented
     for (_, before), (true_step, after) in zip(learned, learned[1:], strict=False):
         assert true_step or torch.equal(before, after)
@@ -534,7 +534,7 @@ def test_divergence_names_the_environment():
 def test_prediction_finds_the_values_of_the_random_walk(trace):
     config = TDConfig(target="prediction", trace=trace, trace_decay=0.8, learning_rate=0.05, model="table")
     parts = build("td", "RandomWalk-v0", config, num_envs=1)
-    loop.train(parts.agent, parts.collector, parts.buffer, 20_000)
+    plain.train(parts.agent, parts.collector, parts.buffer, 20_000)
     values = parts.agent.value(torch.arange(19)).numpy()
     assert np.sqrt(np.mean((values - parts.env.values) ** 2)) < 0.15  # 0.55 at the start
     assert np.corrcoef(values, parts.env.values)[0, 1] > 0.97
@@ -550,7 +550,7 @@ def test_prediction_of_a_given_policy():
     policy = Greedy(q, spaces.Discrete(4), epsilon=0.0)
     config = TDConfig(target="prediction", trace_decay=1.0, learning_rate=0.2)
     parts = assemble(TD(policy, config, critic), make_env("CliffWalking-v1"))
-    loop.train(parts.agent, parts.collector, parts.buffer, 13 * 100)
+    plain.train(parts.agent, parts.collector, parts.buffer, 13 * 100)
     path = torch.tensor([36, 24, 25, 34, 35])
     torch.testing.assert_close(
         parts.agent.value(path), torch.tensor([-13.0, -12.0, -11.0, -2.0, -1.0]), rtol=0, atol=1e-3

@@ -1,74 +1,28 @@
-"""TQC: truncation and losses by hand from the paper's formulas, compiled equals eager."""
-
-import math
+"""TQC: truncation and losses by hand from the paper's formulas. What else holds: test_replay_family.py."""
 
 import pytest
 import torch
-from gymnasium import spaces
 
-from whorl import batch
+from tests.agents.tables import ACTIONS, BOX, ROWS, sample, squashed, transitions
 from whorl.agents.tqc import TQC, TQCConfig, pool
-from whorl.errors import BadInput, Incompatible
+from whorl.errors import BadInput
 from whorl.nets.ensemble import QEnsemble
-from whorl.policies.stochastic import Stochastic
-from whorl.training.config import override
+from whorl.options import override
 
-BOX, ACTIONS = spaces.Box(-1, 1, (1,)), spaces.Box(-2, 2, (1,))
 GAMMA, ALPHA = 0.9, 0.5
 N, M = 2, 3  # critics and atoms
 BIAS = ((0.0, 0.7, 2.0), (-1.0, 0.3, 5.0))  # atom m of critic n at (s, a): BIAS[n][m] + 1.5 s + 0.4 a / 2
 TARGET_BIAS = ((3.0, -0.5, 0.2), (4.0, 1.0, -2.0))
 
 
-class Features(torch.nn.Module):
-    width = 1
-
-    def forward(self, observation):
-        return observation
-
-
 def by_hand(**fields):
-    """mean = 0.5 s, log std = -0.5 + 0.25 s."""
-    policy = Stochastic(Features(), ACTIONS, std="dependent", squash=True, replay=True)
-    with torch.no_grad():
-        policy.head.weight.copy_(torch.tensor([[0.5], [0.25]]))
-        policy.head.bias.copy_(torch.tensor([0.0, -0.5]))
     config = TQCConfig(discount=GAMMA, temperature=ALPHA, critics=N, quantiles=M, dropped=1)
-    agent = TQC(policy, QEnsemble(BOX, ACTIONS, N, (), outputs=M), override(config, fields))
+    agent = TQC(squashed(), QEnsemble(BOX, ACTIONS, N, (), outputs=M), override(config, fields))
     for net, bias in ((agent.critic, BIAS), (agent.target.module, TARGET_BIAS)):
         with torch.no_grad():
             net.layers[0].weight.copy_(torch.tensor([[1.5], [0.4]]).expand(N, 2, M))
             net.layers[0].bias.copy_(torch.tensor(bias).view(N, 1, M))
     return agent
-
-
-ROWS = [  # s, a, r, s', terminated, z', z
-    (0.5, 1.0, 1.0, -0.4, False, 0.3, -1.0),
-    (-1.0, -0.5, -2.0, 0.8, True, -1.2, 0.4),
-    (0.2, 0.3, 0.5, 1.0, False, 1.1, 0.9),
-]
-
-
-def rows(**extra):
-    s, a, r, s2, d, z2, z = zip(*ROWS, strict=True)
-    column = lambda x: torch.tensor(x)[:, None]  # noqa: E731
-    entries = {
-        "observation": column(s),
-        "action": column(a),
-        "noise": torch.stack([column(z2), column(z)], 1),
-        "next": {"observation": column(s2), "reward": torch.tensor(r), "terminated": torch.tensor(d)},
-    }
-    entries |= {key: torch.tensor(value) for key, value in extra.items()}
-    return batch.make(entries, (3,))
-
-
-def sample(s, z):
-    """(action, log pi), the density in units of half the range."""
-    std = math.exp(-0.5 + 0.25 * s)
-    u = 0.5 * s + std * z
-    return 2 * math.tanh(u), -0.5 * z * z - math.log(std) - 0.5 * math.log(2 * math.pi) - math.log(
-        1 - math.tanh(u) ** 2
-    )
 
 
 def atoms(bias, s, a):
@@ -102,7 +56,7 @@ def test_critic_loss_by_hand(dropped):
     weight = (0.5, 2.0, 1.0)
     expected = losses(dropped)
     for extra, w in (({}, (1, 1, 1)), ({"weight": weight}, weight)):
-        loss, metrics = by_hand(dropped=dropped).critic_loss(rows(**extra))
+        loss, metrics = by_hand(dropped=dropped).critic_loss(transitions(ROWS, **extra))
         assert loss.item() == pytest.approx(sum(k * x for k, (x, _) in zip(w, expected, strict=True)) / 3, abs=1e-6)
         assert metrics["priority"].tolist() == pytest.approx([p for _, p in expected], abs=1e-6)
 
@@ -118,7 +72,7 @@ def test_dropping_lowers_the_target():
 def test_actor_loss_by_hand():
     weight = (0.5, 2.0, 1.0)
     agent = by_hand(target_entropy=-1.5)
-    loss, metrics = agent.actor_loss(rows(weight=weight))
+    loss, metrics = agent.actor_loss(transitions(ROWS, weight=weight))
     actor_loss = temperature_loss = 0.0
     for (s, *_, z), w in zip(ROWS, weight, strict=True):
         a, log_prob = sample(s, z)
@@ -136,29 +90,14 @@ def small(compiled=False, **fields):
     return agent
 
 
-def test_compiled_equals_eager():
-    eager, graph = small(), small(compiled=True)
-    for _ in range(3):
-        a, b = eager.update(rows()), graph.update(rows())
-    for key in a:
-        torch.testing.assert_close(a[key], b[key], atol=1e-5, rtol=1e-4)
-    for p, other in zip(eager.parameters(), graph.parameters(), strict=True):
-        torch.testing.assert_close(p, other, atol=1e-5, rtol=1e-4)
-
-
-def test_targets_follow_and_every_critic_moves():
-    agent = small(target_rate=0.25)
-    old, before = ([p.detach().clone() for p in agent.critic.parameters()] for _ in range(2))
-    agent.update(rows())
-    for a, b, target in zip(old, agent.critic.parameters(), agent.target.parameters(), strict=True):
-        torch.testing.assert_close(target, 0.75 * a + 0.25 * b.detach())
+def test_every_critic_moves():
+    agent = small()
+    before = [p.detach().clone() for p in agent.critic.parameters()]
+    agent.update(transitions(ROWS))
     for a, b in zip(before, agent.critic.parameters(), strict=True):
         assert ((a - b).flatten(1).abs().amax(1) > 0).all()
-    assert agent.updates == 1
 
 
-def test_refusals():
+def test_some_atoms_are_left():
     with pytest.raises(BadInput, match="dropped must be from 0 to less than the 25 quantiles, got 25"):
         small(dropped=25)
-    with pytest.raises(Incompatible, match=r"needs Box actions, got Discrete\(2\)"):
-        TQC.build(BOX, spaces.Discrete(2), TQCConfig())

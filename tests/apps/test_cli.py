@@ -12,10 +12,12 @@ from pathlib import Path
 import pytest
 
 import whorl
+from whorl import files, options
 from whorl.apps.board import entry
-from whorl.apps.cli import main
-from whorl.training import folder
-from whorl.training.catalog import AGENTS
+from whorl.apps.cli import main, parse
+from whorl.training import compatibility
+from whorl.training.catalog import AGENTS, find
+from whorl.training.settings import NAMED, Settings
 
 TRAIN = ["train", "ppo", "CartPole-v1", "--total-steps", "2048", "--eval-episodes", "10", "--num-envs", "4"]
 
@@ -68,25 +70,64 @@ def test_episodes_limits_windows_and_videos_are_options(capfd, tmp_path):
     assert list((path / "video").glob("episode_*.gif"))
 
 
-def test_options_may_stand_before_the_names(capfd, tmp_path):
-    options = [
-        "--seed",
-        "1",
-        "--quiet",
-        "--agent.discount",
-        "0.9",
-        "--num-envs",
-        "2",
-        "--eval-every",
-        "0",
-        "--runs",
-        tmp_path,
-    ]
-    code, _, err = call(
-        capfd, "train", *options, "ppo", "CartPole-v1", "--total-steps", "256", "--agent.feed.steps", 64
+@pytest.mark.parametrize(
+    ("before", "names", "fields"),
+    [
+        ("--seed 1 --quiet --agent.discount 0.9 --num-envs 2", "ppo CartPole-v1", {"discount": 0.9}),
+        ("--agent.normalize-observation", "ppo CartPole-v1", {"normalize_observation": True}),
+        ("--agent.no-double --compile", "dqn CartPole-v1", {"double": False}),
+        ("--agent.sde-log-std -2.5", "sac Pendulum-v1", {"sde_log_std": -2.5}),
+        ("--agent.hidden 32 16", "ppo CartPole-v1", {"hidden": (32, 16)}),
+        ("--agent.hidden", "ppo CartPole-v1", {"hidden": ()}),
+        ("--agent.hidden=8 --name dqn", "ppo CartPole-v1", {"hidden": (8,)}),
+        ("--agent.discount=.5 --agent.feed.relabel random", "dqn BitFlipping8-v0", {"discount": 0.5}),
+    ],
+)
+def test_options_may_stand_before_the_names(before, names, fields):
+    command = parse(["train", *before.split(), *names.split(), "--total-steps", "256"])
+    after = parse(["train", *names.split(), *before.split(), "--total-steps", "256"])
+    assert vars(command) == vars(after) and command.settings.total_steps == 256
+    assert [command.algorithm, command.environment] == names.split()
+    assert {name: getattr(command.agent, name) for name in fields} == fields
+
+
+def test_the_order_of_a_sweeps_words_is_free():
+    grid = ["--grid", "discount=.9,.8", "--grid", "num_envs=1,2"]
+    command = parse(["sweep", *grid, "--seeds", "3", "ppo", "CartPole-v1", "--threads", "2"])
+    assert (command.grid, command.seeds, command.settings.threads) == (("discount=.9,.8", "num_envs=1,2"), 3, 2)
+    assert (command.algorithm, command.environment) == ("ppo", "CartPole-v1")
+
+
+def test_every_option_of_a_run_is_on_the_command_line_with_help_and_bounds(capfd):
+    trained, swept = (
+        " ".join(call(capfd, command, "dqn", "CartPole-v1", "--help")[1].replace("│", " ").split())
+        for command in ("train", "sweep")
     )
-    assert code == 0, err
-    assert json.loads((tmp_path / "last" / "config.json").read_text())["config"]["discount"] == 0.9
+    for field in options.fields(Settings):
+        option = f"--{field.name.replace('_', '-')} "
+        assert (option in trained.replace(",", " ")) == (field.name not in NAMED)
+        assert (option in swept.replace(",", " ")) == (field.name not in (*NAMED, "seed"))
+    steps = find("dqn", "CartPole-v1").total_steps
+    for words in (
+        "--num-envs INT >= 1 environments stepped together (default:",
+        f"--total-steps INT >= 1 how far the run goes (default: {steps})",
+        "--keep-checkpoints INT >= 1|all newest checkpoints that stay",
+        "--max-episode-steps None|INT >= 1 a time limit",
+        "--quiet, --no-quiet print nothing but errors",
+        "--agent.feed.alpha FLOAT in [0, 1] 0 = uniform (default: 0.6)",
+        "--agent.feed.storage {memory,memmap,frames} memmap: on disk",
+    ):
+        assert words in trained
+
+
+def test_values_of_options():
+    """What is not given comes from the preset of the pair; the feed is the agent's own."""
+    given, preset = parse(["train", "dqn", "CartPole-v1"]), find("dqn", "CartPole-v1")
+    assert given.settings == Settings(num_envs=preset.num_envs, total_steps=preset.total_steps)
+    assert given.agent == preset.config
+    kept = [parse(["train", "random", "CartPole-v1", "--keep-checkpoints", n]).settings for n in ("3", "all")]
+    assert [settings.keep_checkpoints for settings in kept] == [3, "all"]
+    assert parse(["train", "a3c", "CartPole-v1", "--agent.feed.workers", "3"]).agent.feed.workers == 3
 
 
 def test_quiet_and_switched_off(capfd, tmp_path):
@@ -149,7 +190,18 @@ def test_list(capfd, run, what, expected):
     assert code == 0 and expected in out
 
 
-def test_list_envs_compat(capfd):
+def test_list_runs_tells_the_progress_and_its_unit(capfd, run, tmp_path):
+    begun = tmp_path / "data" / "dqn" / "0_s0"
+    (begun / "checkpoints" / "step_000000000300").mkdir(parents=True)
+    settings = {"agent": "dqn", "env": "", "seed": 0, "total_steps": 2000, "progress": "updates"}
+    (begun / "config.json").write_text(json.dumps(settings))
+    assert "300 of 2,000 updates" in call(capfd, "list", "runs", "--runs", tmp_path)[1]
+    assert "2,048 of 2,048 environment steps" in call(capfd, "list", "runs", "--runs", run.parent)[1]
+
+
+def test_list_envs_compat(capfd, monkeypatch):
+    """The table itself: tests/training/test_compatibility.py."""
+    monkeypatch.setattr(compatibility, "environments", lambda: ["CartPole-v1"])
     code, out, _ = call(capfd, "list", "envs", "--compat")
     lines = [line.split() for line in out.splitlines()]
     assert code == 0 and lines[0][-3:] == [*AGENTS][-3:]
@@ -232,7 +284,7 @@ def test_bad_input_is_exit_code_2_and_writes_nothing(capfd, tmp_path, monkeypatc
 
 
 def test_a_locked_run_is_refused(capfd, run):
-    with folder.lock(run.resolve()):
+    with files.lock(run.resolve()):
         script = "from whorl.apps.cli import main; main()"
         other = subprocess.run(
             [sys.executable, "-c", script, "resume", str(run), "--total-steps", "9000"], capture_output=True, text=True

@@ -16,6 +16,7 @@ pytest.importorskip("uvicorn", reason="needs the extra server: pip install 'whor
 
 import uvicorn
 
+from tests.cases import each
 from whorl.apps.guard import DRAIN, Guard, check_bind, own_hosts
 from whorl.errors import BadInput
 
@@ -120,30 +121,42 @@ def basic(password, user="u"):
 # ------------------------------------------------------------------------------------------------- where it may listen
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.10", "::1", "localhost", "LOCALHOST"])
-def test_loopback_needs_no_token(host):
-    check_bind(host, None)
-    check_bind(host, "secret")
-
-
-@pytest.mark.parametrize(
-    "host",
-    ["0.0.0.0", "::", "", "192.168.1.5", "fe80::1", "2130706433", "127.1", "localhost.example.org", "my-machine", "0"]
-    + ["127.0.0.1.nip.io", "localhost.", "[::1]", "127.0.0.1:80", "::ffff:10.0.0.1"],
-)
-def test_any_other_address_needs_a_token(host):
-    with pytest.raises(BadInput, match="lets other machines in, and no token was given: give one .--token., or serve"):
+def test_loopback_needs_no_token():
+    for host in each(["127.0.0.1", "127.8.9.10", "::1", "localhost", "LOCALHOST"]):
         check_bind(host, None)
-    check_bind(host, "secret")
+        check_bind(host, "secret")
 
 
-@pytest.mark.parametrize("token", ["", " ", "\n"])
-def test_an_empty_token_is_none(token):
-    for host in ("127.0.0.1", "0.0.0.0"):
-        with pytest.raises(BadInput, match="the token is empty, so anybody would have it"):
-            check_bind(host, token)
-    with pytest.raises(BadInput, match="the token is empty"):
-        Guard(Echo(), token, ["localhost:5000"])
+def test_any_other_address_needs_a_token():
+    for host in each(
+        [
+            "0.0.0.0",
+            "::",
+            "",
+            "192.168.1.5",
+            "fe80::1",
+            "2130706433",
+            "127.1",
+            "localhost.example.org",
+            "my-machine",
+            "0",
+        ]
+        + ["127.0.0.1.nip.io", "localhost.", "[::1]", "127.0.0.1:80", "::ffff:10.0.0.1"]
+    ):
+        with pytest.raises(
+            BadInput, match="lets other machines in, and no token was given: give one .--token., or serve"
+        ):
+            check_bind(host, None)
+        check_bind(host, "secret")
+
+
+def test_an_empty_token_is_none():
+    for token in each(["", " ", "\n"]):
+        for host in ("127.0.0.1", "0.0.0.0"):
+            with pytest.raises(BadInput, match="the token is empty, so anybody would have it"):
+                check_bind(host, token)
+        with pytest.raises(BadInput, match="the token is empty"):
+            Guard(Echo(), token, ["localhost:5000"])
 
 
 def test_own_hosts():
@@ -159,34 +172,33 @@ def test_own_hosts():
 # ------------------------------------------------------------------------------------------------- Host
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1:{port}", "localhost:{port}", "LocalHost:{port}", "[::1]:{port}"])
-def test_own_host_is_served(open_server, host):
-    port, app = open_server
-    assert ask(port, [("Host", host.format(port=port))])[0] == 200
+def test_own_host_is_served(open_server):
+    for host in each(["127.0.0.1:{port}", "localhost:{port}", "LocalHost:{port}", "[::1]:{port}"]):
+        port, app = open_server
+        assert ask(port, [("Host", host.format(port=port))])[0] == 200
 
 
-@pytest.mark.parametrize(
-    "host",
-    [
-        "evil.example:{port}",
-        "evil.example",
-        "",
-        "localhost",
-        "127.0.0.1",
-        "127.0.0.1:1",
-        "localhost.evil.example:{port}",
-    ]
-    + [
-        "127.0.0.1:{port}@evil.example",
-        "evil.example#127.0.0.1:{port}",
-        "127.0.0.1:{port}, evil.example",
-        "0.0.0.0:{port}",
-    ]
-    + ["127.0.0.1.:{port}", "2130706433:{port}", "x" * 8000],
-)
-def test_foreign_host_is_refused(open_server, host):
-    port, app = open_server
-    refused(app, port, 403, "foreign Host", [("Host", host.format(port=port))])
+def test_foreign_host_is_refused(open_server):
+    for host in each(
+        [
+            "evil.example:{port}",
+            "evil.example",
+            "",
+            "localhost",
+            "127.0.0.1",
+            "127.0.0.1:1",
+            "localhost.evil.example:{port}",
+        ]
+        + [
+            "127.0.0.1:{port}@evil.example",
+            "evil.example#127.0.0.1:{port}",
+            "127.0.0.1:{port}, evil.example",
+            "0.0.0.0:{port}",
+        ]
+        + ["127.0.0.1.:{port}", "2130706433:{port}", "x" * 8000]
+    ):
+        port, app = open_server
+        refused(app, port, 403, "foreign Host", [("Host", host.format(port=port))])
 
 
 def test_the_message_says_what_the_server_answers_to_and_stays_short(open_server):
@@ -249,20 +261,19 @@ def test_own_pages_and_programs_are_served(open_server):
     assert ask(port, [("Sec-Fetch-Site", "none")])[0] == 200  # an address that the user typed
 
 
-@pytest.mark.parametrize(
-    "origin",
-    ["null", "", "http://evil.example", "https://evil.example:{port}", "http://127.0.0.1:8888", "http://127.0.0.1"]
-    + ["file://", "127.0.0.1:{port}", "ftp://127.0.0.1:{port}", "http://https://127.0.0.1:{port}"]
-    + [
-        "http://127.0.0.1:{port}.evil.example",
-        "http://evil.example/http://127.0.0.1:{port}",
-        "http://127.0.0.1:{port}/",
-    ],
-)
-@pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS"])
-def test_foreign_origin_is_refused(open_server, origin, method):
-    port, app = open_server
-    refused(app, port, 403, "foreign Origin", [("Origin", origin.format(port=port))], method=method)
+def test_foreign_origin_is_refused(open_server):
+    for origin in each(
+        ["null", "", "http://evil.example", "https://evil.example:{port}", "http://127.0.0.1:8888", "http://127.0.0.1"]
+        + ["file://", "127.0.0.1:{port}", "ftp://127.0.0.1:{port}", "http://https://127.0.0.1:{port}"]
+        + [
+            "http://127.0.0.1:{port}.evil.example",
+            "http://evil.example/http://127.0.0.1:{port}",
+            "http://127.0.0.1:{port}/",
+        ]
+    ):
+        for method in each(["GET", "POST", "OPTIONS"]):
+            port, app = open_server
+            refused(app, port, 403, "foreign Origin", [("Origin", origin.format(port=port))], method=method)
 
 
 def test_one_foreign_origin_among_two_is_enough(open_server):
@@ -272,10 +283,10 @@ def test_one_foreign_origin_among_two_is_enough(open_server):
     )
 
 
-@pytest.mark.parametrize("site", ["cross-site", "same-site", "Cross-Site", "anything", ""])
-def test_foreign_fetch_site_is_refused(open_server, site):
-    port, app = open_server
-    refused(app, port, 403, "foreign Sec-Fetch-Site", [("Sec-Fetch-Site", site)])
+def test_foreign_fetch_site_is_refused(open_server):
+    for site in each(["cross-site", "same-site", "Cross-Site", "anything", ""]):
+        port, app = open_server
+        refused(app, port, 403, "foreign Sec-Fetch-Site", [("Sec-Fetch-Site", site)])
 
 
 def test_no_answer_grants_access_to_foreign_pages(open_server, token_server):
@@ -299,32 +310,31 @@ def test_the_token_opens_as_password_of_any_user_and_as_bearer(token_server):
         assert ask(other, [("authorization", "bAsIc " + base64.b64encode(b":t0ken").decode())])[0] == 200
 
 
-@pytest.mark.parametrize(
-    "headers",
-    [
-        [],
-        basic(""),
-        basic(TOKEN[:-1]),
-        basic(TOKEN + "x"),
-        basic(TOKEN.upper()),
-        basic("x", user=TOKEN),
-        [("Authorization", "")],
-        [("Authorization", "Bearer")],
-        [("Authorization", "Bearer wrong")],
-        [("Authorization", "Basic")],
-        [("Authorization", "Basic !!! not base64 !!!")],
-        [("Authorization", "Digest " + base64.b64encode(f"u:{TOKEN}".encode()).decode())],
-        [("Authorization", "Basic " + base64.b64encode(TOKEN.encode()).decode()[:-2])],
-        [*basic(TOKEN), *basic("wrong")],
-        [*basic(TOKEN), *basic(TOKEN)],
-        [("Cookie", "token=" + base64.b64encode(TOKEN.encode()).decode())],
-    ],
-)
-def test_without_the_token_nothing_opens(token_server, headers):
-    port, app = token_server
-    for method in ("GET", "POST", "OPTIONS", "DELETE"):
-        fields = refused(app, port, 401, "this server needs its token", headers, method=method)
-        assert fields["www-authenticate"].startswith("Basic ")
+def test_without_the_token_nothing_opens(token_server):
+    for headers in each(
+        [
+            [],
+            basic(""),
+            basic(TOKEN[:-1]),
+            basic(TOKEN + "x"),
+            basic(TOKEN.upper()),
+            basic("x", user=TOKEN),
+            [("Authorization", "")],
+            [("Authorization", "Bearer")],
+            [("Authorization", "Bearer wrong")],
+            [("Authorization", "Basic")],
+            [("Authorization", "Basic !!! not base64 !!!")],
+            [("Authorization", "Digest " + base64.b64encode(f"u:{TOKEN}".encode()).decode())],
+            [("Authorization", "Basic " + base64.b64encode(TOKEN.encode()).decode()[:-2])],
+            [*basic(TOKEN), *basic("wrong")],
+            [*basic(TOKEN), *basic(TOKEN)],
+            [("Cookie", "token=" + base64.b64encode(TOKEN.encode()).decode())],
+        ]
+    ):
+        port, app = token_server
+        for method in ("GET", "POST", "OPTIONS", "DELETE"):
+            fields = refused(app, port, 401, "this server needs its token", headers, method=method)
+            assert fields["www-authenticate"].startswith("Basic ")
 
 
 def test_a_query_or_a_path_holds_no_token():
@@ -388,16 +398,18 @@ def test_a_body_that_is_only_announced_is_refused_at_once(open_server):
         assert connection.recv(100).startswith(b"HTTP/1.1 413")
 
 
-@pytest.mark.parametrize("length", ["-1", "1e3", "0x10", "ten", "1" * 30, "1, 2", ""])
-def test_a_content_length_that_is_no_number_is_refused(open_server, length):
-    port, app = open_server
-    before, sent = len(app.seen), []
-    scope = {"type": "http", "method": "POST", "path": "/", "server": ("127.0.0.1", port)}
-    scope["headers"] = [(b"host", f"localhost:{port}".encode()), (b"content-length", length.encode())]
-    asyncio.run(Guard(app, None, own_hosts("127.0.0.1", port))(scope, None, collector(sent)))
-    assert sent[0]["status"] == 400 and "Content-Length must be one number" in json.loads(sent[1]["body"])["message"]
-    line = raw(port, f"POST / HTTP/1.1\r\nHost: localhost:{port}\r\nContent-Length: {length}\r\n\r\n".encode())[0]
-    assert line.split()[1] == "400" and len(app.seen) == before
+def test_a_content_length_that_is_no_number_is_refused(open_server):
+    for length in each(["-1", "1e3", "0x10", "ten", "1" * 30, "1, 2", ""]):
+        port, app = open_server
+        before, sent = len(app.seen), []
+        scope = {"type": "http", "method": "POST", "path": "/", "server": ("127.0.0.1", port)}
+        scope["headers"] = [(b"host", f"localhost:{port}".encode()), (b"content-length", length.encode())]
+        asyncio.run(Guard(app, None, own_hosts("127.0.0.1", port))(scope, None, collector(sent)))
+        assert (
+            sent[0]["status"] == 400 and "Content-Length must be one number" in json.loads(sent[1]["body"])["message"]
+        )
+        line = raw(port, f"POST / HTTP/1.1\r\nHost: localhost:{port}\r\nContent-Length: {length}\r\n\r\n".encode())[0]
+        assert line.split()[1] == "400" and len(app.seen) == before
 
 
 def test_a_client_that_leaves_in_mid_body_harms_nobody(open_server):

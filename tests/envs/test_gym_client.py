@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from tests.envs.http_servers import spoiling
-from whorl.envs.adapters import gym_client
 from whorl.envs.adapters.gym_client import GymClient
+from whorl.envs.ids import TOKEN
 from whorl.errors import BadInput, EnvError
 
 whorls = "whorl's"
@@ -16,7 +16,7 @@ whorls = "whorl's"
 
 @pytest.fixture(autouse=True)
 def no_token(monkeypatch):
-    monkeypatch.delenv(gym_client.TOKEN, raising=False)
+    monkeypatch.delenv(TOKEN, raising=False)
 
 
 @pytest.mark.parametrize("server", ["whorl's", "original"])

@@ -14,11 +14,11 @@ from tests.envs.http_servers import original, registered, spoiling
 from tests.envs.same_walk import assert_same_walk, equal
 from tests.training.fingerprint import fingerprint
 from whorl.apps.cli import main
-from whorl.envs.adapters import gym_client
-from whorl.envs.adapters.gym_client import Connection, GymClient, check_no_token, environment_behind, place
+from whorl.envs.adapters.gym_client import Connection, GymClient
 from whorl.envs.adapters.gymnasium import Gymnasium
 from whorl.envs.adapters.http import Http
 from whorl.envs.check import check_env
+from whorl.envs.ids import TOKEN, check_no_token, environment_behind, place
 from whorl.envs.make import make_env
 from whorl.errors import BadInput, EnvError, Incompatible
 from whorl.training.catalog import find
@@ -28,7 +28,7 @@ whorls = "whorl's"
 
 @pytest.fixture(autouse=True)
 def no_token(monkeypatch):
-    monkeypatch.delenv(gym_client.TOKEN, raising=False)
+    monkeypatch.delenv(TOKEN, raising=False)
 
 
 # ------------------------------------------------------------------------------------------------ equal to in process
@@ -320,7 +320,7 @@ def test_tokens(base, tmp_path, monkeypatch):
 
     with running(root=tmp_path, token="open sesame:/") as url:
         host = url.removeprefix("http://")
-        with pytest.raises(BadInput, match=f"answered 401: .*put it into the environment variable {gym_client.TOKEN}"):
+        with pytest.raises(BadInput, match=f"answered 401: .*put it into the environment variable {TOKEN}"):
             Http(f"{url}/CartPole-v1")
         with pytest.raises(BadInput, match="401") as caught:
             Http(f"http://u:wrong@{host}/CartPole-v1")
@@ -329,7 +329,7 @@ def test_tokens(base, tmp_path, monkeypatch):
         assert env.id == f"{url}/CartPole-v1" and "sesame" not in repr(env)
         env.reset(0)
         env.close()
-        monkeypatch.setenv(gym_client.TOKEN, "open sesame:/")
+        monkeypatch.setenv(TOKEN, "open sesame:/")
         env = Http(f"{url}/CartPole-v1", 2, protocol="v1")
         env.reset(0)
         env.close()
@@ -339,9 +339,7 @@ def test_tokens(base, tmp_path, monkeypatch):
 
 
 def test_a_run_refuses_a_url_with_a_token(tmp_path):
-    with pytest.raises(
-        BadInput, match=f"must not hold a token.* set the environment variable {gym_client.TOKEN}"
-    ) as caught:
+    with pytest.raises(BadInput, match=f"must not hold a token.* set the environment variable {TOKEN}") as caught:
         whorl.train("ppo", "http://u:sesame@127.0.0.1:1/CartPole-v1", runs=tmp_path)
     assert "sesame" not in str(caught.value) and not list(tmp_path.iterdir())
     with pytest.raises(BadInput, match="must not hold a token"):
@@ -362,7 +360,7 @@ def test_addresses():
 
 
 def test_training_equals_in_process(base, tmp_path):
-    common = {"total_steps": 4096, "num_envs": 8, "seed": 2, "eval_episodes": 10, "quiet": True}
+    common = {"total_steps": 2048, "num_envs": 8, "seed": 2, "eval_episodes": 3, "quiet": True}
     remote = whorl.train("ppo", f"{base}/CartPole-v1", runs=tmp_path / "http", **common)
     local = whorl.train("ppo", "CartPole-v1", runs=tmp_path / "local", **common)
     returns = [(run.path / "episodes.csv").read_bytes() for run in (remote, local)]
@@ -370,7 +368,7 @@ def test_training_equals_in_process(base, tmp_path):
     assert fingerprint(remote.path) == fingerprint(local.path)
     settings = json.loads((remote.path / "config.json").read_text())
     assert settings["env"] == f"{base}/CartPole-v1"
-    assert whorl.load(remote.path).evaluate(10).returns.mean() > 0
+    assert whorl.load(remote.path).evaluate(3).returns.mean() > 0
 
 
 @pytest.mark.learning

@@ -25,17 +25,18 @@ from tests.envs.same_walk import assert_same_walk, equal
 from tests.training.fingerprint import fingerprint
 from whorl.apps.cli import main
 from whorl.envs.adapters import gym_client
-from whorl.envs.adapters.gym_client import Connection, GymClient, place
+from whorl.envs.adapters.gym_client import Connection, GymClient
 from whorl.envs.adapters.gymnasium import Gymnasium
 from whorl.envs.adapters.http import Http
 from whorl.envs.adapters.http_vector import packed, space, unpacked
+from whorl.envs.ids import TOKEN, place
 from whorl.envs.make import make_env
 from whorl.errors import BadInput, EnvError
 
 
 @pytest.fixture(autouse=True)
 def no_token(monkeypatch):
-    monkeypatch.delenv(gym_client.TOKEN, raising=False)
+    monkeypatch.delenv(TOKEN, raising=False)
 
 
 # ------------------------------------------------------------------------------------------------ servers that fail
@@ -491,10 +492,10 @@ def test_a_server_killed_in_mid_run(base, tmp_path):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     common = {
-        "total_steps": 6000,
+        "total_steps": 3000,
         "num_envs": 4,
         "eval_every": 0,
-        "checkpoint_every": 1000,
+        "checkpoint_every": 500,
         "log_every": 500,
         "quiet": True,
     }
@@ -503,7 +504,7 @@ def test_a_server_killed_in_mid_run(base, tmp_path):
     try:
         with pytest.raises(EnvError, match=f"http://127.0.0.1:{port}.*(was lost|cannot be reached)"):
             url = f"http://127.0.0.1:{port}/CartPole-v1"
-            whorl.train("ppo", url, runs=tmp_path / "http", loggers=[Kills(server, 3000)], **common)
+            whorl.train("ppo", url, runs=tmp_path / "http", loggers=[Kills(server, 1500)], **common)
         broken = tmp_path / "http" / "last"
         with pytest.raises(EnvError, match="cannot be reached"):
             whorl.resume(broken, quiet=True)

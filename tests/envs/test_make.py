@@ -8,7 +8,8 @@ import gymnasium
 import pytest
 
 from whorl.envs import native
-from whorl.envs.make import known_envs, make_env
+from whorl.envs.ids import known_envs
+from whorl.envs.make import make_env
 from whorl.errors import BadInput
 
 

@@ -282,8 +282,8 @@ def test_a_process_that_steps_imports_neither_torch_nor_tensordict():
 
 def test_the_second_process_does_not_compile(tmp_path):
     code = "from whorl.envs.native import make\n"
-    code += "for id in ('CartPole-v1', 'MountainCar-v0', 'ProbeConstant-v0'):\n"
+    code += "for id in ('CartPole-v1', 'ProbeConstant-v0'):\n"
     code += "    e = make(id, 2); e.reset(0); e.step([0, 0])\n"
     code += "    print(len(e._run.stats.cache_misses), len(e._run.stats.cache_hits))"
     counts = [fresh(code, NUMBA_CACHE_DIR=str(tmp_path)).split("\n") for _ in range(2)]
-    assert counts == [["1 0"] * 3, ["0 1"] * 3]
+    assert counts == [["1 0"] * 2, ["0 1"] * 2]

@@ -19,7 +19,7 @@ def test_equal_to_the_compiled_world_over_thousands_of_steps(id):
     assert ours.observation_space == theirs.observation_space and ours.action_space == theirs.action_space
     np.testing.assert_array_equal(ours.reset().numpy(), theirs.reset())
     ends = 0
-    for t in range(2000):
+    for t in range(1100):  # the longest time limit is 999
         if id == "Acrobot-v1" and t % 20 == 0:  # chaotic: the last bits of a cosine grow by themselves
             ours.load_state(theirs.state())
         if hasattr(theirs.action_space, "n"):

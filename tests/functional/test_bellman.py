@@ -74,3 +74,12 @@ def test_weighted_mean_divides_by_the_rows():
     torch.testing.assert_close(weighted_mean(x), torch.tensor(2.0))
     with pytest.raises(BatchError, match=r"x has shape \[3\], but weight has shape \[3, 1\]"):
         weighted_mean(x, weight.unsqueeze(-1))
+
+
+def test_weighted_mean_over_the_rows_of_a_mask():
+    """Divided by the rows that count; the others may hold anything."""
+    x, weight = torch.tensor([1.0, 2.0, torch.nan]), torch.tensor([1.0, 0.5, 0.25])
+    mask = torch.tensor([True, True, False])
+    torch.testing.assert_close(weighted_mean(x, weight, mask), torch.tensor(1.0))
+    torch.testing.assert_close(weighted_mean(x, None, mask), torch.tensor(1.5))
+    assert weighted_mean(x, weight, torch.zeros(3, dtype=torch.bool)) == 0

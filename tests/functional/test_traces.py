@@ -17,6 +17,8 @@ from whorl.functional.traces import (
     REPLACING,
     SCALE,
     SWEEP,
+    Phi,
+    Rule,
     Traces,
     clear,
     fetch,
@@ -30,14 +32,14 @@ KINDS = {"accumulating": ACCUMULATING, "replacing": REPLACING, "dutch": DUTCH}
 
 
 @cached(traces)
-def play(weight, trace, kind, exclusive, size, step_size, discount, decay, rows, history):
+def play(weight, trace, rule, discount, rows, history):
     """Learns from every row in order; `history` [T, size] is the weights after each."""
     index, value, offset, reward, next_index, next_value, next_offset, terminated, ended = rows
     for t in range(len(index)):
-        q = read(weight, trace, index[t], value[t], offset[t])
-        future = 0.0 if terminated[t] else read(weight, trace, next_index[t], next_value[t], next_offset[t])
-        target = reward[t] + discount * future
-        update(weight, trace, kind, index[t], value[t], offset[t], q, target, step_size, decay, exclusive, size)
+        phi, following = Phi(index[t], value[t], offset[t]), Phi(next_index[t], next_value[t], next_offset[t])
+        q = read(weight, trace, phi)
+        future = 0.0 if terminated[t] else read(weight, trace, following)
+        update(weight, trace, phi, rule, q, reward[t] + discount * future)
         trace.numbers[OLD_VALUE] = future
         if ended[t]:
             clear(weight, trace)
@@ -50,8 +52,8 @@ def compiled(weight, rows, kind, step_size, discount, trace_decay, exclusive=Fal
     weight, history = weight.copy(), np.zeros((len(rows[0]), len(weight)))
     trace = Traces.empty(len(weight)) if trace is None else trace
     trace.numbers[SCALE] = 1e300  # no guard against divergence
-    size = size or len(weight)
-    play(weight, trace, KINDS[kind], exclusive, size, step_size, discount, discount * trace_decay, rows, history)
+    rule = Rule(KINDS[kind], exclusive, size or len(weight), step_size, discount * trace_decay)
+    play(weight, trace, rule, discount, rows, history)
     assert np.array_equal(history[-1], weight)
     return history
 
@@ -140,7 +142,7 @@ def test_the_kinds_differ_where_they_should():
 def test_read_all_reads_every_action_and_the_newer_copy():
     weight, trace, q = np.arange(6.0), Traces.empty(6), np.zeros(2)
     trace.slot[4], trace.feature[0], trace.packed[0, 0], trace.numbers[COUNT] = 0, 4, 100.0, 1
-    read_all(weight, trace, np.array([0, 1]), np.array([1.0, 2.0]), 3, q)
+    read_all(weight, trace, Phi(np.array([0, 1]), np.array([1.0, 2.0]), 0), 3, q)
     assert q.tolist() == [0 + 2 * 1, 3 + 2 * 100]
     store(weight, trace)
     assert weight[4] == 100
@@ -210,13 +212,12 @@ def test_clear_forgets_everything_but_the_weights():
 
 def test_values_that_diverge_are_left_as_they_were():
     """Refused: a TD error beyond 1e100, and with accumulating traces one that is beyond 1,000 times the largest reward and overshoots."""
-    index, ones = np.array([0]), np.ones(1)
-    arguments = (index, ones, 0)
+    phi = Phi(np.array([0]), np.ones(1), 0)
 
     def learn(kind, trace, decay, delta, scale=1.0, step_size=1.0):
         weight, traces = np.zeros(2), Traces.empty(2)
         traces.slot[0], traces.numbers[COUNT], traces.packed[1, 0], traces.numbers[SCALE] = 0, 1, trace, scale
-        done = update(weight, traces, KINDS[kind], *arguments, 0.0, delta, step_size, decay, False, 2)
+        done = update(weight, traces, phi, Rule(KINDS[kind], False, 2, step_size, decay), 0.0, delta)
         store(weight, traces)
         assert weight.any() == done
         return done
@@ -241,10 +242,11 @@ def offline(weight, rows, step_size, discount, trace_decay):
     for t in range(len(index)):
         w = weight.copy()
         fetch(w, trace)
-        q = read(w, trace, index[t], value[t], offset[t])
-        future = 0.0 if terminated[t] else read(w, trace, next_index[t], next_value[t], next_offset[t])
-        target, decay = reward[t] + discount * future, discount * trace_decay
-        update(w, trace, ACCUMULATING, index[t], value[t], offset[t], q, target, step_size, decay, False, len(w))
+        phi = Phi(index[t], value[t], offset[t])
+        q = read(w, trace, phi)
+        future = 0.0 if terminated[t] else read(w, trace, Phi(next_index[t], next_value[t], next_offset[t]))
+        rule = Rule(ACCUMULATING, False, len(w), step_size, discount * trace_decay)
+        update(w, trace, phi, rule, q, reward[t] + discount * future)
         store(w, trace)
         total += w - weight
     return total

@@ -23,20 +23,15 @@ def member(q: QEnsemble, e: int, activation: str) -> nn.Sequential:
             own = nn.Linear(layer.weight.shape[1], layer.weight.shape[2])
             own.weight = nn.Parameter(layer.weight[e].detach().T.clone())
             own.bias = nn.Parameter(layer.bias[e, 0].detach().clone())
-        elif isinstance(layer, tuple(ACTIVATIONS.values())):
-            own = ACTIVATIONS[activation]()
         else:
-            own = nn.LayerNorm(layer.weight.shape[-1])
-            own.weight = nn.Parameter(layer.weight[e, 0].detach().clone())
-            own.bias = nn.Parameter(layer.bias[e, 0].detach().clone())
+            own = ACTIVATIONS[activation]()
         layers.append(own)
     return nn.Sequential(*layers)
 
 
-@pytest.mark.parametrize("layer_norm", [False, True])
 @pytest.mark.parametrize(("activation", "outputs"), [("relu", 1), ("tanh", 5)])
-def test_a_member_is_its_own_network(activation, outputs, layer_norm):
-    q = QEnsemble(OBSERVATION, UNIT, 3, (8, 6), activation, outputs, layer_norm=layer_norm)
+def test_a_member_is_its_own_network(activation, outputs):
+    q = QEnsemble(OBSERVATION, UNIT, 3, (8, 6), activation, outputs)
     with torch.no_grad():
         for p in q.parameters():
             p.add_(0.1 * torch.randn_like(p))
@@ -88,24 +83,18 @@ def test_dict_observations_are_laid_side_by_side():
     torch.testing.assert_close(came[0], expected)
 
 
-@pytest.mark.parametrize("initialization", ["uniform", "orthogonal"])
-def test_members_are_initialised_each_by_itself(initialization):
-    q = QEnsemble(OBSERVATION, UNIT, 3, (64, 64), initialization=initialization)
+def test_members_are_initialised_each_by_itself():
+    q = QEnsemble(OBSERVATION, UNIT, 3, (64, 64))
     first, second, last = (q.layers[i] for i in (0, 2, 4))
     for layer in (first, second, last):
         for e in range(3):
             others = [layer.weight[k] for k in range(3) if k != e]
             assert not any(torch.allclose(layer.weight[e], other) for other in others)
-    if initialization == "uniform":
-        for layer, inputs in ((first, 5), (second, 64), (last, 64)):
-            for tensor in (layer.weight, layer.bias):
-                assert tensor.abs().max() <= inputs**-0.5
-            spread = layer.weight.std(dim=(1, 2))  # of U(-b, b): b / sqrt(3)
-            torch.testing.assert_close(spread, torch.full((3,), (inputs * 3) ** -0.5), rtol=0.25, atol=0)
-    else:
-        for weight in second.weight:
-            torch.testing.assert_close(weight.T @ weight, 2 * torch.eye(64), rtol=0, atol=1e-4)
-        assert not first.bias.any()
+    for layer, inputs in ((first, 5), (second, 64), (last, 64)):
+        for tensor in (layer.weight, layer.bias):
+            assert tensor.abs().max() <= inputs**-0.5
+        spread = layer.weight.std(dim=(1, 2))  # of U(-b, b): b / sqrt(3)
+        torch.testing.assert_close(spread, torch.full((3,), (inputs * 3) ** -0.5), rtol=0.25, atol=0)
 
 
 def test_a_wide_action_space_changes_no_parameter_names():
@@ -116,7 +105,5 @@ def test_a_wide_action_space_changes_no_parameter_names():
 def test_refusals():
     with pytest.raises(BadInput, match="at least 1 member, got 0"):
         QEnsemble(OBSERVATION, UNIT, 0)
-    with pytest.raises(BadInput, match="initialization must be 'orthogonal' or 'uniform', got 'zeros'"):
-        QEnsemble(OBSERVATION, UNIT, initialization="zeros")
     with pytest.raises(Incompatible, match=r"takes vectors, got Box\(84, 84, 3\)"):
         QEnsemble(spaces.Box(0, 255, (84, 84, 3), np.uint8), UNIT)

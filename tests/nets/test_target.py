@@ -79,3 +79,13 @@ def test_its_state_is_saved():
     fresh.load_state_dict(target.state_dict())
     x = torch.randn(5, 3)
     assert torch.equal(fresh.eval()(x), module(x))
+
+
+@pytest.mark.parametrize("rate", [0.25, 1.0])
+def test_a_live_part_is_the_modules_own(rate):
+    module = net()
+    target = Target(module, live=module[1])
+    module[1].running_mean.fill_(3.0)
+    target.follow(module, rate)
+    assert target.module[1] is module[1] and target.module[0] is not module[0]
+    assert (module[1].running_mean == 3).all()

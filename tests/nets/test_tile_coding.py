@@ -10,7 +10,7 @@ from whorl.functional.kernels.cached import cached
 from whorl.nets import tile_coding
 from whorl.nets.linear_q import LinearQ
 from whorl.nets.tile_coding import OneHot, Raw, TileCoding, code
-from whorl.policies.greedy import row_of
+from whorl.policies.exploration import row_of
 
 BOX = spaces.Box(np.array([-1.2, -0.07], np.float32), np.array([0.6, 0.07], np.float32))
 OPEN = spaces.Box(np.array([-1, -np.inf, -3e38], np.float32), np.array([1, np.inf, 3e38], np.float32))

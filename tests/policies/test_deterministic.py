@@ -1,7 +1,6 @@
-"""The deterministic policy: bounds, its two kinds of noise, the uniform start, the numpy actor equal to `act`."""
+"""The deterministic policy: bounds, its two kinds of noise, the uniform start."""
 
 import math
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,8 +18,7 @@ NEVER = torch.zeros(1, dtype=torch.bool)
 
 def make(noise="gaussian", std=0.1, hidden=(16, 16), activation="relu", action_space=UNEVEN):
     torch.manual_seed(0)
-    config = SimpleNamespace(hidden=hidden, activation=activation, noise=noise, std=std)
-    return Deterministic.build(BOX, action_space, config)
+    return Deterministic.build(BOX, action_space, hidden=hidden, activation=activation, noise=noise, std=std)
 
 
 def constant(unit, **fields):
@@ -66,28 +64,6 @@ def test_ornstein_uhlenbeck_noise_by_hand():
     assert policy.act(torch.zeros(2, 4), carry, torch.tensor([False] * 2), None)[1] is carry  # greedy: nothing moves
 
 
-@pytest.mark.parametrize("noise", ["gaussian", "ou"])
-@pytest.mark.parametrize("activation", ["relu", "tanh"])
-def test_actor_equals_act(noise, activation):
-    policy = make(noise, 0.3, activation=activation)
-    g, n = torch.Generator().manual_seed(0), 3
-    actor, slow_carry, fast_carry = policy.actor(n), policy.initial(n), policy.initial(n)
-    assert actor.__module__.endswith("numpy_actor")
-    for t in range(60):
-        policy.warming.fill_(t < 5)
-        with torch.no_grad():
-            policy.head.bias.add_(0.1)  # the actor's weights are views
-        observation, first = torch.randn(n, 4, generator=g), torch.rand(n, generator=g) < (0.2 if t else 2)
-        z = None if t % 7 == 6 else policy.noise((n,), g)
-        with torch.no_grad():
-            slow, slow_carry = policy.act(observation, slow_carry, first, z)
-        arrays = (observation.numpy(), fast_carry, first.numpy(), None if z is None else z.numpy())
-        fast, fast_carry = actor(*arrays)
-        np.testing.assert_allclose(fast["action"], slow["action"], atol=2e-6)
-        if noise == "ou":
-            np.testing.assert_allclose(fast_carry["ou"], slow_carry["ou"], atol=1e-6)
-
-
 def test_the_start_is_uniform():
     policy, n = make(), 100_000
     policy.warming.fill_(True)
@@ -121,3 +97,5 @@ def test_refuses_what_it_cannot_do():
         Deterministic(Encoder(BOX), UNEVEN, noise="pink")
     with pytest.raises(BadInput, match="std is that of the exploration noise and must be at least 0, got -1"):
         make(std=-1)
+    with pytest.raises(BadInput, match="says in `width` how many features it gives; Linear does not"):
+        Deterministic(torch.nn.Linear(4, 10), UNEVEN)

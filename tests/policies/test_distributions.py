@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from whorl.policies.distributions import MASKED, Categorical, Gaussian, SquashedGaussian
+from whorl.batch import get, make
+from whorl.policies.distributions import MASKED, Categorical, Gaussian, ScaledGaussian, SquashedGaussian
 
 g = lambda seed=0: torch.Generator().manual_seed(seed)  # noqa: E731
 
@@ -141,3 +142,26 @@ def test_squashed_sample_gradients_by_finite_differences():
     low, high = torch.full((2,), -1.0, dtype=torch.float64), torch.full((2,), 2.0, dtype=torch.float64)
     f = lambda x: SquashedGaussian(x[:, :2], x[:, 2:], low, high).sample_and_log_prob(noise)  # noqa: E731
     assert torch.autograd.gradcheck(f, (x,), eps=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["categorical", "multi", "gaussian", "scaled", "squashed"])
+def test_a_distribution_goes_into_a_batch_and_comes_back(kind):
+    x, y = torch.randn(2, 5, 3, 4, generator=g())
+    low, high = torch.tensor([-1.0, 0.0]), torch.tensor([2.0, 9.0])
+    of = {
+        "categorical": lambda x: Categorical(x, (4,), True),
+        "multi": lambda x: Categorical(x, (2, 2), False),
+        "gaussian": lambda x: Gaussian(x[..., :2], x[..., 2:]),
+        "scaled": lambda x: ScaledGaussian(x[..., :2], x[..., 2:], low, high),
+        "squashed": lambda x: SquashedGaussian(x[..., :2], x[..., 2:], low, high),
+    }[kind]
+    old, now = of(x), of(y)
+    batch = make({"old": old.tensors()}, (5, 3))
+    index = torch.randperm(15, generator=g())[:7]
+    rows, expected = batch.flatten()[index], old.kl(now).flatten()[index]
+    now = of(y.flatten(0, 1)[index])
+    back = now.restore(get(rows, "old"))
+    assert type(back) is type(old) and torch.equal(back.kl(now), expected)
+    action = now.sample(now.noise((7,), 4 if len(old.tensors()) == 1 else 2, g(1)))
+    again = of(x.flatten(0, 1)[index])
+    assert torch.equal(back.log_prob(action), again.log_prob(action)) and torch.equal(back.mode, again.mode)

@@ -1,4 +1,4 @@
-"""Acting on action values: compiled = `act`, frequencies = `probabilities`, masks, ties; and nothing is kept."""
+"""Acting on action values: frequencies = `probabilities`, masks, ties, spreads; and nothing is kept."""
 
 import numpy as np
 import pytest
@@ -8,9 +8,10 @@ from torch import nn
 
 from whorl.errors import Incompatible
 from whorl.nets.linear_q import LinearQ
+from whorl.nets.normalizer import Normalizer
 from whorl.nets.q import QNetwork
-from whorl.nets.tile_coding import OneHot, TileCoding
-from whorl.policies import greedy
+from whorl.nets.tile_coding import OneHot
+from whorl.policies import exploration
 from whorl.policies.greedy import Greedy
 
 KINDS = [
@@ -37,70 +38,6 @@ def masks(n, actions, seed=3):
     return allowed
 
 
-@pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize("kind", KINDS)
-def test_compiled_actor_equals_act(kind, masked):
-    n = 500
-    for policy, observation in (
-        (table(*kind), torch.randint(6, (n,), generator=numbers(1))),
-        (tiles(*kind), torch.rand(n, 2, generator=numbers(1))),
-    ):
-        assert policy.actor(n).__module__ == "whorl.policies.greedy"  # the compiled one
-        allowed, first = masks(n, policy.actions) if masked else None, torch.zeros(n, dtype=torch.bool)
-        for noise in (policy.noise((n,), numbers(2)), None):
-            ours, carry = policy.act(observation, None, first, noise, allowed)
-            arrays = (None if x is None else x.numpy() for x in (noise, allowed))
-            came, _ = policy.actor(n)(observation.numpy(), None, first.numpy(), *arrays)
-            assert carry is None and set(ours) == set(came) == {"action"}
-            assert ours["action"].tolist() == came["action"].tolist()
-            if masked:
-                assert allowed[torch.arange(n), ours["action"]].all()
-
-
-def tiles(*kind):
-    q = LinearQ(TileCoding(spaces.Box(0, 1, (2,)), bias=True), 3)
-    q.weight[:] = torch.randn(q.weight.shape, generator=numbers(0), dtype=torch.float64)
-    return Greedy(q, spaces.Discrete(3), *kind)
-
-
-def test_a_network_acts_through_act():
-    q = nn.Linear(2, 3)
-    policy = Greedy(q, spaces.Discrete(3), "softmax")
-    x, first = torch.randn(50, 2, generator=numbers(0)), torch.zeros(50, dtype=torch.bool)
-    noise = policy.noise((50,), numbers(1))
-    expected, _ = policy.act(x, None, first, noise)
-    came, _ = policy.actor(50)(x.numpy(), None, first.numpy(), noise.numpy())
-    assert came["action"].tolist() == expected["action"].tolist()
-    best, _ = policy.actor(50)(x.numpy(), None, first.numpy(), None)
-    assert best["action"].tolist() == q(x).argmax(-1).tolist()
-
-
-@pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize("dueling", [False, True])
-@pytest.mark.parametrize("hidden", [(), (16,), (16, 8)])
-def test_a_small_network_acts_compiled_equal_to_act(hidden, dueling, masked):
-    torch.manual_seed(0)
-    box = spaces.Box(-1, 1, (3,))
-    for kind in KINDS:
-        for spread in (0.0, 7.0) if kind[0] == "epsilon_greedy" else (0.0,):
-            q = QNetwork(box, 4, hidden, dueling=dueling)
-            policy = Greedy(q, spaces.Discrete(4), *kind, epsilon_spread=spread)
-            n = 300
-            actor = policy.actor(n)
-            assert actor.__module__ == "whorl.policies.greedy"
-            x, first = torch.randn(n, 3, generator=numbers(1)), torch.zeros(n, dtype=torch.bool)
-            allowed = masks(n, 4) if masked else None
-            for _ in range(2):  # a change of the weights is seen
-                for noise in (policy.noise((n,), numbers(2)), None):
-                    ours, _ = policy.act(x, None, first, noise, allowed)
-                    arrays = (None if a is None else a.numpy() for a in (noise, allowed))
-                    came, _ = actor(x.numpy(), None, first.numpy(), *arrays)
-                    assert came["action"].tolist() == ours["action"].tolist()
-                with torch.no_grad():
-                    for p in q.parameters():
-                        p.mul_(-1.5)
-
-
 def test_spread_epsilons_by_hand():
     """Horgan et al. 2018, section 4: epsilon_i = epsilon ** (1 + alpha i / (N - 1)), there .4 and 7."""
     policy = Greedy(QNetwork(spaces.Box(-1, 1, (1,)), 2, ()), spaces.Discrete(2), epsilon=0.4, epsilon_spread=7.0)
@@ -121,7 +58,7 @@ def test_epsilon_is_annealed_in_place_on_a_straight_line():
     policy = table(epsilon=1.0)
     seen = policy.exploration
     assert [float(policy.anneal(done, 10, 1.0, 0.2)) for done in (0, 5, 10, 99)] == pytest.approx([1.0, 0.6, 0.2, 0.2])
-    assert float(policy.anneal(0, 0, 1.0, 0.2)) == 0.2 and float(seen[greedy.EPSILON]) == 0.2
+    assert float(policy.anneal(0, 0, 1.0, 0.2)) == 0.2 and float(seen[exploration.EPSILON]) == 0.2
 
 
 def test_the_actor_sees_later_weights_and_epsilons():
@@ -131,7 +68,7 @@ def test_the_actor_sees_later_weights_and_epsilons():
     assert actor(state, None, first, np.zeros((1, 2)))[0]["action"] == [2]
     policy.q.weight[:, 2] = torch.tensor([0, 9, 0, 0])
     assert actor(state, None, first, np.zeros((1, 2)))[0]["action"] == [1]
-    policy.exploration[greedy.EPSILON] = 0.5
+    policy.exploration[exploration.EPSILON] = 0.5
     assert actor(state, None, first, np.array([[0.49, 0.99]]))[0]["action"] == [3]
     assert actor(state, None, first, np.array([[0.5, 0.99]]))[0]["action"] == [1]
 
@@ -181,7 +118,7 @@ def test_compiled_probabilities_equal_torch(kind):
     expected = policy.probabilities(q, allowed)
     out = np.zeros(4)
     for i in range(100):
-        best = greedy.probabilities(q[i].numpy(), allowed[i].numpy(), policy.exploration.numpy(), out)
+        best = exploration.probabilities(q[i].numpy(), allowed[i].numpy(), policy.exploration.numpy(), out)
         np.testing.assert_allclose(out, expected[i], atol=1e-12)
         assert best == torch.where(allowed[i], q[i], -torch.inf).argmax()
 
@@ -232,3 +169,9 @@ def test_actions_must_be_discrete():
         Incompatible, match="action values need Discrete actions, got Box.*; use an agent with a continuous"
     ):
         Greedy(nn.Identity(), spaces.Box(-1, 1, (1,)))
+
+
+def test_linear_values_read_observations_as_they_are():
+    q = LinearQ(OneHot(spaces.Discrete(3)), 2)
+    with pytest.raises(Incompatible, match="read observations as they are"):
+        Greedy(q, spaces.Discrete(2), normalizer=Normalizer((3,)))

@@ -1,7 +1,6 @@
-"""The policy: every space, the numpy actor equal to `act`, masks, greedy, saving."""
+"""The stochastic policy: every space, masks, heads and their densities, saving."""
 
 import math
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -25,7 +24,7 @@ ACTIONS = {
 
 
 def make(observation_space, action_space, **fields):
-    return Stochastic.build(observation_space, action_space, SimpleNamespace(**fields))
+    return Stochastic.build(observation_space, action_space, **fields)
 
 
 def act_both(policy, n=8, seed=0, mask=None, greedy=False):
@@ -38,60 +37,6 @@ def act_both(policy, n=8, seed=0, mask=None, greedy=False):
     arrays = (observation.numpy(), None, first.numpy(), None if greedy else noise.numpy())
     fast, _ = policy.actor(n)(*arrays, None if mask is None else mask.numpy())
     return slow, {key: torch.as_tensor(value) for key, value in fast.items()}
-
-
-@pytest.mark.parametrize("greedy", [False, True])
-@pytest.mark.parametrize("action", ACTIONS)
-@pytest.mark.parametrize(
-    "options",
-    [
-        {},
-        {"normalize_observation": True},
-        {"activation": "relu"},
-        {"std": "dependent"},
-        {"squash": True},
-        {"std": "fixed", "fixed_std": 0.5},
-        {"mean": "tanh", "scale": True},
-        {"mean": "tanh", "scale": True, "std": "dependent", "initialization": "uniform"},
-    ],
-)
-def test_actor_equals_act(action, options, greedy):
-    torch.manual_seed(0)
-    policy = make(BOX, ACTIONS[action], **options).eval()
-    with torch.no_grad():  # far from the near-uniform start, and with moved statistics
-        policy.head.weight.mul_(100)
-        if options.get("normalize_observation"):
-            policy.normalizer.merge(policy.normalizer.moments(torch.randn(100, 4) * 3 + 1))
-    for seed in range(20):
-        slow, fast = act_both(policy, seed=seed, greedy=greedy)
-        if action == "box":
-            torch.testing.assert_close(fast["action"], slow["action"], atol=1e-5, rtol=1e-5)
-        else:
-            assert torch.equal(fast["action"], slow["action"])
-        torch.testing.assert_close(fast["log_prob"], slow["log_prob"], atol=2e-4, rtol=1e-4)
-
-
-def test_numpy_actor_is_used_and_sees_weights_change():
-    policy = make(BOX, ACTIONS["discrete"])
-    actor = policy.actor(2)
-    assert actor.__module__.endswith("numpy_actor")
-    with torch.no_grad():
-        policy.head.bias.copy_(torch.tensor([0.0, 50.0, 0.0]))
-    decided, _ = actor(np.zeros((2, 4), np.float32), None, np.zeros(2, bool), None)
-    assert decided["action"].tolist() == [1, 1]
-
-
-def test_actor_in_distribution():
-    torch.manual_seed(1)
-    policy = make(BOX, ACTIONS["discrete"])
-    with torch.no_grad():
-        policy.head.bias.copy_(torch.tensor([0.0, 1.0, -1.0]))
-    n = 1000
-    noise = policy.noise((100, n), torch.Generator().manual_seed(0)).numpy()
-    actor, zeros = policy.actor(n), np.zeros((n, 4), np.float32)
-    counts = sum(np.bincount(actor(zeros, None, np.zeros(n, bool), x)[0]["action"], minlength=3) for x in noise)
-    p = policy.distribution(policy.encode({"observation": torch.zeros(1, 4)})).logits.softmax(-1)[0].detach().numpy()
-    assert ((counts - p * 100_000) ** 2 / (p * 100_000)).sum() < 13.8  # chi-square, 2 degrees of freedom, p = 0.001
 
 
 @pytest.mark.parametrize("action", ["discrete", "multi"])
@@ -124,7 +69,7 @@ SPACES = {
 def test_every_observation_space(kind, normalize):
     from whorl.spaces import to_tensors, zeros
 
-    policy = make(SPACES[kind], ACTIONS["discrete"], normalize_observation=normalize)
+    policy = make(SPACES[kind], ACTIONS["discrete"], normalize=normalize)
     for shape in ((3,), (2, 3)):
         features = policy.encode({"observation": zeros(SPACES[kind], shape)})
         assert features.shape[:-1] == shape
@@ -147,7 +92,7 @@ def test_refuses_what_it_cannot_do():
 
 
 def test_normalizer_travels_with_the_policy():
-    a, b = (make(BOX, ACTIONS["box"], normalize_observation=True) for _ in range(2))
+    a, b = (make(BOX, ACTIONS["box"], normalize=True) for _ in range(2))
     a.normalizer.merge(a.normalizer.moments(torch.randn(500, 4) * 5 + 3))
     b.load_state_dict(a.state_dict())
     x = {"observation": torch.randn(6, 4)}
@@ -167,12 +112,12 @@ def test_random_policy_stays_in_the_space_and_obeys_masks(action):
 
 
 def test_composed_by_hand_is_what_build_makes():
-    config = SimpleNamespace(hidden=(10,), activation="relu", std="fixed", fixed_std=0.5, mean="tanh", scale=True)
+    head = {"std": "fixed", "fixed_std": 0.5, "mean": "tanh", "scale": True}
     torch.manual_seed(3)
-    built = Stochastic.build(BOX, ACTIONS["box"], config)
+    built = Stochastic.build(BOX, ACTIONS["box"], hidden=(10,), activation="relu", **head)
     torch.manual_seed(3)
     model = Encoder(BOX, (10,), "relu")
-    composed = Stochastic(model, ACTIONS["box"], std="fixed", fixed_std=0.5, mean="tanh", scale=True)
+    composed = Stochastic(model, ACTIONS["box"], **head)
     assert composed.encoder is model
     for (key, a), (other, b) in zip(built.state_dict().items(), composed.state_dict().items(), strict=True):
         assert key == other and torch.equal(a, b)
@@ -190,7 +135,7 @@ def test_any_module_with_a_width_is_a_model():
 
 def test_options_that_nothing_would_read_are_refused():
     for fields, text in (
-        ({"std": "learned"}, "std must be one of 'independent', 'dependent', 'fixed', 'sde', got 'learned'"),
+        ({"std": "learned"}, "std must be one of 'independent', 'dependent', 'fixed', got 'learned'"),
         ({"mean": "softmax"}, "mean must be one of 'linear', 'tanh', got 'softmax'"),
         ({"initialization": "xavier"}, "initialization must be 'orthogonal' or 'uniform', got 'xavier'"),
         ({"std": "fixed", "fixed_std": 0.0}, "fixed_std .* must be above 0, got 0.0"),

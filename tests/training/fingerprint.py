@@ -37,8 +37,8 @@ def fingerprint(path: Path) -> str:
         del storage["life"]  # how often the file of the rows was resumed
         for rows in live_rows(path, storage):
             digest.update(rows)
-    numbers = {key: state[key] for key in ("collector", "buffer", "optimizers", "window")}
-    digest.update(json.dumps(numbers, sort_keys=True).encode())
+    del state["log"]["seconds"], state["loggers"]
+    digest.update(json.dumps(state, sort_keys=True).encode())
     for line in (path / "metrics.jsonl").read_text().splitlines():
         row = {k: v for k, v in json.loads(line).items() if k not in CLOCK and not k.startswith("eval/")}
         if len(row) > 1:

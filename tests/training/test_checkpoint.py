@@ -19,9 +19,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from whorl.agents.optimizers import load_optimizer_state, optimizer_state
 from whorl.errors import BadInput, Damaged
 from whorl.training import checkpoint
-from whorl.training.checkpoint import load_optimizer_state, optimizer_state
 
 
 def example(step: int = 0) -> tuple[dict, dict]:
@@ -119,7 +119,7 @@ def test_layout_does_not_matter(tmp_path):
     )
 )
 def test_json_gives_back_any_state(value):
-    from whorl.training.folder import json_bytes
+    from whorl.files import json_bytes
 
     assert repr(json.loads(json_bytes(value, "state"))) == repr(value)
 

@@ -7,7 +7,8 @@ import pytest
 from gymnasium import spaces
 
 from whorl.agents.reinforce import REINFORCE
-from whorl.envs import make, native
+from whorl.envs import native
+from whorl.envs.adapters import gymnasium as adapter
 from whorl.envs.make import make_env
 from whorl.errors import BadInput, Incompatible
 from whorl.training import compatibility
@@ -106,7 +107,7 @@ def test_a_missing_package_is_named_by_its_extra(monkeypatch):
         raise gymnasium.error.DependencyNotInstalled("Box2D is not installed")
 
     monkeypatch.setattr(compatibility, "FAMILIES", ("box2d",))
-    monkeypatch.setattr(make, "Gymnasium", missing)
+    monkeypatch.setattr(adapter, "Gymnasium", missing)
     rows = {row.id: row for row in compatibility.table(["random", "ppo"])}
     row = rows["LunarLander-v3"]
     assert (row.extra, row.known, row.observation, row.size) == ("box2d", False, "?", None)

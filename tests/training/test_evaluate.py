@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 import torch
 
-from whorl.agents.ppo import PPOConfig
 from whorl.envs.env import Env, Step
 from whorl.envs.make import make_env
 from whorl.errors import BadInput
@@ -66,7 +65,7 @@ def test_an_episode_without_end_is_cut_and_counted(monkeypatch):
 
 def test_own_streams_and_nothing_changed():
     env = make_env("CartPole-v1", 5, seed=0)
-    policy = Stochastic.build(env.observation_space, env.action_space, PPOConfig(normalize_observation=True))
+    policy = Stochastic.build(env.observation_space, env.action_space, normalize=True)
     policy.normalizer.merge(policy.normalizer.moments(torch.randn(100, 4)))
     before = {k: v.clone() for k, v in policy.state_dict().items()}
     state = torch.random.get_rng_state()

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import signal
-import socket
 import string
 import subprocess
 import sys
@@ -15,12 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from whorl.errors import BadInput, Damaged
+from whorl import files
+from whorl.errors import BadInput
 from whorl.training import folder
 
 
 def run_at(path: Path) -> Path:
-    folder.write_json(path / "config.json", {"seed": 0})
+    files.write_json(path / "config.json", {"seed": 0})
     return path
 
 
@@ -78,104 +76,6 @@ def test_what_is_not_a_run_folder(tmp_path):
         folder.link_last(tmp_path, tmp_path)
 
 
-def test_json_is_replaced_at_once_and_read_back(tmp_path):
-    path = tmp_path / "config.json"
-    for data in ({"a": 0.1, "b": [1, None, "ü"]}, {"a": 1e308}):
-        folder.write_json(path, data)
-        assert folder.read_json(path) == data
-    with pytest.raises(BadInput, match=r"config.json\['a'\] is inf: JSON keeps only finite numbers"):
-        folder.write_json(path, {"a": float("inf")})
-    assert folder.read_json(path) == {"a": 1e308}
-    assert [p.name for p in tmp_path.iterdir()] == ["config.json"]
-
-
-def test_a_json_file_that_was_cut_off(tmp_path):
-    path = tmp_path / "config.json"
-    with pytest.raises(Damaged, match="config.json is missing"):
-        folder.read_json(path)
-    path.write_text('{"a": [1, 2')
-    with pytest.raises(
-        Damaged, match=r"config.json is not valid JSON \(.*line 1 column 12.*\): it was cut off or changed"
-    ):
-        folder.read_json(path)
-    path.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(Damaged, match="is not valid JSON"):
-        folder.read_json(path)
-
-
-def test_a_failed_replacement_leaves_the_old_file_and_no_litter(tmp_path):
-    target = tmp_path / "taken"
-    target.mkdir()
-    with pytest.raises(OSError):
-        folder.write(target, b"data")
-    assert [p.name for p in tmp_path.iterdir()] == ["taken"]
-
-
-def test_lines_grow_and_rewind(tmp_path):
-    lines = folder.Lines(tmp_path / "log")
-    lines.append("one\n")
-    position = lines.position()
-    lines.append("two\n")
-    lines.close()
-    lines = folder.Lines(tmp_path / "log")  # as a resumed process
-    lines.rewind(position)
-    lines.append("three\n")
-    assert (tmp_path / "log").read_text() == "one\nthree\n" and json.loads(json.dumps(position)) == {"bytes": 4}
-    with pytest.raises(Damaged, match="log has 10 bytes but had 99 at the checkpoint: lines were lost"):
-        lines.rewind({"bytes": 99})
-    lines.append("four\n")
-    assert (tmp_path / "log").read_text() == "one\nthree\nfour\n"
-    lines.close()
-
-
-# ---------------------------------------------------------------------------------------------------------- lock
-
-HOLD = """
-import sys
-from whorl.training.folder import lock
-with lock(sys.argv[1]):
-    print("locked", flush=True)
-    sys.stdin.read()
-"""
-
-
-def holder(path: Path) -> subprocess.Popen:
-    process = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout.readline() == "locked\n"
-    return process
-
-
-def test_the_second_process_is_told_who_holds_the_run(tmp_path):
-    with holder(tmp_path) as process:
-        with pytest.raises(BadInput) as error, folder.lock(tmp_path):
-            raise AssertionError("two owners")
-        process.stdin.close()
-    owner = f"process {process.pid} on {socket.gethostname()}"
-    assert f"{tmp_path} is in use by {owner}: two processes would overwrite" in str(error.value)
-    assert error.value.exit_code == 2
-    with folder.lock(tmp_path):
-        assert str(os.getpid()) in (tmp_path / ".lock").read_text()
-
-
-def test_the_lock_of_a_killed_process_is_no_obstacle(tmp_path):
-    with holder(tmp_path) as process:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    with folder.lock(tmp_path):
-        pass
-
-
-def test_the_lock_excludes_this_process_too_and_ends_with_an_exception(tmp_path):
-    with pytest.raises(KeyError), folder.lock(tmp_path):
-        with pytest.raises(BadInput, match="is in use by process"), folder.lock(tmp_path):
-            pass
-        raise KeyError
-    with folder.lock(tmp_path):
-        pass
-
-
 # ---------------------------------------------------------------------------------------------------------- meta
 
 
@@ -183,8 +83,8 @@ def test_meta_is_plain_and_says_where_the_run_comes_from(tmp_path, monkeypatch, 
     monkeypatch.setattr(sys, "argv", ["whorl", "train", "--name", "two words"])
     monkeypatch.chdir(tmp_path)
     meta = folder.meta()
-    folder.write_json(tmp_path / "meta.json", meta)
-    assert folder.read_json(tmp_path / "meta.json") == meta
+    files.write_json(tmp_path / "meta.json", meta)
+    assert files.read_json(tmp_path / "meta.json") == meta
     assert meta["command"] == "whorl train --name 'two words'" and meta["commit"] is None
     assert {"whorl", "torch", "numpy", "gymnasium", "python"} <= {name for name, v in meta["versions"].items() if v}
     subprocess.run(["git", "init", "-q"], check=True)

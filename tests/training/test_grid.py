@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from whorl.errors import BadInput
 from whorl.feeds import Rollouts
 from whorl.training import grid
-from whorl.training.catalog import AGENTS, agent_class
+from whorl.training.catalog import AGENTS, default_config
+from whorl.training.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,10 @@ class Config:
         ("feed.unit=episode", ["episode"]),
         ("num_envs=1,8", [1, 8]),
         ("total_steps=1000", [1000]),
+        ("keep_checkpoints=3,all", [3, "all"]),
+        ("eval_every=none,500", [None, 500]),
+        ("device=cpu,cuda", ["cpu", "cuda"]),
+        ("compile=true", [True]),
     ],
 )
 def test_values_take_the_type_of_their_field(text, values):
@@ -83,8 +88,8 @@ def test_bad_grids(texts, message):
 
 
 def test_values_from_python_are_held_to_the_same():
-    with pytest.raises(BadInput, match="num_envs must be a whole number, got '4'"):
-        grid.check({"num_envs": ["4"]}, Config())
+    with pytest.raises(BadInput, match="num_envs has the value 4 twice"):
+        grid.check({"num_envs": [4, 4]}, Config())
     with pytest.raises(BadInput, match="epochs has no values"):
         grid.check({"epochs": []}, Config())
 
@@ -108,10 +113,14 @@ def test_text_is_read_back_as_it_was(rate, epochs, hidden, low, squash):
 
 
 @pytest.mark.parametrize("agent", AGENTS)
-def test_every_field_of_every_agent_can_be_varied(agent):
-    config = agent_class(agent).Config()
+def test_every_field_of_every_agent_and_of_a_run_can_be_varied(agent):
+    config = default_config(agent)
     for field in grid.fields(config):
-        value = config
+        value = Settings() if field in grid.RUN_SETTINGS else config
         for name in field.split("."):
-            value = getattr(value, name, 1)  # num_envs and total_steps are no fields of it
+            value = getattr(value, name)
         assert grid.parse([f"{field}={grid.text(value)}"], config) == {field: [value]}
+
+
+def test_what_makes_the_run_another_one_is_not_varied():
+    assert not {"agent", "env", "own_env", "seed"} & grid.RUN_SETTINGS.keys()

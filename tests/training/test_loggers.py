@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
+from whorl import files
 from whorl.errors import BadInput
-from whorl.training import folder
 from whorl.training.curve import draw_curve, moving_mean
-from whorl.training.loggers import Loggers
+from whorl.training.loggers import Logger, Loggers
 from whorl.training.loggers.console import Console
 from whorl.training.loggers.episodes import EpisodesCsv
 from whorl.training.loggers.jsonl import JsonLines
@@ -46,26 +46,26 @@ def test_a_resumed_run_writes_no_line_twice(tmp_path):
     metrics, episodes = JsonLines(tmp_path / "m"), EpisodesCsv(tmp_path / "e")
     metrics.log(1, {})
     episodes.add([(1, 0, 0.5, 10)])
-    position = json.loads(json.dumps([metrics.position(), episodes.position()]))
+    position = json.loads(json.dumps([metrics.state()[1], episodes.state()[1]]))
     metrics.log(2, {})
     episodes.add([(2, 1, math.nan, 20), (2, 0, 1e-17, 30)])
     assert (tmp_path / "e").read_text() == "step,env,return,length\n1,0,0.5,10\n2,1,nan,20\n2,0,1e-17,30\n"
     metrics, episodes = JsonLines(tmp_path / "m"), EpisodesCsv(tmp_path / "e")
-    metrics.rewind(position[0])
-    episodes.rewind(position[1])
+    metrics.load_state({}, position[0])
+    episodes.load_state({}, position[1])
     metrics.log(3, {})
     episodes.add([])
     episodes.add([(3, 1, np.float64(2), np.int64(3))])
     assert [line["step"] for line in lines(tmp_path / "m")] == [1, 3]
     assert (tmp_path / "e").read_text() == "step,env,return,length\n1,0,0.5,10\n3,1,2.0,3\n"
-    episodes.rewind({"bytes": 0})
+    episodes.load_state({}, {"bytes": 0})
     assert (tmp_path / "e").read_text() == "step,env,return,length\n"
 
 
 def test_a_full_disk_is_said_once_costs_no_training_and_leaves_no_half_line(tmp_path):
     code = """
         import resource, signal, sys
-        from whorl.training.loggers import Loggers
+        from whorl.training.loggers import Logger, Loggers
         from whorl.training.loggers.console import Console
         from whorl.training.loggers.jsonl import JsonLines
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -110,16 +110,16 @@ def test_tensorboard_reads_what_was_logged(tmp_path):
     logger.close()
 
 
-@pytest.mark.parametrize("how", ["rewind", "purge_step"])
+@pytest.mark.parametrize("how", ["load_state", "purge_step"])
 def test_tensorboard_forgets_what_a_resumed_run_does_again(tmp_path, how):
     first = TensorBoard(tmp_path)
     first.log(10, {"a": 1.0})
-    position = first.position()
+    position = first.state()[1]
     first.log(20, {"a": 2.0})
     first.close()
     second = TensorBoard(tmp_path, purge_step=11 if how == "purge_step" else None)
-    if how == "rewind":
-        second.rewind(position)
+    if how == "load_state":
+        second.load_state({}, position)
     second.log(15, {"a": 3.0})
     second.close()
     assert len(list(tmp_path.iterdir())) == 2
@@ -162,8 +162,8 @@ def test_between_intervals_nothing_but_the_last_line_at_the_end():
 def test_the_mean_rate_counts_from_where_a_run_was_resumed():
     stream = io.StringIO()
     console = Console(100, stream, interval=0.0)
-    console.rewind({"step": 90})
-    assert console.position() == {"step": 90}
+    console.load_state({}, {"step": 90})
+    assert console.state()[1] == {"step": 90}
     console.log(90, {})
     assert "  0 steps/s  left ?" in stream.getvalue()
 
@@ -203,7 +203,7 @@ def test_a_live_line_on_a_terminal_and_the_cursor_back_after_an_exception(monkey
 # ------------------------------------------------------------------------------------------------------- loggers
 
 
-class Failing:
+class Failing(Logger):
     def __init__(self):
         self.calls = 0
 
@@ -211,7 +211,7 @@ class Failing:
         self.calls += 1
         raise RuntimeError(f"gone at {step}")
 
-    def position(self):
+    def state(self):
         raise RuntimeError("gone")
 
 
@@ -224,7 +224,12 @@ def test_one_failing_logger_is_reported_once_counted_and_harms_nobody(tmp_path, 
     assert capsys.readouterr().err == (
         "logger Failing failed in log (RuntimeError: gone at 0). Training goes on, and it is tried again\n"
     )
-    assert logs.position() == {"JsonLines": {"bytes": (tmp_path / "m").stat().st_size}}
+    assert logs.state()[1] == {"JsonLines": {"bytes": (tmp_path / "m").stat().st_size}}
+
+
+def test_a_logger_says_that_it_is_one():
+    with pytest.raises(BadInput, match="a logger is a whorl.Logger that overrides what it can do; list is not"):
+        Loggers([[]])
 
 
 def test_each_call_goes_to_those_that_understand_it(tmp_path):
@@ -235,11 +240,11 @@ def test_each_call_goes_to_those_that_understand_it(tmp_path):
         logs.log(1, {"x": 2.0})
         logs.add([(1, 0, 3.0, 4)])
         logs.message("hello")
-        position = json.loads(json.dumps(logs.position()))
+        position = json.loads(json.dumps(logs.state()[1]))
         assert position.keys() == {"JsonLines", "JsonLines 2", "EpisodesCsv", "Console"}
         logs.log(2, {"x": 2.0})
         logs.add([(2, 0, 3.0, 4)])
-        logs.rewind(position | {"Unknown": {"bytes": 0}})
+        logs.load_state({}, position | {"Unknown": {"bytes": 0}})
     assert logs.failures == {}
     assert lines(tmp_path / "a") == lines(tmp_path / "b") == [{"step": 1, "x": 2.0}]
     assert (tmp_path / "e").read_text() == "step,env,return,length\n1,0,3.0,4\n"
@@ -249,7 +254,7 @@ def test_each_call_goes_to_those_that_understand_it(tmp_path):
 def test_a_logger_that_the_checkpoint_does_not_know_keeps_its_lines(tmp_path):
     logs = Loggers([JsonLines(tmp_path / "a")])
     logs.log(1, {})
-    logs.rewind({})
+    logs.load_state({}, {})
     assert len(lines(tmp_path / "a")) == 1
 
 
@@ -264,7 +269,7 @@ BLUE, ORANGE = (31, 119, 180), (255, 127, 14)
 
 
 def test_the_curve_shows_episodes_and_evaluations(tmp_path):
-    folder.write_json(tmp_path / "config.json", {"env": "CartPole-v1", "agent": "ppo", "seed": 1})
+    files.write_json(tmp_path / "config.json", {"env": "CartPole-v1", "agent": "ppo", "seed": 1})
     empty = draw_curve(tmp_path)
     assert empty == tmp_path / "curve.png" and not {BLUE, ORANGE} & colours(empty)
 
@@ -300,9 +305,10 @@ def test_moving_mean_by_hand():
 def test_drawing_a_curve_leaves_pyplot_alone(tmp_path):
     code = """
         import sys
-        from whorl.training import curve, folder
+        from whorl import files
+        from whorl.training import curve
         assert "matplotlib" not in sys.modules
-        folder.write_json(sys.argv[1] + "/config.json", {})
+        files.write_json(sys.argv[1] + "/config.json", {})
         curve.draw_curve(sys.argv[1])
         assert "matplotlib.pyplot" not in sys.modules
     """

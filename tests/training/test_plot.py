@@ -13,6 +13,9 @@ import whorl
 from whorl.errors import BadInput
 from whorl.functional.bands import iqm_band
 from whorl.functional.statistics import bootstrap_interval, iqm
+from whorl.training import curve
+from whorl.training import plot as plot_module
+from whorl.training.drawing import Panel
 from whorl.training.plot import Curves, Evaluations, evaluations, find_runs, labels, over_seeds, plot, settings
 
 CONFIG = {"discount": 0.99, "hidden": [64, 64], "feed": {"steps": 5}}
@@ -54,6 +57,20 @@ def test_a_real_run_is_drawn(tmp_path):
         assert plot(run.path, tmp_path / "new" / f"{x}.png", x) == tmp_path / "new" / f"{x}.png"
     pictures = [imageio.imread(tmp_path / "new" / f"{x}.png") for x in ("steps", "seconds")]
     assert pictures[0].std() > 10 and (pictures[0] != pictures[1]).any()
+
+
+def test_the_x_axis_is_the_progress_of_the_run_in_its_unit(write, tmp_path, monkeypatch):
+    shown: list[Panel] = []
+    for module in (curve, plot_module):
+        monkeypatch.setattr(module, "png", lambda panels: shown.extend(panels) or b"")
+    online, offline = write([(10, 1.0)]), write([(10, 1.0)])
+    config = json.loads((offline / "config.json").read_text()) | {"progress": "updates"}
+    (offline / "config.json").write_text(json.dumps(config))
+    for run in (online, offline):
+        curve.draw_curve(run)
+    plot([online, offline], tmp_path / "steps.png")
+    plot([online, offline], tmp_path / "seconds.png", "seconds")
+    assert [panel.x for panel in shown] == ["environment steps", "updates"] * 2 + ["seconds of training"]
 
 
 def test_every_environment_has_a_panel(write, tmp_path):

@@ -107,18 +107,18 @@ def test_more_steps_after_the_end(tmp_path):
 
 def test_an_extension_that_was_killed_goes_on(tmp_path, monkeypatch):
     """Also after the first finish left its eval.json and curve."""
-    import whorl.training.run as module
+    from whorl.training.hooks import Log
 
     run = train(runs=tmp_path, total_steps=1000)
-    log = module.Run._log
+    log = Log.__call__
 
     def kill(self, rollout, metrics):
         log(self, rollout, metrics)
-        if self.steps >= 2000:
+        if self._run.steps >= 2000:
             raise MemoryError
 
     with monkeypatch.context() as patched:
-        patched.setattr(module.Run, "_log", kill)
+        patched.setattr(Log, "__call__", kill)
         with pytest.raises(MemoryError):
             whorl.resume(run.path, 3000, quiet=True)
     assert whorl.resume(run.path, quiet=True).steps >= 3000
@@ -149,16 +149,16 @@ def test_annealing_is_as_long_as_the_run(tmp_path):
 def test_sigterm_saves_and_resumes_exactly(tmp_path, monkeypatch):
     whole = train(runs=tmp_path / "a", checkpoint_every=1000)
 
-    import whorl.training.run as module
+    from whorl.training.hooks import Log
 
-    log = module.Run._log
+    log = Log.__call__
 
     def kill_once(self, rollout, metrics):
         log(self, rollout, metrics)
-        if self.steps == 1280:
+        if self._run.steps == 1280:
             signal.raise_signal(signal.SIGTERM)
 
-    monkeypatch.setattr(module.Run, "_log", kill_once)
+    monkeypatch.setattr(Log, "__call__", kill_once)
     with pytest.raises(SystemExit) as stopped:
         train(runs=tmp_path / "b", checkpoint_every=1000)
     assert stopped.value.code == 143
@@ -255,7 +255,7 @@ def test_nan_in_learning_leaves_the_weights_bit_equal(what, compile, tmp_path, m
         spike = lambda self, b: (loss(self, b)[0] + _sqrt_at_zero(self.critic.head.bias), loss(self, b)[1])  # noqa: E731
         monkeypatch.setattr(module.PPO, "loss", spike)
         if compile:
-            agent._graphs.clear()
+            agent.step.forget()
     before = {k: v.clone() for k, v in agent.named_parameters()}
     buffer.add(rollout)
     with pytest.raises(

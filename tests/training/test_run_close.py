@@ -13,7 +13,7 @@ from whorl.errors import EnvError
 COMMON = {"total_steps": 512, "num_envs": 2, "eval_every": 128, "eval_episodes": 2, "log_every": 1, "quiet": True}
 
 
-class Ends:
+class Ends(whorl.Logger):
     """A logger that ends the run after its first evaluation."""
 
     def log(self, step, metrics):
@@ -32,7 +32,7 @@ def test_a_run_that_is_broken_off_frees_the_environments_on_the_server(tmp_path)
         run = whorl.train("random", f"{url}/CartPole-v1", runs=tmp_path, **COMMON)
         for episodes in (2, 4, 3):  # of as many environments: those before make room
             assert len(run.evaluate(episodes).returns) == episodes
-        run._close_eval_env()
+        run.evaluation.close()
         assert GymClient(url).env_list_all() == {}
 
 

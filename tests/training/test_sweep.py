@@ -18,7 +18,7 @@ from whorl.apps.cli import main
 from whorl.errors import BadInput, Incompatible
 from whorl.functional.statistics import bootstrap_interval, iqm
 from whorl.training import checkpoint, sweep_table
-from whorl.training.sweep import _lock, sweep
+from whorl.training.sweep import sweep
 
 COMMAND = [sys.executable, "-c", "from whorl.apps.cli import main; main()", "sweep"]
 GRID = ["--grid", "learning_rate=1e-3,1e-2", "--grid", "feed.steps=20,40"]
@@ -147,18 +147,21 @@ def test_a_signal_stops_the_runs_which_save(tmp_path, number):
 @pytest.mark.fault
 def test_a_run_that_fails_is_reported_and_the_others_go_on(tmp_path):
     options = ["ppo", "CartPole-v1", "--grid", "learning_rate=1e38,1e-3", "--grid", "max_grad_norm=1e38"]
-    small = ["--seeds", 1, "--jobs", 2, "--total-steps", 2048, "--num-envs", 4, "--eval-episodes", 2]
+    options += ["--grid", "eval_episodes=2"]
+    small = ["--seeds", 1, "--jobs", 2, "--total-steps", 1024, "--num-envs", 4, "--window", 7]
     process = start(*options, *small, "--runs", tmp_path, "--json")
     out, err = process.communicate()
     assert process.returncode == 1 and "Traceback" not in err
     result = json.loads(out.splitlines()[-1])
     ((job, why),) = result["failed"].items()
-    assert job == "learning_rate=1e+38 max_grad_norm=1e+38, seed 0" and "NaN or infinite" in why
+    assert job == "learning_rate=1e+38 max_grad_norm=1e+38 eval_episodes=2, seed 0" and "NaN or infinite" in why
     assert f"{job}: FAILED: whorl: " in err and f"{job} failed: {why}" in err
     first, last = result["table"]
     assert first["setting"]["learning_rate"] == 1e-3 and first["seeds"] == 1 and first["iqm"] > 0
     assert last["setting"]["learning_rate"] == 1e38 and last["seeds"] == 0 and last["iqm"] is None
-    assert (Path(result["sweep"]) / "table.csv").read_text().splitlines()[2] == "1e+38,1e+38,,,,0,"
+    assert (Path(result["sweep"]) / "table.csv").read_text().splitlines()[2] == "1e+38,1e+38,2,,,,0,"
+    settings = [json.loads(file.read_text()) for file in Path(result["sweep"]).glob("*/*/*/config.json")]
+    assert [(s["window"], s["eval_episodes"], s["total_steps"]) for s in settings] == [(7, 2, 1024)] * 2
 
 
 # -- bad input ----------------------------------------------------------------------------------------------------------
@@ -169,7 +172,7 @@ def test_a_run_that_fails_is_reported_and_the_others_go_on(tmp_path):
     [
         (["--grid", "learning_rte=1,2"], "did you mean 'learning_rate'"),
         (["--grid", "learning_rate=1,fast"], "learning_rate must be a finite number, got 'fast'"),
-        (["--grid", "learning_rate=1e-3,-1"], "learning_rate must be from 0 to inf, got -1"),
+        (["--grid", "learning_rate=1e-3,-1"], "learning_rate must be at least 0, got -1"),
         (["--grid", "learning_rate=1e-3,0.001"], "learning_rate has the value 0.001 twice"),
         (["--grid", "std=both"], "std must be one of"),
         (["--grid", "feed.steps=5,0"], "feed.steps must be at least 1, got 0"),
@@ -179,6 +182,8 @@ def test_a_run_that_fails_is_reported_and_the_others_go_on(tmp_path):
         (["--grid", "total_episodes=0"], "total_episodes must be at least 1, got 0"),
         (["--grid", "max_episode_steps=5,0"], "max_episode_steps must be at least 1, got 0"),
         (["--grid", "anneal_steps=100"], "anneal_steps = 100 ends before total_steps"),
+        (["--grid", "threads=1,0"], "threads must be at least 1, got 0"),
+        (["--grid", "discount=.9", "--window", "0"], "window must be at least 1, got 0"),
         (["--grid", "num_envs=1,2", "--num-envs", "4"], "num_envs is given twice"),
         (["--grid", "total_steps=1,2", "--total-steps", "4"], "total_steps is given twice"),
         (["--grid", "learning_rate="], "learning_rate has no values"),
@@ -207,6 +212,10 @@ def test_unknown_names_are_refused(tmp_path, monkeypatch):
         sweep("reinforce", "CartPole-v1", {"feed.unit": ["episode", "step"]})
     with pytest.raises(BadInput, match="discount must be a number, got 'much'"):
         sweep("ppo", "CartPole-v1", {"discount": ["much"]})
+    with pytest.raises(BadInput, match="num_envs must be a whole number, got '4'"):
+        sweep("ppo", "CartPole-v1", {"num_envs": ["4"]})
+    with pytest.raises(BadInput, match="has no option 'total_step'; did you mean 'total_steps'"):
+        sweep("ppo", "CartPole-v1", {"discount": [0.9]}, total_step=100)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -239,20 +248,9 @@ def test_two_sweeps_at_once_are_refused(tmp_path):
     folder.mkdir(parents=True)
     with open(folder / ".lock", "a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(BadInput, match="is in use: another sweep is at work in it"):
+        with pytest.raises(BadInput, match="is in use by another process: two processes"):
             sweep("ppo", "CartPole-v1", {"discount": [0.9]}, runs=tmp_path, name="mine")
     assert [p.name for p in folder.iterdir()] == [".lock"]
-
-
-def test_a_run_that_outlives_its_sweep_keeps_the_lock(tmp_path):
-    with _lock(tmp_path) as descriptor:
-        left_behind = subprocess.Popen(["sleep", "1000"], pass_fds=(descriptor,))
-    with pytest.raises(BadInput, match="is in use"), _lock(tmp_path):
-        pass
-    left_behind.kill()
-    left_behind.wait()
-    with _lock(tmp_path):
-        pass
 
 
 # -- the table ----------------------------------------------------------------------------------------------------------

@@ -6,16 +6,18 @@ Deviations: docs/algorithms/cem.md
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated
 
 import torch
+from gymnasium import spaces
 from torch import Tensor
 
-from whorl.agents.agent import Agent, Metrics
-from whorl.batch import get, make
+from whorl.agents.agent import Agent
+from whorl.batch import Batch, Metrics, get, make
 from whorl.errors import BadInput, Incompatible, NotFinite
 from whorl.feeds import Rollouts
 from whorl.functional import reward_to_go
+from whorl.options import Amount, Count, Share
 from whorl.policies.population import Population
 
 
@@ -23,16 +25,23 @@ from whorl.policies.population import Population
 class CEMConfig:
     """The population is one episode in every environment, so its size is num_envs."""
 
-    elite: float = 0.2  # share of the population that the next one is fitted to
-    initial_std: float = 1.0  # of every parameter before the first iteration
-    extra_std: float = 1.0  # its square is added to the fitted variance, so that the search does not end too soon ...
-    extra_iterations: int = 10  # ... falling linearly to 0 over so many iterations
-    normalize_observation: bool = False  # by running mean and std, inside the policy
-    hidden: tuple[int, ...] = ()  # units of each tanh layer; () = linear
+    # share of the population that the next one is fitted to
+    elite: Annotated[float, Share] = 0.2
+    # of every parameter before the first iteration
+    initial_std: Annotated[float, Amount] = 1.0
+    # its square is added to the fitted variance, so that the search does not end too soon ...
+    extra_std: Annotated[float, Amount] = 1.0
+    # ... falling linearly to 0 over so many iterations
+    extra_iterations: Annotated[int, Amount] = 10
+    # by running mean and std, inside the policy
+    normalize_observation: bool = False
+    # units of each tanh layer; () = linear
+    hidden: Annotated[tuple[int, ...], Count] = ()
+
     feed: Rollouts = Rollouts(steps=1, unit="episode")
 
 
-class CEM(Agent):
+class CEM(Agent[CEMConfig]):
     """Draw a population, let each member play an episode, fit the normal distribution to the best of them. No gradient.
 
     Raises Incompatible for a feed without whole episodes, or one that cuts or repeats a population; BadInput for impossible numbers.
@@ -48,22 +57,19 @@ class CEM(Agent):
         self.register_buffer("iteration", torch.zeros((), dtype=torch.int64))
 
     @classmethod
-    def build(cls, observation_space, action_space, config: CEMConfig) -> CEM:
+    def build(cls, observation_space: spaces.Space, action_space: spaces.Space, config: CEMConfig) -> CEM:
         c, feed = config, config.feed
         if feed.unit != "episode" or feed.epochs != 1 or feed.minibatches != 1:
             raise Incompatible(
                 "CEM refits once to a population of whole episodes: feed.unit must be 'episode', feed.epochs and feed.minibatches 1, "
                 f"got {feed.unit!r}, {feed.epochs} and {feed.minibatches}"
             )
-        if not 0 < c.elite <= 1:
+        if not c.elite:
             raise BadInput(f"elite is a share of the population above 0 and at most 1, got {c.elite}")
-        for name in ("initial_std", "extra_std", "extra_iterations"):
-            if getattr(c, name) < 0:
-                raise BadInput(f"{name} must be at least 0, got {getattr(c, name)}")
         policy = Population(observation_space, action_space, c.hidden, c.initial_std, c.normalize_observation)
         return cls(policy, c)
 
-    def prepare(self, rollout: Any) -> Any:  # [T, N], whole episodes -> one row for each of them
+    def prepare(self, rollout: Batch) -> Batch:  # [T, N], whole episodes -> one row for each of them
         rollout = super().prepare(rollout)
         next, begins, mask = rollout["next"], rollout["is_first"], get(rollout, "mask")
         begins = begins if mask is None else begins & mask
@@ -71,7 +77,7 @@ class CEM(Agent):
         return make({"parameters": rollout["parameters"][begins], "return": ret}, tuple(ret.shape))
 
     @torch.no_grad()
-    def update(self, batch: Any) -> Metrics:  # [episodes]
+    def update(self, batch: Batch) -> Metrics:  # [episodes]
         """mean = mean(elite), std^2 = var(elite) + extra_std^2 max(0, 1 - k / extra_iterations), k = iterations before this one."""
         c, ret, policy = self.config, batch["return"], self.policy
         count = round(c.elite * len(ret))

@@ -3,112 +3,124 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Literal
 
 import torch
+from gymnasium import spaces
 from torch import Tensor
 
-from whorl.agents.agent import Agent, Metrics, adam
-from whorl.batch import get
-from whorl.feeds import Replay
-from whorl.functional.bellman import td_target, weighted_mean
+from whorl.agents.agent import Agent, adam
+from whorl.agents.parts import counted, learned, loss_of, mean_of, td, warm_up, with_temperature
+from whorl.batch import Batch, Metrics, Tree
+from whorl.feeds import Feed, Replay
 from whorl.nets.batch_renorm import BatchRenormEncoder, BatchRenormQ, flat, follow
 from whorl.nets.heads import Temperature
-from whorl.policies.stochastic import Stochastic
+from whorl.options import Amount, Bounds, Count, Positive, Share
+from whorl.policies.squashed import Squashed
 
 
 @dataclass(frozen=True)
 class CrossQConfig:
     """Defaults: Bhatt et al. 2024, table 2, and the authors' code."""
 
-    learning_rate: float = 1e-3  # Adam's step size, of actor and temperature
-    critic_learning_rate: float = 1e-3  # Adam's step size, of both critics
-    beta1: float = 0.5  # Adam's momentum, of all
-    discount: float = 0.99  # gamma, per environment step
-    policy_delay: int = 3  # updates of the critics for one of the actor
-    temperature: float = 1.0  # alpha at the start
-    learn_temperature: bool = True  # False: alpha stays what it is
-    target_entropy: float = -1.0  # of the policy, per action component, in units of half the action range [nats]
-    momentum: float = 0.99  # share of the running batch statistics that an update keeps
-    renorm_warmup: int = 100_000  # updates with plain batch normalization before renormalization sets in
-    hidden: tuple[int, ...] = (256, 256)  # units of each hidden layer of the actor
-    critic_hidden: tuple[int, ...] = (2048, 2048)  # of each critic
+    # Adam's step size, of actor and temperature
+    learning_rate: Annotated[float, Amount] = 1e-3
+    # Adam's step size, of both critics
+    critic_learning_rate: Annotated[float, Amount] = 1e-3
+    # Adam's momentum, of all
+    beta1: Annotated[float, Bounds(0, 0.9999)] = 0.5
+    # gamma, per environment step
+    discount: Annotated[float, Share] = 0.99
+    # updates of the critics for one of the actor
+    policy_delay: Annotated[int, Count] = 3
+    # alpha at the start
+    temperature: Annotated[float, Positive] = 1.0
+    # False: alpha stays what it is
+    learn_temperature: bool = True
+    # of the policy, per action component, in units of half the action range [nats]
+    target_entropy: float = -1.0
+    # share of the running batch statistics that an update keeps
+    momentum: Annotated[float, Share] = 0.99
+    # updates with plain batch normalization before renormalization sets in
+    renorm_warmup: Annotated[int, Amount] = 100_000
+    # units of each hidden layer of the actor
+    hidden: Annotated[tuple[int, ...], Count] = (256, 256)
+    # of each critic
+    critic_hidden: Annotated[tuple[int, ...], Count] = (2048, 2048)
+
     activation: Literal["tanh", "relu"] = "relu"
-    feed: Replay = Replay(warmup=5_000)
+
+    feed: Feed = Replay(warmup=5_000)
 
 
-class CrossQ(Agent):
+class CrossQ(Agent[CrossQConfig]):
     """SAC without target networks: batch-normalized critics see (s, a) and (s', a') in one batch."""
 
     Config = CrossQConfig
-    policy: Stochastic
+    policy: Squashed
 
-    def __init__(self, policy: Stochastic, critic: BatchRenormQ, config: CrossQConfig = CrossQConfig()):
+    def __init__(self, policy: Squashed, critic: BatchRenormQ, config: CrossQConfig = CrossQConfig()):
         super().__init__(policy, config)
         self.critic = critic
         self.temperature = Temperature(config.temperature).requires_grad_(config.learn_temperature)
         self.target_entropy = config.target_entropy * policy.outputs
-        self.policy.warming.fill_(config.feed.warmup > 0)
-        learned = [p for part in (policy, self.temperature) for p in part.parameters() if p.requires_grad]
-        self.optimizer = adam(learned, config.learning_rate, 1e-8, config.beta1)
+        warm_up(self)
+        self.optimizer = adam(learned(policy, self.temperature), config.learning_rate, 1e-8, config.beta1)
         self.critic_optimizer = adam(critic.parameters(), config.critic_learning_rate, 1e-8, config.beta1)
 
     @classmethod
-    def build(cls, observation_space, action_space, config: CrossQConfig) -> CrossQ:
+    def build(cls, observation_space: spaces.Space, action_space: spaces.Space, config: CrossQConfig) -> CrossQ:
         c = config
         encoder = BatchRenormEncoder(observation_space, c.hidden, c.activation, c.momentum, c.renorm_warmup)
-        policy = Stochastic.squashed(observation_space, action_space, c, encoder)
+        policy = Squashed.build(
+            observation_space, action_space, hidden=c.hidden, activation=c.activation,
+            normalize=c.feed.normalize_observation, encoder=encoder,
+        )  # fmt: skip
         norm = (c.activation, c.momentum, c.renorm_warmup)
         return cls(policy, BatchRenormQ(observation_space, action_space, 2, c.critic_hidden, *norm), c)
 
-    def value(self, observation: Any) -> Tensor:
+    def value(self, observation: Tree) -> Tensor:
         """min Q(s, a) of the greedy action."""
-        action = self.policy.act(observation, None, None, None)[0]["action"]
-        return self.critic(observation, action).amin(0)
+        return self.critic(self.policy.normalizer(observation), self.policy(observation)).amin(0)
 
-    def prepare(self, rollout: Any) -> Any:  # [T, N]
+    def prepare(self, rollout: Batch) -> Batch:  # [T, N]
         rollout = super().prepare(rollout)
-        self.policy.warming.copy_(self.env_steps < self.config.feed.warmup)
-        return rollout.select("observation", "is_first", "action", "mask", "next", strict=False)
+        warm_up(self)
+        return rollout
 
-    def critic_loss(self, batch: Any) -> tuple[Tensor, Metrics]:  # [B]
-        next, c, critic = batch["next"], self.config, self.critic
+    def critic_loss(self, batch: Batch) -> tuple[Tensor, Metrics]:  # [B]
+        next, critic, normal = batch["next"], self.critic, self.policy.normalizer
         moments: list[Tensor] = []
         with torch.no_grad():
             action, log_prob = self.policy.sample(next["observation"], batch["noise"][:, 0])  # running statistics
-            now = critic.inputs(batch["observation"], batch["action"])
-            then = critic.inputs(next["observation"], action)
+            now = critic.inputs(normal(batch["observation"]), batch["action"])
+            then = critic.inputs(normal(next["observation"]), action)
         q, next_q = critic.values(torch.cat([now, then]), moments).chunk(2, -1)  # [2, B] each, one batch: figure 1
         next_value = next_q.detach().amin(0) - self.temperature().detach() * log_prob
-        discount = get(batch, "next.discount", c.discount)
-        target = td_target(next["reward"], next["terminated"], next_value, discount)
-        error = q - target
-        loss = weighted_mean(error.square().sum(0), get(batch, "weight"))
-        return loss, {"q_mean": q.mean(), "moments": flat(moments), "priority": error.abs().amax(0)}
+        error = q - td(batch, next_value, self.config.discount)
+        loss = loss_of(error.square().sum(0), batch)
+        return loss, {"q_mean": mean_of(q, batch), "moments": flat(moments), "priority": error.abs().amax(0)}
 
-    def actor_loss(self, batch: Any) -> tuple[Tensor, Metrics]:  # [B]
+    def actor_loss(self, batch: Batch) -> tuple[Tensor, Metrics]:  # [B]
         """SAC's, the policy in training and the critics as they act: by running statistics."""
-        observation, weight = batch["observation"], get(batch, "weight")
+        observation, alpha = self.policy.normalizer(batch["observation"]), self.temperature()
         moments: list[Tensor] = []
-        distribution: Any = self.policy.distribution(self.policy.encoder(observation, moments))
+        distribution = self.policy.distribution(self.policy.encoder(observation, moments))
         action, log_prob = distribution.sample_and_log_prob(batch["noise"][:, 1])
         log_prob = log_prob + self.policy.log_half
-        temperature = self.temperature()
-        actor_loss = weighted_mean(temperature.detach() * log_prob - self.critic(observation, action).amin(0), weight)
-        entropy = -log_prob.detach()
-        loss, metrics = actor_loss, {"temperature": temperature, "entropy": entropy.mean(), "moments": flat(moments)}
-        if self.config.learn_temperature:
-            metrics["temperature_loss"] = temperature * weighted_mean(entropy - self.target_entropy, weight)
-            loss = actor_loss + metrics["temperature_loss"]
-        return loss, metrics
+        actor_loss = loss_of(alpha.detach() * log_prob - self.critic(observation, action).amin(0), batch)
+        learn = self.config.learn_temperature
+        loss, metrics = with_temperature(actor_loss, alpha, -log_prob.detach(), self.target_entropy, batch, learn)
+        return loss, metrics | {"moments": flat(moments)}
 
-    def update(self, batch: Any) -> Metrics:
+    def update(self, batch: Batch) -> Metrics:
+        """Sequences [T, B] are T * B rows: the statistics are those of all of them, whatever `mask` says."""
+        shape, batch = batch.shape, batch.reshape(-1)
         batch["noise"] = self.noise((*batch.shape, 2, self.policy.outputs))  # of the next and of the new actions
         metrics = self.optimize(self.critic_loss, self.critic_optimizer, batch)
         follow(self.critic, metrics.pop("moments"))
         if self.updates % self.config.policy_delay == 0:
-            actor = self.optimize(self.actor_loss, self.optimizer, batch)
-            follow(self.policy.encoder, actor.pop("moments"))
-            self.report |= actor  # logged until the next one
-        self.updates += 1
-        return metrics
+            metrics |= self.optimize(self.actor_loss, self.optimizer, batch)
+            follow(self.policy.encoder, metrics.pop("moments"))
+        counted(self)
+        return metrics | {"priority": metrics["priority"].view(shape)}

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Literal
 
 import torch
+from gymnasium import spaces
 from torch import Tensor, nn
 
-from whorl.agents.agent import Agent, Metrics, adam
-from whorl.batch import get
-from whorl.feeds import Replay
-from whorl.functional.bellman import td_target, weighted_mean
+from whorl.agents.agent import Agent, adam
+from whorl.agents.parts import counted, loss_of, mean_of, td, warm_up
+from whorl.batch import Batch, Metrics, Tree
+from whorl.feeds import Feed, Replay
 from whorl.nets.ensemble import QEnsemble
 from whorl.nets.target import Target
+from whorl.options import Amount, Bounds, Count, Share
 from whorl.policies.deterministic import Deterministic
 
 
@@ -21,18 +23,27 @@ from whorl.policies.deterministic import Deterministic
 class DDPGConfig:
     """Defaults: Lillicrap et al. 2016, section 7."""
 
-    learning_rate: float = 1e-4  # Adam's step size, of the actor
-    critic_learning_rate: float = 1e-3  # Adam's step size, of the critic
-    discount: float = 0.99  # gamma, per environment step
-    target_rate: float = 0.001  # tau: share of the way that both targets go at each update
-    noise: Literal["gaussian", "ou"] = "ou"  # of exploration
-    std: float = 0.2  # of exploration, in units of half the action range
-    hidden: tuple[int, ...] = (400, 300)  # units of each hidden layer, actor and critic apart
+    # Adam's step size, of the actor
+    learning_rate: Annotated[float, Amount] = 1e-4
+    # Adam's step size, of the critic
+    critic_learning_rate: Annotated[float, Amount] = 1e-3
+    # gamma, per environment step
+    discount: Annotated[float, Share] = 0.99
+    # tau: share of the way that both targets go at each update
+    target_rate: Annotated[float, Bounds(1e-9, 1)] = 0.001
+    # of exploration
+    noise: Literal["gaussian", "ou"] = "ou"
+    # of exploration, in units of half the action range
+    std: float = 0.2
+    # units of each hidden layer, actor and critic apart
+    hidden: Annotated[tuple[int, ...], Count] = (400, 300)
+
     activation: Literal["tanh", "relu"] = "relu"
-    feed: Replay = Replay(batch_size=64)
+
+    feed: Feed = Replay(batch_size=64)
 
 
-class DDPG(Agent):
+class DDPG(Agent[DDPGConfig]):
     """Q-learning with a deterministic actor in place of the maximum; the actor climbs the critic. One update of each per batch."""
 
     Config = DDPGConfig
@@ -41,44 +52,46 @@ class DDPG(Agent):
     def __init__(self, policy: Deterministic, critic: nn.Module, config: DDPGConfig = DDPGConfig()):
         super().__init__(policy, config)
         self.critic = critic
-        self.target_policy, self.target = Target(policy), Target(critic)
-        self.policy.warming.fill_(config.feed.warmup > 0)
+        self.target_policy, self.target = Target(policy, live=policy.normalizer), Target(critic)
+        warm_up(self)
         self.optimizer = adam(policy.parameters(), config.learning_rate, eps=1e-8)
         self.critic_optimizer = adam(critic.parameters(), config.critic_learning_rate, eps=1e-8)
 
     @classmethod
-    def build(cls, observation_space, action_space, config: DDPGConfig) -> DDPG:
-        policy = Deterministic.build(observation_space, action_space, config)
-        return cls(policy, QEnsemble(observation_space, action_space, 1, config.hidden, config.activation), config)
+    def build(cls, observation_space: spaces.Space, action_space: spaces.Space, config: DDPGConfig) -> DDPG:
+        c = config
+        policy = Deterministic.build(
+            observation_space, action_space, hidden=c.hidden, activation=c.activation, noise=c.noise, std=c.std,
+            normalize=c.feed.normalize_observation,
+        )  # fmt: skip
+        return cls(policy, QEnsemble(observation_space, action_space, 1, c.hidden, c.activation), c)
 
-    def value(self, observation: Any) -> Tensor:
+    def value(self, observation: Tree) -> Tensor:
         """Q(s, pi(s))."""
-        return self.critic(observation, self.policy(observation))[0]
+        return self.critic(self.policy.normalizer(observation), self.policy(observation))[0]
 
-    def prepare(self, rollout: Any) -> Any:  # [T, N]
+    def prepare(self, rollout: Batch) -> Batch:  # [T, N]
         rollout = super().prepare(rollout)
-        self.policy.warming.copy_(self.env_steps < self.config.feed.warmup)
+        warm_up(self)
         return rollout
 
-    def critic_loss(self, batch: Any) -> tuple[Tensor, Metrics]:  # [B]
-        next = batch["next"]
+    def critic_loss(self, batch: Batch) -> tuple[Tensor, Metrics]:  # [B] or [T, B]
+        next, normal = batch["next"], self.policy.normalizer
         with torch.no_grad():
-            next_value = self.target(next["observation"], self.target_policy(next["observation"]))[0]
-            discount = get(batch, "next.discount", self.config.discount)
-            target = td_target(next["reward"], next["terminated"], next_value, discount)
-        q = self.critic(batch["observation"], batch["action"])[0]  # [B]
+            next_value = self.target(normal(next["observation"]), self.target_policy(next["observation"]))[0]
+            target = td(batch, next_value, self.config.discount)
+        q = self.critic(normal(batch["observation"]), batch["action"])[0]  # [B]
         error = q - target
-        loss = weighted_mean(error.square(), get(batch, "weight"))
-        return loss, {"q_mean": q.mean(), "priority": error.abs()}
+        return loss_of(error.square(), batch), {"q_mean": mean_of(q, batch), "priority": error.abs()}
 
-    def actor_loss(self, batch: Any) -> tuple[Tensor, Metrics]:  # [B]
+    def actor_loss(self, batch: Batch) -> tuple[Tensor, Metrics]:  # [B] or [T, B]
         """- mean Q(s, pi(s)), whose gradient is eq. 6."""
-        return -weighted_mean(self.value(batch["observation"]), get(batch, "weight")), {}
+        return -loss_of(self.value(batch["observation"]), batch), {}
 
-    def update(self, batch: Any) -> Metrics:
+    def update(self, batch: Batch) -> Metrics:
         metrics = self.optimize(self.critic_loss, self.critic_optimizer, batch)
         metrics |= self.optimize(self.actor_loss, self.optimizer, batch)
         self.target.follow(self.critic, self.config.target_rate)
         self.target_policy.follow(self.policy, self.config.target_rate)
-        self.updates += 1
+        counted(self)
         return metrics

@@ -1,24 +1,49 @@
-"""What `Agent.optimize` steps with: torch's optimizers, by name or lean, and gradient, clip and step as one compiled graph."""
+"""What an agent steps with: torch's optimizers, by name or lean, with their limits of the gradient; their state as tensors."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from inspect import signature
+from itertools import islice
+from math import inf
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad_and_value
-from torch.optim.adam import adam as adam_step
 
+from whorl.batch import Arrays, Numbers
 from whorl.errors import BadInput
 
 
 def adam(
-    parameters: Iterable[nn.Parameter], learning_rate: float, eps: float = 1e-5, beta1: float = 0.9
+    parameters: Iterable[nn.Parameter],
+    learning_rate: float,
+    eps: float = 1e-5,
+    beta1: float = 0.9,
+    max_grad_norm: float = 0.0,
+    clip_value: float = 0.0,
 ) -> torch.optim.Adam:
-    """torch's fused Adam with its learning rate in a tensor, so that schedules never rebuild a compiled graph."""
-    return torch.optim.Adam(parameters, lr=torch.tensor(learning_rate), betas=(beta1, 0.999), eps=eps, fused=True)
+    """torch's fused Adam with its learning rate in a tensor, so that schedules never rebuild a compiled graph.
+
+    max_grad_norm, clip_value: see `limits`.
+    """
+    group = limited(parameters, max_grad_norm, clip_value)
+    return torch.optim.Adam(group, lr=torch.tensor(learning_rate), betas=(beta1, 0.999), eps=eps, fused=True)
+
+
+def limited(parameters: Iterable[nn.Parameter], max_grad_norm: float, clip_value: float) -> list[dict[str, Any]]:
+    """One parameter group that says how far its gradient may go."""
+    return [{"params": list(parameters), "max_grad_norm": max_grad_norm, "clip_value": clip_value}]
+
+
+def limits(optimizer: torch.optim.Optimizer) -> tuple[float, float]:
+    """(largest global norm, largest size of each element) of its gradient: "max_grad_norm" and "clip_value" of its (first) group.
+
+    First the norm is cut, then each element; 0 or no such entry: no limit.
+    """
+    group = optimizer.param_groups[0]
+    return group.get("max_grad_norm") or inf, group.get("clip_value") or inf
 
 
 _NOT_PLAIN = ("Optimizer", "LBFGS", "Muon", "SparseAdam")  # want a closure, matrices only, sparse gradients
@@ -26,11 +51,18 @@ OPTIMIZERS = {n.lower(): o for n, o in vars(torch.optim).items() if isinstance(o
 
 
 def optimizer(
-    name: str, parameters: Iterable[nn.Parameter], rate: float, eps: float, weight_decay: float, smoothing: float
+    name: str,
+    parameters: Iterable[nn.Parameter],
+    rate: float,
+    eps: float,
+    weight_decay: float,
+    smoothing: float,
+    max_grad_norm: float = 0.0,
+    clip_value: float = 0.0,
 ) -> torch.optim.Optimizer:
     """The torch optimizer of this name in lower case, its learning rate in a tensor.
 
-    eps: for those that have one number of that name. smoothing: RMSprop's alpha.
+    eps: for those that have one number of that name. smoothing: RMSprop's alpha. max_grad_norm, clip_value: see `limits`.
     Raises BadInput for an unknown name, listing the choices, and for a weight_decay that the optimizer does not have.
     """
     if name not in OPTIMIZERS:
@@ -41,7 +73,7 @@ def optimizer(
     settings: dict[str, Any] = {"weight_decay": weight_decay} if "weight_decay" in own else {}
     settings |= {"eps": eps} if isinstance(own.get("eps"), float) else {}
     settings |= {"alpha": smoothing} if name == "rmsprop" else {"fused": True} if name == "adam" else {}
-    return OPTIMIZERS[name](parameters, lr=torch.tensor(rate), **settings)
+    return OPTIMIZERS[name](limited(parameters, max_grad_norm, clip_value), lr=torch.tensor(rate), **settings)
 
 
 def is_fused_adam(optimizer: torch.optim.Optimizer) -> bool:
@@ -84,49 +116,132 @@ class FusedAdam:
         )  # fmt: skip
 
 
-def named(loss: Callable, value: Tensor, norm: Tensor) -> dict[str, Tensor]:
-    name = loss.__name__
-    return {name: value, f"{name.removesuffix('loss')}grad_norm": norm}
+# How a step is computed, not what it computes: that belongs to the machine and does not travel with a checkpoint.
+_MEANS = {"foreach", "fused", "capturable", "differentiable"}
 
 
-def judge(void: Tensor, loss: Tensor, norm: Tensor) -> Tensor:
-    """`void` if it is set already, else 1 for a bad loss, 2 for a bad gradient, 0 for none."""
-    now = torch.where(loss.isfinite(), torch.where(norm.isfinite(), 0.0, 2.0), 1.0)
-    return torch.where(void > 0, void, now)
+def anneal(optimizer: torch.optim.Optimizer, learning_rate: float, done: Tensor, over: int) -> Tensor:
+    """Sets a learning rate that falls linearly from `learning_rate` to 0 while `done` goes to `over` (0: it stays), and returns it."""
+    left = 1.0 if not over else max(0.0, 1 - int(done) / over)
+    for group in optimizer.param_groups:
+        group["lr"].fill_(learning_rate * left)
+    return optimizer.param_groups[0]["lr"].clone()
 
 
-def compiled_step(
-    agent: Any, loss: Callable, optimizer: torch.optim.Optimizer
-) -> Callable[[Mapping], dict[str, Tensor]]:
-    """Gradient, clip and Adam as one graph, writing into the weights and the state of an ordinary optimizer."""
-    if type(optimizer) is not torch.optim.Adam or len(optimizer.param_groups) != 1:
-        raise BadInput(f"compile=True needs one Adam with one parameter group, got {type(optimizer).__name__}")
-    group = optimizer.param_groups[0]
-    name_of = {id(p): name for name, p in agent.named_parameters()}
-    weights = {name_of[id(p)]: p for p in group["params"]}
-    state = adam_state(optimizer)
-    limit, bound, (beta1, beta2), rate = agent.max_grad_norm, agent.clip_value, group["betas"], group["lr"]
-    moved = [*weights.values(), *state[0], *state[1], *state[2]]
+def flatten(prefix: str, nested: dict[Any, Any]) -> dict[str, Tensor]:
+    """Nested dicts of tensors under joined names: flatten("a.", {0: {"b": t}}) is {"a.0.b": t}.
 
-    def step(batch: Mapping) -> dict[str, Tensor]:
-        with torch.no_grad():
-            objective = lambda weights: functional_call(agent, weights, (loss, batch))  # noqa: E731
-            gradients, (value, metrics) = grad_and_value(objective, has_aux=True)(weights)
-            squares = torch.stack([g.square().sum() for g in gradients.values()])
-            norm = squares.sum().sqrt()
-            agent._void.copy_(judge(agent._void, value, norm))
-            fine = agent._void == 0
-            scale = (limit / (norm + 1e-6)).clamp(max=1.0)
-            clipped = [(g * scale).clamp(-bound, bound) for g in gradients.values()]
-            before = [x.clone() for x in moved]
-            adam_step(
-                list(weights.values()), clipped, state[0], state[1], [], state[2],
-                foreach=True, capturable=True, amsgrad=False, beta1=beta1, beta2=beta2, lr=rate,
-                weight_decay=group["weight_decay"], eps=group["eps"], maximize=False,
-            )  # fmt: skip
-            for x, old in zip(moved, before):  # a void step is taken back: the compiler makes this one pass
-                x.copy_(torch.where(fine, x, old))
-            return named(loss, value, norm) | metrics
+    Raises BadInput for a leaf that is no tensor.
+    """
+    flat: dict[str, Tensor] = {}
+    for key, value in nested.items():
+        if isinstance(value, dict):
+            flat |= flatten(f"{prefix}{key}.", value)
+        elif isinstance(value, Tensor):
+            flat[f"{prefix}{key}"] = value
+        else:
+            raise BadInput(f"{prefix}{key} should be a tensor or a dict of tensors, got a {type(value).__name__}")
+    return flat
 
-    step.__code__ = step.__code__.replace()  # torch recompiles one code object 8 times at most: each agent has its own
-    return torch.compile(step, fullgraph=True)
+
+def optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
+    """A torch optimizer as (tensors, groups), for a checkpoint.
+
+    A tensor is named "index.name" (index: the parameter's place in the param groups), or "group.index.name" where it is
+    a setting, such as a learning rate. `groups` holds, per group, the other settings and the shapes of its parameters.
+    Raises BadInput for state that is not tensors (LBFGS).
+    """
+    state = {
+        index: {name: value for name, value in optimizer.state[parameter].items() if value is not None}
+        for index, parameter in enumerate(_parameters(optimizer))
+        if parameter in optimizer.state
+    }
+    vectors: dict[int, dict[str, Tensor]] = {}
+    groups: list[dict[str, Any]] = []
+    for index, group in enumerate(optimizer.param_groups):
+        settings = {name: value for name, value in group.items() if name != "params" and name not in _MEANS}
+        vectors[index] = {name: value for name, value in settings.items() if isinstance(value, Tensor)}
+        plain = {name: value for name, value in settings.items() if name not in vectors[index]}
+        plain = {name: list(value) if isinstance(value, tuple) else value for name, value in plain.items()}
+        groups.append({"params": _shapes(group)} | plain)
+    return flatten("", state) | flatten("group.", vectors), groups
+
+
+@torch.no_grad()
+def load_optimizer_state(
+    optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], groups: list[dict[str, Any]]
+) -> None:
+    """Puts back what `optimizer_state` gave: the next steps have the same bits as without the interruption.
+
+    Tensors that the optimizer already has are written in place, because a compiled graph holds them; others are made.
+    Raises BadInput, before anything is changed, if it has parameters of other shapes, or in other groups.
+    """
+    saved, here = [group["params"] for group in groups], [_shapes(group) for group in optimizer.param_groups]
+    if saved != here:
+        raise BadInput(
+            f"the saved optimizer is for groups of parameters of shapes {saved}, this one for {here}: "
+            "build the agent with the configuration it was saved with"
+        )
+    owned: dict[str, dict[str, Tensor]] = defaultdict(dict)
+    for key, tensor in tensors.items():
+        owner, _, name = key.rpartition(".")
+        owned[owner][name] = tensor
+    parameters = iter(enumerate(_parameters(optimizer)))
+    for number, (group, settings) in enumerate(zip(optimizer.param_groups, groups)):
+        for index, parameter in islice(parameters, len(group["params"])):
+            if str(index) not in owned:  # no step was taken before the checkpoint
+                optimizer.state.pop(parameter, None)
+                continue
+            state = optimizer.state[parameter]
+            for name, tensor in owned[str(index)].items():
+                # torch keeps the step counter on the CPU unless a kernel reads it
+                aside = name == "step" and not (group.get("fused") or group.get("capturable"))
+                state[name] = _put(state.get(name), tensor, "cpu" if aside else parameter.device)
+        for name in settings.keys() - {"params"}:
+            value = settings[name]
+            value = tuple(value) if isinstance(group.get(name), tuple) else value
+            group[name] = _put(group[name], value, "cpu") if isinstance(group.get(name), Tensor) else value
+        for name, tensor in owned[f"group.{number}"].items():
+            group[name] = _put(group.get(name), tensor, group["params"][0].device)
+
+
+def optimizers_in(module: nn.Module) -> dict[str, torch.optim.Optimizer]:
+    """The optimizers of a module and of all inside it, by the names of their attributes: "optimizer", "inner.optimizer"."""
+    every = [(name, vars(part)) for name, part in module.named_modules()]
+    found = {f"{name}.{key}".lstrip("."): value for name, own in every for key, value in own.items()}
+    return {name: value for name, value in found.items() if isinstance(value, torch.optim.Optimizer)}
+
+
+def optimizer_states(optimizers: Mapping[str, torch.optim.Optimizer]) -> tuple[Arrays, Numbers]:
+    """Several of them: tensors under `optimizers.<name>.`, groups by name."""
+    arrays: Arrays = {}
+    groups: Numbers = {}
+    for name, one in optimizers.items():
+        own, groups[name] = optimizer_state(one)
+        arrays |= {f"optimizers.{name}.{key}": value for key, value in own.items()}
+    return arrays, groups
+
+
+def load_optimizer_states(optimizers: Mapping[str, torch.optim.Optimizer], arrays: Arrays, groups: Numbers) -> Arrays:
+    """Puts back what `optimizer_states` gave; returns those of `arrays` that belong to none of them."""
+    left = dict(arrays)
+    for name, one in optimizers.items():
+        prefix = f"optimizers.{name}."
+        own = {key.removeprefix(prefix): left.pop(key) for key in arrays if key.startswith(prefix)}
+        load_optimizer_state(one, own, groups[name])
+    return left
+
+
+def _put(held: Any, value: Any, device: torch.device | str) -> Tensor:
+    """`value` in the memory of `held` if that is a tensor, else in memory of its own."""
+    if isinstance(held, Tensor):
+        return held.copy_(value) if isinstance(value, Tensor) else held.fill_(value)
+    return value.to(device, copy=True)
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def _shapes(group: dict[str, Any]) -> list[list[int]]:
+    return [list(parameter.shape) for parameter in group["params"]]

@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Literal
 
+from gymnasium import spaces
 from torch import Tensor, nn
 
-from whorl.agents.agent import Agent, Metrics, adam
-from whorl.batch import get, values
+from whorl.agents.agent import Agent
+from whorl.agents.optimizers import adam, anneal
+from whorl.agents.parts import distribution_of, gae_targets, kept
+from whorl.batch import Batch, Buffer, Metrics, Tree, get
 from whorl.feeds import Rollouts
-from whorl.functional import (
-    clipped_surrogate,
-    clipped_value_loss,
-    explained_variance,
-    gae,
-    kl_k3,
-    masked_mean,
-    standardise,
-    value_loss,
-)
+from whorl.functional import clipped_surrogate, clipped_value_loss, kl_k3, masked_mean, standardise, value_loss
 from whorl.nets.heads import Critic
 from whorl.nets.normalizer import NoNormalizer, Normalizer
+from whorl.options import Amount, AnnealSteps, Count, Positive, Share
 from whorl.policies.stochastic import Stochastic
 
 
@@ -29,67 +24,77 @@ from whorl.policies.stochastic import Stochastic
 class PPOConfig:
     """Defaults: Schulman et al. 2017, table 3, with the learning rate and sizes that Gymnasium users expect."""
 
-    learning_rate: float = 3e-4  # Adam's step size
-    anneal_steps: int = 0  # environment steps over which the learning rate falls linearly to 0; 0 = constant
-    discount: float = 0.99  # gamma, per environment step
-    trace_decay: float = 0.95  # lambda of GAE
-    clip_range: float = 0.2  # epsilon, eq. 7
-    value_clip_range: float = 0.0  # the same for the value function, in units of the (normalized) return; 0 = off
-    entropy_weight: float = 0.0  # c2, eq. 9
-    value_weight: float = 0.5  # c1, eq. 9
-    max_grad_norm: float = 0.5  # global norm
-    kl_limit: float = 0.0  # stop using a rollout when a minibatch's approx_kl passes this [nats]; 0 = never
-    normalize_advantage: bool = True  # per minibatch, as in the authors' code
-    normalize_observation: bool = False  # by running mean and std, inside the policy
-    normalize_return: bool = False  # the critic predicts (return - mean) / std, running
-    hidden: tuple[int, ...] = (64, 64)  # units of each hidden layer, actor and critic apart
+    # Adam's step size
+    learning_rate: Annotated[float, Amount] = 3e-4
+    # environment steps over which the learning rate falls linearly to 0; 0 = constant
+    anneal_steps: Annotated[int, AnnealSteps] = 0
+    # gamma, per environment step
+    discount: Annotated[float, Share] = 0.99
+    # lambda of GAE
+    trace_decay: Annotated[float, Share] = 0.95
+    # epsilon, eq. 7
+    clip_range: Annotated[float, Positive] = 0.2
+    # the same for the value function, in units of the (normalized) return; 0 = off
+    value_clip_range: Annotated[float, Amount] = 0.0
+    # c2, eq. 9
+    entropy_weight: float = 0.0
+    # c1, eq. 9
+    value_weight: Annotated[float, Amount] = 0.5
+    # global norm; 0 = off
+    max_grad_norm: Annotated[float, Amount] = 0.5
+    # stop using a rollout when a minibatch's approx_kl passes this [nats]; 0 = never
+    kl_stop: Annotated[float, Amount] = 0.0
+    # per minibatch, as in the authors' code
+    normalize_advantage: bool = True
+    # by running mean and std, inside the policy
+    normalize_observation: bool = False
+    # the critic predicts (return - mean) / std, running
+    normalize_return: bool = False
+    # units of each hidden layer, actor and critic apart
+    hidden: Annotated[tuple[int, ...], Count] = (64, 64)
+
     activation: Literal["tanh", "relu"] = "tanh"
-    std: Literal["independent", "dependent"] = (
-        "independent"  # of a Gaussian: a parameter, or a function of the observation
-    )
-    squash: bool = False  # tanh onto the bounds of a Box
+    # of a Gaussian: a parameter, or a function of the observation
+    std: Literal["independent", "dependent"] = "independent"
+    # tanh onto the bounds of a Box
+    squash: bool = False
+
     feed: Rollouts = Rollouts(steps=128, epochs=4, minibatches=4)
 
 
-class PPO(Agent):
+class PPO(Agent[PPOConfig]):
     """Clipped surrogate on GAE advantages, several epochs of minibatches on each rollout."""
 
     Config = PPOConfig
+    policy: Stochastic
 
     def __init__(self, policy: Stochastic, critic: nn.Module, config: PPOConfig = PPOConfig()):
         super().__init__(policy, config)
         self.critic = critic
         self.return_normalizer = Normalizer() if config.normalize_return else NoNormalizer()
-        self._return_moments: list = []
-        self.optimizer = adam(self.parameters(), config.learning_rate)
+        self.optimizer = adam(self.parameters(), config.learning_rate, max_grad_norm=config.max_grad_norm)
 
     @classmethod
-    def build(cls, observation_space, action_space, config: PPOConfig) -> PPO:
-        policy = Stochastic.build(observation_space, action_space, config)
-        return cls(policy, Critic(observation_space, config.hidden, config.activation), config)
+    def build(cls, observation_space: spaces.Space, action_space: spaces.Space, config: PPOConfig) -> PPO:
+        c = config
+        policy = Stochastic.build(
+            observation_space, action_space, hidden=c.hidden, activation=c.activation,
+            normalize=c.normalize_observation, std=c.std, squash=c.squash,
+        )  # fmt: skip
+        return cls(policy, Critic(observation_space, c.hidden, c.activation), c)
 
-    def value(self, observation: Any) -> Tensor:
+    def value(self, observation: Tree) -> Tensor:
         """V(observation), in the units of the normalized return."""
         return self.critic(self.policy.normalizer(observation))
 
-    def prepare(self, rollout: Any) -> Any:  # [T, N]
-        rollout = super().prepare(rollout)
-        next, c = rollout["next"], self.config
-        value, next_value = values(self.value, rollout)
-        value, next_value = self.return_normalizer.inverse(value), self.return_normalizer.inverse(next_value)
-        discount = get(rollout, "next.discount", c.discount)
-        advantage = gae(
-            next["reward"], value, next_value, next["terminated"], next["truncated"], discount, c.trace_decay
-        )
-        target = advantage + value
-        self._return_moments = self.return_normalizer.moments(target, get(rollout, "mask"))
-        self.report["explained_variance"] = explained_variance(value, target, get(rollout, "mask"))
-        kept = rollout.select("observation", "action", "log_prob", "action_mask", "mask", strict=False)
-        return kept.update({"advantage": advantage, "return": target, "value": value})
+    def prepare(self, rollout: Batch) -> Batch:  # [T, N]
+        rollout, c = super().prepare(rollout), self.config
+        advantage, target, value = gae_targets(self, rollout, c.discount, c.trace_decay)
+        return kept(rollout, advantage=advantage, target=target, value=value)
 
-    def loss(self, batch: Any) -> tuple[Tensor, Metrics]:  # [B]
+    def loss(self, batch: Batch) -> tuple[Tensor, Metrics]:  # [B]
         c, mask = self.config, get(batch, "mask")
-        distribution = self.policy.distribution(self.policy.encode(batch), get(batch, "action_mask"))
+        distribution = distribution_of(self.policy, batch)
         log_prob = distribution.log_prob(batch["action"])
         advantage = standardise(batch["advantage"], mask) if c.normalize_advantage else batch["advantage"]
         policy_loss = -masked_mean(clipped_surrogate(log_prob, batch["log_prob"], advantage, c.clip_range), mask)
@@ -114,11 +119,9 @@ class PPO(Agent):
         }
 
     def enough(self, metrics: Metrics) -> bool:
-        return bool(self.config.kl_limit) and bool(metrics["approx_kl"] > self.config.kl_limit)
+        return bool(self.config.kl_stop) and bool(metrics["approx_kl"] > self.config.kl_stop)
 
-    def learn(self, buffer: Any) -> Metrics:
-        self.anneal(self.optimizer)
-        metrics = super().learn(buffer)
-        if self._return_moments:
-            self.return_normalizer.merge(self._return_moments)
-        return metrics
+    def learn(self, buffer: Buffer, count: int | None = None) -> Metrics:
+        c = self.config
+        self.report["learning_rate"] = anneal(self.optimizer, c.learning_rate, self.env_steps, c.anneal_steps)
+        return super().learn(buffer, count)

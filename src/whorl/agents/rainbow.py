@@ -3,34 +3,48 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
+from gymnasium import spaces
 from torch import Tensor
 
-from whorl.agents.agent import Agent, Metrics, adam
-from whorl.batch import get
-from whorl.feeds import Replay
-from whorl.functional.bellman import weighted_mean
+from whorl.agents.agent import Agent, adam
+from whorl.agents.parts import counted, loss_of, mean_of
+from whorl.batch import Batch, Metrics, Tree, get
+from whorl.feeds import Feed, Replay
 from whorl.functional.distributional import categorical_projection
+from whorl.nets.normalizer import observation_normalizer
 from whorl.nets.q import CategoricalQ, QNetwork
 from whorl.nets.target import Target
+from whorl.options import Amount, Bounds, Count, Share
 from whorl.policies.greedy import Greedy, best, discrete, taken
 
 
 @dataclass(frozen=True)
 class RainbowConfig:
-    learning_rate: float = 1e-3  # Adam's step size
-    discount: float = 0.99  # gamma, per environment step
-    atoms: int = 51  # K
-    v_min: float = -10.0  # the lowest atom, in units of the return
-    v_max: float = 10.0  # the highest: no return that matters may lie outside
-    target_every: int = 1  # gradient updates between two steps of the target network
-    target_rate: float = 0.02  # how far it goes towards the online network; 1 = all the way, a copy
-    max_grad_norm: float = 10.0  # global norm
-    hidden: tuple[int, ...] = (120, 84)  # units of each hidden layer; the last is each stream's own
+    # Adam's step size
+    learning_rate: Annotated[float, Amount] = 1e-3
+    # gamma, per environment step
+    discount: Annotated[float, Share] = 0.99
+    # K
+    atoms: Annotated[int, Bounds(2)] = 51
+    # the lowest atom, in units of the return
+    v_min: float = -10.0
+    # the highest: no return that matters may lie outside
+    v_max: float = 10.0
+    # gradient updates between two steps of the target network
+    target_every: Annotated[int, Count] = 1
+    # how far it goes towards the online network; 1 = all the way, a copy
+    target_rate: Annotated[float, Bounds(1e-9, 1)] = 0.02
+    # global norm
+    max_grad_norm: Annotated[float, Amount] = 10.0
+    # units of each hidden layer; the last is each stream's own
+    hidden: Annotated[tuple[int, ...], Count] = (120, 84)
+
     activation: Literal["tanh", "relu"] = "relu"
-    feed: Replay = Replay(
+
+    feed: Feed = Replay(
         batch_size=128,
         capacity=100_000,
         replay_ratio=0.125,
@@ -42,7 +56,7 @@ class RainbowConfig:
     )
 
 
-class Rainbow(Agent):
+class Rainbow(Agent[RainbowConfig]):
     """C51 with double Q-learning, dueling streams, noisy layers, prioritized replay and n-step returns.
 
     It explores by the noise of its layers alone, each environment by its own. In the loss, the two online passes and the target's
@@ -50,44 +64,45 @@ class Rainbow(Agent):
     """
 
     Config = RainbowConfig
-    policy: Any  # Greedy on a noisy CategoricalQ
-    target: Any
+    policy: Greedy
 
     def __init__(self, policy: Greedy, config: RainbowConfig = RainbowConfig()):
         """policy: its `q` is a CategoricalQ on a noisy net."""
         super().__init__(policy, config)
         self.target = Target(policy.q)
-        self.optimizer = adam(policy.q.parameters(), config.learning_rate, eps=1e-8)
+        self.optimizer = adam(policy.q.parameters(), config.learning_rate, eps=1e-8, max_grad_norm=config.max_grad_norm)
 
     @classmethod
-    def build(cls, observation_space, action_space, config: RainbowConfig) -> Rainbow:
+    def build(cls, observation_space: spaces.Space, action_space: spaces.Space, config: RainbowConfig) -> Rainbow:
         c, actions = config, discrete(action_space)
         net = QNetwork(observation_space, actions, c.hidden, c.activation, c.atoms, dueling=True, noisy=True)
-        return cls(Greedy(CategoricalQ(net, c.v_min, c.v_max), action_space), c)
+        normalizer = observation_normalizer(observation_space, c.feed.normalize_observation)
+        return cls(Greedy(CategoricalQ(net, c.v_min, c.v_max), action_space, normalizer=normalizer), c)
 
-    def value(self, observation: Any) -> Tensor:
+    def value(self, observation: Tree) -> Tensor:
         """max_a Q(observation, a), with the mean weights."""
-        return self.policy.q(observation).amax(-1)
+        return self.policy.q(self.policy.normalizer(observation)).amax(-1)
 
-    def loss(self, batch: Any) -> tuple[Tensor, Metrics]:  # [B]
-        c, z, next = self.config, self.policy.q, batch["next"]
-        noise, target_noise, choice_noise = batch["noise"][0]  # each [noise_size], of all rows
-        log_p = taken(z.logits(batch["observation"], noise), batch["action"]).log_softmax(-1)  # [B, K]
+    def loss(self, batch: Batch) -> tuple[Tensor, Metrics]:  # [B] or [T, B]
+        c, normal, next = self.config, self.policy.normalizer, batch["next"]
+        z: Any = self.policy.q
+        successor = normal(next["observation"])
+        noise, target_noise, choice_noise = batch["noise"].flatten(0, -3)[0]  # each [noise_size], of all rows
+        log_p = taken(z.logits(normal(batch["observation"]), noise), batch["action"]).log_softmax(-1)  # [B, K]
         with torch.no_grad():
-            action = best(z(next["observation"], choice_noise), get(batch, "next.action_mask"))
-            next_p = taken(self.target.module.logits(next["observation"], target_noise), action).softmax(-1)
+            action = best(z(successor, choice_noise), get(batch, "next.action_mask"))
+            next_p = taken(self.target.module.logits(successor, target_noise), action).softmax(-1)
             discount = get(batch, "next.discount", c.discount)
             p = categorical_projection(z.support, next_p, next["reward"], discount, next["terminated"])
             entropy = -torch.xlogy(p, p).sum(-1)
         cross_entropy = -(p * log_p).sum(-1)
-        loss = weighted_mean(cross_entropy, get(batch, "weight"))
         kl = cross_entropy - entropy  # of the target from the prediction: the part that learning can take away
-        return loss, {"q_mean": (log_p.exp() @ z.support).mean(), "kl": kl.mean(), "priority": kl.clamp(min=0)}
+        metrics = {"q_mean": mean_of(log_p.exp() @ z.support, batch), "kl": mean_of(kl, batch)}
+        return loss_of(cross_entropy, batch), metrics | {"priority": kl.clamp(min=0)}
 
-    def update(self, batch: Any) -> Metrics:
-        batch["noise"] = self.noise((3, self.policy.noise_size)).expand(len(batch), -1, -1)
+    def update(self, batch: Batch) -> Metrics:
+        batch["noise"] = self.noise((3, self.policy.noise_size)).expand(*batch.shape, -1, -1)
         metrics = super().update(batch)
-        self.updates += 1
-        if self.updates % self.config.target_every == 0:
+        if counted(self, self.config.target_every):
             self.target.follow(self.policy.q, self.config.target_rate)
         return metrics

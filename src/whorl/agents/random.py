@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
-from whorl.agents.agent import Agent, Metrics
+from gymnasium import spaces
+
+from whorl.agents.agent import Agent
+from whorl.batch import Buffer, Metrics
 from whorl.feeds import Rollouts
 from whorl.policies.random import Random as RandomPolicy
 
@@ -15,14 +17,14 @@ class RandomConfig:
     feed: Rollouts = Rollouts(steps=128)
 
 
-class Random(Agent):
+class Random(Agent[RandomConfig]):
     """Uniform actions. Its evaluation is random too: it has no greedy action."""
 
     Config = RandomConfig
 
     @classmethod
-    def build(cls, observation_space, action_space, config: RandomConfig) -> Random:
+    def build(cls, observation_space: spaces.Space, action_space: spaces.Space, config: RandomConfig) -> Random:
         return cls(RandomPolicy(action_space), config)
 
-    def learn(self, buffer: Any) -> Metrics:
+    def learn(self, buffer: Buffer, count: int | None = None) -> Metrics:
         return {}

@@ -4,103 +4,115 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Literal
 
 import torch
+from gymnasium import spaces
 from torch import Tensor
 
-from whorl.agents.agent import Agent, Metrics, adam
-from whorl.batch import get
+from whorl.agents.agent import Agent, adam
+from whorl.agents.parts import counted, learned, loss_of, mean_of, td, warm_up, with_temperature
+from whorl.batch import Batch, Metrics, Tree
 from whorl.errors import BadInput
-from whorl.feeds import Replay
-from whorl.functional.bellman import td_target, weighted_mean
+from whorl.feeds import Feed, Replay
 from whorl.nets.ensemble import QEnsemble
 from whorl.nets.heads import Temperature
 from whorl.nets.target import Target
-from whorl.policies.stochastic import Stochastic
+from whorl.options import Amount, Bounds, Count, Positive, Share
+from whorl.policies.squashed import Squashed
 
 
 @dataclass(frozen=True)
 class REDQConfig:
     """Defaults: Chen et al. 2021, appendix B."""
 
-    learning_rate: float = 3e-4  # Adam's step size, of actor and temperature
-    critic_learning_rate: float = 3e-4  # Adam's step size, of all critics
-    discount: float = 0.99  # gamma, per environment step
-    target_rate: float = 0.005  # share of the way that the target critics go at each update
-    critics: int = 10  # N
-    subset: int = 2  # M: how many target critics, drawn anew at each update, the target is the smallest of
-    policy_delay: int = 20  # updates of the critics for one of the actor
-    temperature: float = 1.0  # alpha at the start
-    learn_temperature: bool = True  # False: alpha stays what it is
-    target_entropy: float = -1.0  # of the policy, per action component, in units of half the action range [nats]
-    hidden: tuple[int, ...] = (256, 256)  # units of each hidden layer, actor and critics apart
+    # Adam's step size, of actor and temperature
+    learning_rate: Annotated[float, Amount] = 3e-4
+    # Adam's step size, of all critics
+    critic_learning_rate: Annotated[float, Amount] = 3e-4
+    # gamma, per environment step
+    discount: Annotated[float, Share] = 0.99
+    # share of the way that the target critics go at each update
+    target_rate: Annotated[float, Bounds(1e-9, 1)] = 0.005
+    # N
+    critics: Annotated[int, Count] = 10
+    # M: how many target critics, drawn anew at each update, the target is the smallest of
+    subset: Annotated[int, Count] = 2
+    # updates of the critics for one of the actor
+    policy_delay: Annotated[int, Count] = 20
+    # alpha at the start
+    temperature: Annotated[float, Positive] = 1.0
+    # False: alpha stays what it is
+    learn_temperature: bool = True
+    # of the policy, per action component, in units of half the action range [nats]
+    target_entropy: float = -1.0
+    # units of each hidden layer, actor and critics apart
+    hidden: Annotated[tuple[int, ...], Count] = (256, 256)
+
     activation: Literal["tanh", "relu"] = "relu"
-    feed: Replay = Replay(replay_ratio=20.0, warmup=5_000)
+
+    feed: Feed = Replay(replay_ratio=20.0, warmup=5_000)
 
 
-class REDQ(Agent):
+class REDQ(Agent[REDQConfig]):
     """SAC with many critics and many updates: the target is the smallest of a random few, the actor climbs the mean of all."""
 
     Config = REDQConfig
-    policy: Stochastic
+    policy: Squashed
 
-    def __init__(self, policy: Stochastic, critic: QEnsemble, config: REDQConfig = REDQConfig()):
+    def __init__(self, policy: Squashed, critic: QEnsemble, config: REDQConfig = REDQConfig()):
         super().__init__(policy, config)
         if not 1 <= config.subset <= critic.members:
             raise BadInput(f"subset must be from 1 to the {critic.members} critics, got {config.subset}")
         self.critic, self.target = critic, Target(critic)
         self.temperature = Temperature(config.temperature).requires_grad_(config.learn_temperature)
         self.target_entropy = config.target_entropy * policy.outputs
-        self.policy.warming.fill_(config.feed.warmup > 0)
-        learned = [p for part in (policy, self.temperature) for p in part.parameters() if p.requires_grad]
-        self.optimizer = adam(learned, config.learning_rate, eps=1e-8)
+        warm_up(self)
+        self.optimizer = adam(learned(policy, self.temperature), config.learning_rate, eps=1e-8)
         self.critic_optimizer = adam(critic.parameters(), config.critic_learning_rate, eps=1e-8)
 
     @classmethod
-    def build(cls, observation_space, action_space, config: REDQConfig) -> REDQ:
+    def build(cls, observation_space: spaces.Space, action_space: spaces.Space, config: REDQConfig) -> REDQ:
         c = config
-        policy = Stochastic.squashed(observation_space, action_space, c)
+        policy = Squashed.build(
+            observation_space, action_space, hidden=c.hidden, activation=c.activation,
+            normalize=c.feed.normalize_observation,
+        )  # fmt: skip
         return cls(policy, QEnsemble(observation_space, action_space, c.critics, c.hidden, c.activation), c)
 
-    def value(self, observation: Any) -> Tensor:
+    def value(self, observation: Tree) -> Tensor:
         """Mean Q(s, a) of the greedy action."""
-        action = self.policy.act(observation, None, None, None)[0]["action"]
-        return self.critic(observation, action).mean(0)
+        return self.critic(self.policy.normalizer(observation), self.policy(observation)).mean(0)
 
-    def prepare(self, rollout: Any) -> Any:  # [T, N]
+    def prepare(self, rollout: Batch) -> Batch:  # [T, N]
         rollout = super().prepare(rollout)
-        self.policy.warming.copy_(self.env_steps < self.config.feed.warmup)
-        return rollout.select("observation", "is_first", "action", "mask", "next", strict=False)
+        warm_up(self)
+        return rollout
 
-    def critic_loss(self, batch: Any) -> tuple[Tensor, Metrics]:  # [B]
-        next, c = batch["next"], self.config
+    def critic_loss(self, batch: Batch) -> tuple[Tensor, Metrics]:  # [B] or [T, B]
+        next, normal = batch["next"], self.policy.normalizer
         with torch.no_grad():
-            action, log_prob = self.policy.sample(next["observation"], batch["noise"][:, 0])
-            few = self.target.module.some(batch["subset"][0], next["observation"], action)  # [M, B]
+            action, log_prob = self.policy.sample(next["observation"], batch["noise"][..., 0, :])
+            subset = batch["subset"].flatten(0, -2)[0]  # [M], of all rows
+            few = self.target.module.some(subset, normal(next["observation"]), action)  # [M, B]
             next_value = few.amin(0) - self.temperature() * log_prob
-            discount = get(batch, "next.discount", c.discount)
-            target = td_target(next["reward"], next["terminated"], next_value, discount)  # eq. 1
-        q = self.critic(batch["observation"], batch["action"])  # [N, B]
+            target = td(batch, next_value, self.config.discount)  # eq. 1
+        q = self.critic(normal(batch["observation"]), batch["action"])  # [N, B]
         error = q - target
-        loss = weighted_mean(error.square().sum(0), get(batch, "weight"))
-        return loss, {"q_mean": q.mean(), "q_std": q.std(0, correction=0).mean(), "priority": error.abs().mean(0)}
+        loss = loss_of(error.square().sum(0), batch)
+        spread = mean_of(q.std(0, correction=0), batch)
+        return loss, {"q_mean": mean_of(q, batch), "q_std": spread, "priority": error.abs().mean(0)}
 
-    def actor_loss(self, batch: Any) -> tuple[Tensor, Metrics]:  # [B]
-        """Algorithm 1, line 12, and the temperature's: they share no parameter, so one optimizer minimises both."""
-        weight = get(batch, "weight")
-        action, log_prob = self.policy.sample(batch["observation"], batch["noise"][:, 1])
-        q = self.critic(batch["observation"], action).mean(0)
-        temperature = self.temperature()
-        actor_loss = weighted_mean(temperature.detach() * log_prob - q, weight)
-        entropy = -log_prob.detach()
-        loss, metrics = actor_loss, {"temperature": temperature, "entropy": entropy.mean()}
-        if self.config.learn_temperature:
-            metrics["temperature_loss"] = temperature * weighted_mean(entropy - self.target_entropy, weight)
-            loss = actor_loss + metrics["temperature_loss"]
-        return loss, metrics
+    def actor_loss(self, batch: Batch) -> tuple[Tensor, Metrics]:  # [B] or [T, B]
+        """Algorithm 1, line 12, and the temperature's."""
+        observation, alpha = batch["observation"], self.temperature()
+        action, log_prob = self.policy.sample(observation, batch["noise"][..., 1, :])
+        q = self.critic(self.policy.normalizer(observation), action).mean(0)
+        actor_loss = loss_of(alpha.detach() * log_prob - q, batch)
+        learn = self.config.learn_temperature
+        return with_temperature(actor_loss, alpha, -log_prob.detach(), self.target_entropy, batch, learn)
 
-    def update(self, batch: Any) -> Metrics:
+    def update(self, batch: Batch) -> Metrics:
         c, shape = self.config, (*batch.shape, 2, self.policy.outputs)  # of the next and of the new actions
         numbers = self.noise((self.critic.members + math.prod(shape),))
         order = numbers[: self.critic.members].argsort()  # of independent numbers: a random permutation
@@ -108,7 +120,7 @@ class REDQ(Agent):
         batch["noise"] = numbers[self.critic.members :].view(shape)
         metrics = self.optimize(self.critic_loss, self.critic_optimizer, batch)
         if self.updates % c.policy_delay == 0:
-            self.report |= self.optimize(self.actor_loss, self.optimizer, batch)  # logged until the next one
+            metrics |= self.optimize(self.actor_loss, self.optimizer, batch)
         self.target.follow(self.critic, c.target_rate)
-        self.updates += 1
+        counted(self)
         return metrics

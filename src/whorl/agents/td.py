@@ -1,48 +1,50 @@
 """TD(lambda): Sarsa, Expected Sarsa, Q-learning, true online, and prediction. Sutton and Barto 2018, chapters 6, 7, 10, 12.
 
-Maths: functional/traces.py. Deviations: docs/algorithms/td.md
+Maths: functional/traces.py; one step of it: td_kernel.py; of a network: td_network.py. Deviations: docs/algorithms/td.md
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 from gymnasium import spaces
-from numba.extending import register_jitable
 from torch import Tensor, nn
 
-from whorl.agents.agent import Agent, Metrics
-from whorl.batch import get
+from whorl.agents.agent import Agent
+from whorl.agents.td_kernel import (
+    EXPECTED_SARSA,
+    NAIVE_Q_LEARNING,
+    PREDICTION,
+    Q_LEARNING,
+    SARSA,
+    Coder,
+    Hashing,
+    Learner,
+    Rates,
+    Row,
+    Rule,
+    Scratch,
+    Steps,
+    learn_rows,
+)
+from whorl.agents.td_network import HOPELESS, TraceDescent, future_value
+from whorl.batch import Batch, Buffer, Metrics, Tree, get
 from whorl.errors import BadInput, Incompatible, NotFinite
 from whorl.feeds import Stream
-from whorl.functional import traces
-from whorl.functional.kernels.cached import cached
-from whorl.functional.traces import (
-    ACCUMULATING,
-    DUTCH,
-    OLD_VALUE,
-    REPLACING,
-    SCALE,
-    Traces,
-    clear,
-    fetch,
-    read,
-    read_all,
-    store,
-    update,
-)
-from whorl.nets import tile_coding
+from whorl.functional.kernels.cached import bound
+from whorl.functional.traces import ACCUMULATING, DUTCH, REPLACING, SCALE, Traces
 from whorl.nets.encoder import Encoder
 from whorl.nets.linear_q import LinearQ
 from whorl.nets.mlp import linear
-from whorl.nets.tile_coding import HASHED, Features, OneHot, Raw, TileCoding, code
-from whorl.policies import greedy
-from whorl.policies.greedy import EPSILON, Greedy, discrete, probabilities, row_of
+from whorl.nets.tile_coding import HASHED, Features, OneHot, Raw, TileCoding
+from whorl.options import Amount, Count, Positive, Share
+from whorl.policies.exploration import EPSILON, row_of
+from whorl.policies.greedy import Greedy, discrete
 
-SARSA, EXPECTED_SARSA, Q_LEARNING, NAIVE_Q_LEARNING, PREDICTION = range(5)
 TARGETS = {
     "sarsa": SARSA,
     "expected_sarsa": EXPECTED_SARSA,
@@ -50,39 +52,55 @@ TARGETS = {
     "naive_q_learning": NAIVE_Q_LEARNING,
     "prediction": PREDICTION,
 }
-HOPELESS = 1e6  # a network's TD error, in units of the largest reward
 KINDS = {"accumulating": ACCUMULATING, "replacing": REPLACING, "dutch": DUTCH}
 
 
 @dataclass(frozen=True)
 class TDConfig:
-    target: Literal["sarsa", "expected_sarsa", "q_learning", "naive_q_learning", "prediction"] = (
-        "sarsa"  # V' of the TD error; q_learning cuts the traces after an exploratory action (Watkins), naive does not
-    )
-    trace: Literal["accumulating", "replacing", "dutch"] = "replacing"  # dutch: true online TD(lambda)
-    trace_decay: float = 0.9  # lambda
-    clear_other_actions: bool = False  # replacing traces: 0 for the other actions of the state (Singh and Sutton 1996)
-    learning_rate: float = 0.0625  # alpha, of each weight: 0.5 / 8 tilings moves a value half way to its target
-    discount: float = 1.0  # gamma, per environment step
+    """Defaults: Sarsa(0.9) with replacing traces on 8 tilings, each step half way to its target."""
+
+    # V' of the TD error; q_learning cuts the traces after an exploratory action (Watkins), naive does not
+    target: Literal["sarsa", "expected_sarsa", "q_learning", "naive_q_learning", "prediction"] = "sarsa"
+    # dutch: true online TD(lambda)
+    trace: Literal["accumulating", "replacing", "dutch"] = "replacing"
+    # lambda
+    trace_decay: Annotated[float, Share] = 0.9
+    # replacing traces: 0 for the other actions of the state (Singh and Sutton 1996)
+    clear_other_actions: bool = False
+    # alpha, of each weight: 0.5 / 8 tilings moves a value half way to its target
+    learning_rate: Annotated[float, Amount] = 0.0625
+    # gamma, per environment step
+    discount: Annotated[float, Share] = 1.0
+
     exploration: Literal["epsilon_greedy", "softmax"] = "epsilon_greedy"
-    epsilon: float = 0.1  # share of uniform actions
-    epsilon_decay: float = 1.0  # epsilon's factor at each step
-    epsilon_min: float = 0.0  # where it stops
-    temperature: float = 1.0  # of softmax, in units of the return
-    model: Literal["auto", "table", "linear", "tile_coding", "mlp"] = (
-        "auto"  # auto: a table for Discrete observations, else tile coding
-    )
-    tilings: int = 8  # grids of the tile coding
-    tiles: int = 8  # per dimension and grid
-    memory: int = 0  # slots of a tiling whose tiles are hashed; 0 = one for each tile
-    bias: bool = False  # a feature that is always on
-    low: tuple[float, ...] = ()  # box of the tile coding; () = the bounds of the observation space
+    # share of uniform actions
+    epsilon: Annotated[float, Share] = 0.1
+    # epsilon's factor at each step
+    epsilon_decay: Annotated[float, Share] = 1.0
+    # where it stops
+    epsilon_min: Annotated[float, Share] = 0.0
+    # of softmax, in units of the return
+    temperature: Annotated[float, Positive] = 1.0
+    # auto: a table for Discrete observations, else tile coding
+    model: Literal["auto", "table", "linear", "tile_coding", "mlp"] = "auto"
+    # grids of the tile coding
+    tilings: Annotated[int, Count] = 8
+    # per dimension and grid
+    tiles: Annotated[int, Count] = 8
+    # slots of a tiling whose tiles are hashed; 0 = one for each tile
+    memory: Annotated[int, Amount] = 0
+    # a feature that is always on
+    bias: bool = False
+    # box of the tile coding; () = the bounds of the observation space
+    low: tuple[float, ...] = ()
     high: tuple[float, ...] = ()
-    initial_value: float = (
-        0.0  # of every linear value before anything is learned; above what can be earned, it explores
-    )
-    hidden: tuple[int, ...] = (64,)  # units of each hidden layer (mlp)
-    activation: Literal["tanh", "relu"] = "tanh"  # (mlp)
+    # of every linear value before anything is learned; above what can be earned, it explores
+    initial_value: float = 0.0
+    # units of each hidden layer (mlp)
+    hidden: Annotated[tuple[int, ...], Count] = (64,)
+    # (mlp)
+    activation: Literal["tanh", "relu"] = "tanh"
+
     feed: Stream = Stream()
 
 
@@ -108,7 +126,7 @@ class TD(Agent):
         super().__init__(policy, config)
         self.critic = policy.q if critic is None else critic
         c, linear_values = config, isinstance(self.critic, LinearQ)
-        self._linear = linear_values
+        self._linear, self._target = linear_values, TARGETS[config.target]
         if c.trace == "dutch" and c.target not in ("sarsa", "prediction"):
             raise Incompatible(f"true online TD (trace 'dutch') is for sarsa and prediction, not {c.target}")
         if c.trace == "replacing" and c.trace_decay and linear_values and not self.critic.features.binary:
@@ -145,9 +163,9 @@ class TD(Agent):
             return cls(Greedy(values(actions), action_space, epsilon=1.0), c, values(1))
         return cls(Greedy(values(actions), action_space, c.exploration, c.epsilon, c.temperature), c)
 
-    def value(self, observation: Any) -> Tensor:
+    def value(self, observation: Tree) -> Tensor:
         """V(s) of a prediction, else max_a q(s, a)."""
-        return self.critic(observation).max(-1).values.float()
+        return self.critic(self.policy.normalizer(observation)).max(-1).values.float()
 
     def _allocate(self, num_envs: int) -> None:
         for name, array in Traces.empty(self.critic.weight.numel())._asdict().items():
@@ -155,85 +173,94 @@ class TD(Agent):
         self.traces_numbers[:, SCALE] = abs(
             self.config.initial_value
         )  # a TD error is large beside this, or the rewards
-        self._views: Any = (None, ())
+        self._views: tuple[Batch | None, Callable[[], int]] = (None, int)
 
-    def _load_from_state_dict(self, state_dict, prefix, *others):
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *others: Any) -> None:
         saved = state_dict.get(f"{prefix}traces_slot")
         if saved is not None and len(saved) != len(self.traces_slot):
             self._allocate(len(saved))
         super()._load_from_state_dict(state_dict, prefix, *others)
 
-    def learner(self) -> tuple:
+    def learner(self) -> Learner:
         """All that `td_step` and `claim` read and write beside a row, as numpy views of this agent's buffers."""
-        c, f = self.config, self.critic.features
-        buffers: Any = self._buffers
-        return (
-            (f.kind, f.table.numpy(), f.slots, f.size),
+        c, f, array = self.config, self.critic.features, lambda name: self.get_buffer(name).numpy()
+        return Learner(
+            Coder(f.kind, f.table.numpy(), f.slots, f.size),
             self.critic.weight.view(-1).numpy(),
-            Traces(*(buffers[f"traces_{name}"].numpy() for name in Traces._fields)),
-            tuple(buffers[name].numpy() for name in ("owner", "shared", "collisions")),
-            (TARGETS[c.target], KINDS[c.trace], c.clear_other_actions),
-            np.array([c.learning_rate, c.discount, c.discount * c.trace_decay, c.epsilon_decay, c.epsilon_min]),
+            Traces(*(array(f"traces_{name}") for name in Traces._fields)),
+            Hashing(*map(array, Hashing._fields)),
+            Rule(self._target, KINDS[c.trace], c.clear_other_actions),
+            Rates(
+                *map(float, (c.learning_rate, c.discount, c.discount * c.trace_decay, c.epsilon_decay, c.epsilon_min))
+            ),
             self.policy.exploration.numpy(),
         )
 
-    def prepare(self, rollout: Any) -> Any:  # [1, N]
+    def prepare(self, rollout: Batch) -> Batch:  # [1, N]
         if not self._linear:
             return super().prepare(rollout)
         if self._views[0] is not rollout:  # a stream is one memory, written again at each step: look into it once
             self._views = rollout, self._look(rollout)
         return rollout
 
-    def _look(self, rollout: Any) -> tuple:
-        """The arguments of `learn_rows`."""
+    def _look(self, rollout: Batch) -> Callable[[], int]:
+        """`learn_rows` with its arguments."""
         next, n, actions = rollout["next"], rollout.shape[1], self.policy.actions
         if n != len(self.traces_slot):
             self._allocate(n)
         rows = lambda x: x[0].numpy().reshape(n, -1)  # noqa: E731
+        row = lambda x: x[0].numpy()  # noqa: E731
         mask, allowed, first = (get(rollout, key) for key in ("mask", "next.action_mask", "is_first"))
         every = np.ones((n, actions), bool)
-        row = (
-            rows(rollout["observation"]), rollout["action"][0].numpy(), next["reward"][0].numpy(), next["terminated"][0].numpy(),
-            next["truncated"][0].numpy(), every[:, 0] if mask is None else mask[0].numpy(),
-            ~every[:, 0] if first is None else first[0].numpy(), rows(next["observation"]),
-            next["action"][0].numpy(), every if allowed is None else rows(allowed),
-        )  # fmt: skip
+        steps = Steps(
+            observation=rows(rollout["observation"]),
+            action=row(rollout["action"]),
+            reward=row(next["reward"]),
+            terminated=row(next["terminated"]),
+            truncated=row(next["truncated"]),
+            mask=every[:, 0] if mask is None else row(mask),
+            is_first=~every[:, 0] if first is None else row(first),
+            next_observation=rows(next["observation"]),
+            next_action=row(next["action"]),
+            allowed=every if allowed is None else rows(allowed),
+        )
         f = self.critic.features
-        scratch = row_of(f), row_of(f), np.zeros(self.critic.actions), np.zeros(actions)
-        return *row, *self.learner(), *scratch, self.td_error.numpy(), self.env_steps.numpy()
+        scratch = Scratch(Row(*row_of(f)), Row(*row_of(f)), np.zeros(self.critic.actions), np.zeros(actions))
+        return bound(learn_rows, steps, self.learner(), scratch, self.td_error.numpy(), self.env_steps.numpy())
 
-    def update(self, batch: Any) -> Metrics:  # [1, N]
+    def update(self, batch: Batch) -> Metrics:  # [1, N]
         if not self._linear:
             return self._update_network(batch)
-        held, arguments = self._views
-        bad = learn_rows(*(arguments if batch is held else self._look(batch)))
+        held, learn = self._views
+        bad = learn() if batch is held else self._look(batch)()
         if bad >= 0:
             raise self.diverged(bad)
         return self.metrics
 
     def diverged(self, env: int) -> NotFinite:
+        """What to raise when the values of environment `env` were about to diverge."""
         return NotFinite(
             f"the values diverge: the TD error of environment {env} became {float(self.td_error):g} after {int(self.env_steps):,} "
             f"environment steps. The weights are those before it. Lower the learning rate (alpha = "
             f"{self.config.learning_rate:g}), or use replacing or dutch traces"
         )
 
-    def learn(self, buffer: Any) -> Metrics:
+    def learn(self, buffer: Buffer, count: int | None = None) -> Metrics:
         """`update` with each row, in order. What is not finite is found before it is written."""
         metrics: Metrics = {}
-        for batch in buffer.batches():
+        for batch in buffer.batches(count):
             metrics = self.update(batch)
         return metrics
 
-    # -- values from a network: the same recursion over all parameters -----------------------------------------------
+    # -- values from a network ---------------------------------------------------------------------------------------
 
-    def loss(self, batch: Any) -> tuple[Tensor, Metrics]:
+    def loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
         """q(s, a), whose gradient a network's trace gathers."""
-        q = self.critic(batch["observation"])
-        action = torch.zeros_like(batch["action"]) if self.config.target == "prediction" else batch["action"]
+        q = self.critic(self.policy.normalizer(batch["observation"]))
+        action = torch.zeros_like(batch["action"]) if self._target == PREDICTION else batch["action"]
         return q.gather(-1, action.unsqueeze(-1)).sum(), {}
 
-    def _update_network(self, batch: Any) -> Metrics:
+    def _update_network(self, batch: Batch) -> Metrics:
         if batch.numel() != 1:
             raise BadInput(
                 f"values from a network learn from one environment at a time, got {batch.shape[1]}: num_envs=1"
@@ -245,27 +272,22 @@ class TD(Agent):
             self.optimizer.clear()
         with torch.no_grad():
             q, _ = self.loss(batch)
-            future = self.critic(next["observation"])[0, 0]
-            allowed = get(batch, "next.action_mask")
-            allowed = torch.ones_like(future, dtype=torch.bool) if allowed is None else allowed[0, 0]
-            a = int(next["action"])
-            best = torch.where(allowed, future, -torch.inf).max() if c.target != "prediction" else future[0]
-            expected = lambda: (self.policy.probabilities(future, allowed) * future).sum()  # noqa: E731
-            v = {"sarsa": lambda: future[a], "expected_sarsa": expected}.get(c.target, lambda: best)()
-            target = next["reward"][0, 0] + torch.where(next["terminated"][0, 0], 0.0, c.discount * v)
+            there, allowed = self.critic(self.policy.normalizer(next["observation"])), get(batch, "next.action_mask")
+            allowed = None if allowed is None else allowed[0, 0]
+            future, cut = future_value(self._target, self.policy, there[0, 0], int(next["action"]), allowed)
+            target = next["reward"][0, 0] + torch.where(next["terminated"][0, 0], 0.0, c.discount * future)
         self.optimizer.td_error = target - q
         self.td_error.copy_(target - q)
         self.scale.clamp_(min=float(next["reward"].abs()))
         if not self.td_error.abs() < HOPELESS * self.scale:
             raise self.diverged(0)
         self.optimize(self.loss, self.optimizer, batch)
-        if self._void or not self.optimizer.fine:
+        if self.step.void or not self.optimizer.fine:
             raise self.diverged(0)
-        cut = c.target == "q_learning" and future[a] < best
         if cut or next["terminated"] or next["truncated"]:
             self.optimizer.clear()
         epsilon = float(self.policy.exploration[EPSILON])
-        if epsilon > c.epsilon_min and c.target != "prediction":
+        if epsilon > c.epsilon_min and self._target != PREDICTION:
             self.policy.exploration[EPSILON] = max(epsilon * c.epsilon_decay, c.epsilon_min)
         return self.metrics
 
@@ -278,129 +300,3 @@ def features_of(observation_space: spaces.Space, config: TDConfig) -> Features:
     if c.model == "linear":
         return Raw(observation_space)
     return TileCoding(observation_space, c.tilings, c.tiles, c.low, c.high, c.memory, c.bias)
-
-
-class TraceDescent(torch.optim.Optimizer):
-    """e <- decay e + gradient, w <- w + learning_rate * td_error * e, for all parameters."""
-
-    td_error: Tensor
-    fine = True  # False: the last step would have made a weight infinite, and was not done
-
-    def __init__(self, parameters: Any, learning_rate: float, decay: float):
-        super().__init__(parameters, {"lr": learning_rate, "decay": decay})
-        for p in self.param_groups[0]["params"]:
-            self.state[p] = {"trace": torch.zeros_like(p)}
-
-    @torch.no_grad()
-    def step(self, closure=None):
-        group = self.param_groups[0]
-        traces = [self.state[p]["trace"].mul_(group["decay"]).add_(p.grad) for p in group["params"]]
-        moves = [group["lr"] * self.td_error * trace for trace in traces]
-        self.fine = all(bool((p + move).isfinite().all()) for p, move in zip(group["params"], moves, strict=True))
-        if self.fine:
-            for p, move in zip(group["params"], moves, strict=True):
-                p.add_(move)
-
-    def clear(self) -> None:
-        for p in self.param_groups[0]["params"]:
-            self.state[p]["trace"].zero_()
-
-
-ALPHA, DISCOUNT, DECAY, EPSILON_DECAY, EPSILON_MIN = range(5)  # entries of `rates`
-
-
-@register_jitable(forceinline=True)
-def td_step(
-    weight, trace, rule, rates, exploration, size, index, value, action, reward, terminated, ended,
-    next_q, next_action, allowed, share,
-):  # fmt: skip
-    """One update from (s, a, r, s', a'), s as features, s' as its values next_q [A]. (TD error, whether it was done: see `update`)."""
-    target_of, kind, exclusive = rule
-    offset = 0 if target_of == PREDICTION else action * size
-    best = next_action
-    if target_of == SARSA:
-        future = next_q[next_action]
-    elif target_of == PREDICTION:
-        future = next_q[0]
-    else:
-        best = probabilities(next_q, allowed, exploration, share)
-        future = next_q[best]
-        if target_of == EXPECTED_SARSA:
-            future = 0.0
-            for a in range(len(next_q)):
-                if allowed[a]:
-                    future += share[a] * next_q[a]
-    if terminated:
-        future = 0.0
-    q = read(weight, trace, index, value, offset)
-    target = reward + rates[DISCOUNT] * future
-    trace.numbers[SCALE] = max(trace.numbers[SCALE], abs(reward))
-    if not update(weight, trace, kind, index, value, offset, q, target, rates[ALPHA], rates[DECAY], exclusive, size):
-        return target - q, False
-    trace.numbers[OLD_VALUE] = future
-    if ended or (target_of == Q_LEARNING and next_q[next_action] < next_q[best]):  # Watkins: a' was exploratory
-        clear(weight, trace)
-    return target - q, True
-
-
-@register_jitable(forceinline=True)
-def claim(index, key, hashing):
-    """Counts the slots that tiles of more than one place were hashed into."""
-    owner, shared, collisions = hashing
-    for k in range(len(key)):
-        i = index[k]
-        if owner[i] == 0:
-            owner[i] = key[k]
-        elif owner[i] != key[k] and not shared[i]:
-            shared[i] = True
-            collisions[0] += 1
-
-
-@register_jitable(forceinline=True)
-def anneal(exploration, rates):
-    """epsilon <- epsilon * decay, not below its floor."""
-    e = exploration[EPSILON]
-    if e > rates[EPSILON_MIN]:
-        exploration[EPSILON] = max(e * rates[EPSILON_DECAY], rates[EPSILON_MIN])
-
-
-@cached(traces, tile_coding, greedy)
-def learn_rows(
-    observation, action, reward, terminated, truncated, mask, is_first, successor, next_action, allowed,
-    features, weight, all_traces, hashing, rule, rates, exploration, row, next_row, next_q, share, td_error, env_steps,
-):  # fmt: skip
-    """`td_step` for each environment in turn. Returns the first whose values diverge, or -1."""
-    kind, table, slots, size = features
-    index, value, key = row
-    next_index, next_value, next_key = next_row
-    before, scale = env_steps[()], 0.0
-    for i in range(len(observation)):  # what is large is judged by the rewards of all environments
-        scale = max(scale, all_traces.numbers[i, SCALE])
-    for i in range(len(observation)):
-        if not mask[i]:
-            continue
-        env_steps[()] += 1
-        trace = Traces(all_traces.slot[i], all_traces.feature[i], all_traces.packed[i], all_traces.numbers[i])
-        trace.numbers[SCALE] = scale
-        fetch(weight, trace)
-        if is_first[
-            i
-        ]:  # nothing is left of an episode that was lost, such as one that a resumed run could not go on with
-            clear(weight, trace)
-        code(kind, observation[i], table, slots, index, value, key)
-        if kind == HASHED:
-            claim(index, key, hashing)
-        code(kind, successor[i], table, slots, next_index, next_value, next_key)
-        read_all(weight, trace, next_index, next_value, size, next_q)
-        ended = terminated[i] or truncated[i]
-        delta, fine = td_step(
-            weight, trace, rule, rates, exploration, size, index, value, action[i], reward[i], terminated[i], ended,
-            next_q, next_action[i], allowed[i], share,
-        )  # fmt: skip
-        td_error[()] = delta
-        if not fine:
-            return i
-        store(weight, trace)
-    if env_steps[()] > before and rule[0] != PREDICTION:
-        anneal(exploration, rates)
-    return -1

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
+from gymnasium import spaces
 from torch import Tensor, nn
 
-from whorl.agents.agent import Agent, Metrics, adam
-from whorl.batch import get, values
+from whorl.agents.agent import Agent
+from whorl.agents.optimizers import adam
+from whorl.agents.parts import distribution_of, gae_targets, kept
+from whorl.batch import Batch, Buffer, Metrics, Tree, get
 from whorl.errors import BadInput, NotFinite
 from whorl.feeds import Rollouts
-from whorl.functional import explained_variance, gae, masked_mean, standardise, value_loss
+from whorl.functional import masked_mean, standardise, value_loss
 from whorl.functional.trust_region import (
     conjugate_gradient,
     fisher_vector_product,
@@ -23,6 +26,8 @@ from whorl.functional.trust_region import (
 )
 from whorl.nets.heads import Critic
 from whorl.nets.normalizer import NoNormalizer, Normalizer
+from whorl.options import Amount, Count, Share
+from whorl.policies.distributions import Distribution
 from whorl.policies.stochastic import Stochastic
 
 
@@ -30,22 +35,35 @@ from whorl.policies.stochastic import Stochastic
 class TRPOConfig:
     """Defaults: Schulman et al. 2015, with GAE and the critic of their later code (OpenAI Baselines, trpo_mpi)."""
 
-    kl_limit: float = 0.01  # delta: mean KL(old || new) of one policy step [nats]
-    damping: float = 0.1  # added to the diagonal of the Fisher matrix
-    conjugate_gradient_steps: int = 10  # Fisher-vector products for one direction
-    discount: float = 0.99  # gamma, per environment step
-    trace_decay: float = 0.97  # lambda of GAE
-    learning_rate: float = 1e-3  # Adam's step size, of the critic
-    normalize_advantage: bool = True  # over each rollout
-    normalize_observation: bool = False  # by running mean and std, inside the policy
-    normalize_return: bool = False  # the critic predicts (return - mean) / std, running
-    hidden: tuple[int, ...] = (64, 64)  # units of each hidden layer, actor and critic apart
+    # delta: mean KL(old || new) of one policy step [nats]
+    kl_limit: Annotated[float, Amount] = 0.01
+    # added to the diagonal of the Fisher matrix
+    damping: Annotated[float, Amount] = 0.1
+    # Fisher-vector products for one direction
+    conjugate_gradient_steps: Annotated[int, Count] = 10
+    # gamma, per environment step
+    discount: Annotated[float, Share] = 0.99
+    # lambda of GAE
+    trace_decay: Annotated[float, Share] = 0.97
+    # Adam's step size, of the critic
+    learning_rate: Annotated[float, Amount] = 1e-3
+    # over each rollout
+    normalize_advantage: bool = True
+    # by running mean and std, inside the policy
+    normalize_observation: bool = False
+    # the critic predicts (return - mean) / std, running
+    normalize_return: bool = False
+    # units of each hidden layer, actor and critic apart
+    hidden: Annotated[tuple[int, ...], Count] = (64, 64)
+
     activation: Literal["tanh", "relu"] = "tanh"
-    std: Literal["independent", "dependent"] = (
-        "independent"  # of a Gaussian: a parameter, or a function of the observation
-    )
-    squash: bool = False  # tanh onto the bounds of a Box
-    feed: Rollouts = Rollouts(steps=128, epochs=10, minibatches=8)  # epochs and minibatches are the critic's
+    # of a Gaussian: a parameter, or a function of the observation
+    std: Literal["independent", "dependent"] = "independent"
+    # tanh onto the bounds of a Box
+    squash: bool = False
+
+    # epochs and minibatches are the critic's
+    feed: Rollouts = Rollouts(steps=128, epochs=10, minibatches=8)
 
 
 class TrustRegion(torch.optim.Optimizer):
@@ -68,7 +86,7 @@ class TrustRegion(torch.optim.Optimizer):
         """Scalars of the parameters as they are when called: what to raise, and mean KL(old || theta)."""
         self._objective, self._kl = objective, kl
 
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+    def step(self, closure: object = None) -> None:  # type: ignore[override]
         """Raises NotFinite, with the weights as they were, when the Fisher matrix gives no finite direction."""
         (group,) = self.param_groups
         theta, limit = group["params"], group["kl_limit"]
@@ -104,84 +122,73 @@ class TrustRegion(torch.optim.Optimizer):
         }
 
 
-class TRPO(Agent):
+class TRPO(Agent[TRPOConfig]):
     """One natural-gradient step of the policy on each whole rollout, then epochs of minibatches for the critic."""
 
     Config = TRPOConfig
     uncompiled = "TRPO cannot be compiled: how far its line search goes depends on the data"
+    policy: Stochastic
     optimizer: TrustRegion
 
     def __init__(self, policy: Stochastic, critic: nn.Module, config: TRPOConfig = TRPOConfig()):
         super().__init__(policy, config)
         self.critic = critic
         self.return_normalizer = Normalizer() if config.normalize_return else NoNormalizer()
-        self._return_moments: list = []
         self.optimizer = TrustRegion(
             policy.parameters(), config.kl_limit, config.damping, config.conjugate_gradient_steps
         )
         self.critic_optimizer = adam(critic.parameters(), config.learning_rate)
 
     @classmethod
-    def build(cls, observation_space, action_space, config: TRPOConfig) -> TRPO:
-        if not config.kl_limit:
+    def build(cls, observation_space: spaces.Space, action_space: spaces.Space, config: TRPOConfig) -> TRPO:
+        c = config
+        if not c.kl_limit:
             raise BadInput("kl_limit must be above 0: with no KL allowed the policy cannot move")
-        if config.conjugate_gradient_steps < 1 or config.damping < 0:
-            raise BadInput(
-                "conjugate_gradient_steps must be at least 1 and damping at least 0, "
-                f"got {config.conjugate_gradient_steps} and {config.damping}"
-            )
-        policy = Stochastic.build(observation_space, action_space, config)
-        return cls(policy, Critic(observation_space, config.hidden, config.activation), config)
+        policy = Stochastic.build(
+            observation_space, action_space, hidden=c.hidden, activation=c.activation,
+            normalize=c.normalize_observation, std=c.std, squash=c.squash,
+        )  # fmt: skip
+        return cls(policy, Critic(observation_space, c.hidden, c.activation), c)
 
-    def value(self, observation: Any) -> Tensor:
+    def value(self, observation: Tree) -> Tensor:
         """V(observation), in the units of the normalized return."""
         return self.critic(self.policy.normalizer(observation))
 
-    def prepare(self, rollout: Any) -> Any:  # [T, N]
-        rollout = super().prepare(rollout)
-        next, c, mask = rollout["next"], self.config, get(rollout, "mask")
-        value, next_value = values(self.value, rollout)
-        value, next_value = self.return_normalizer.inverse(value), self.return_normalizer.inverse(next_value)
-        discount = get(rollout, "next.discount", c.discount)
-        advantage = gae(
-            next["reward"], value, next_value, next["terminated"], next["truncated"], discount, c.trace_decay
-        )
-        target = advantage + value
-        self._return_moments = self.return_normalizer.moments(target, mask)
-        self.report["explained_variance"] = explained_variance(value, target, mask)
-        kept = rollout.select("observation", "action", "log_prob", "action_mask", "mask", strict=False)
-        return kept.update(
-            {"advantage": standardise(advantage, mask) if c.normalize_advantage else advantage, "return": target}
-        )
+    def prepare(self, rollout: Batch) -> Batch:  # [T, N]
+        rollout, c = super().prepare(rollout), self.config
+        advantage, target, _ = gae_targets(self, rollout, c.discount, c.trace_decay)
+        if c.normalize_advantage:
+            advantage = standardise(advantage, get(rollout, "mask"))
+        return kept(rollout, advantage=advantage, target=target)
 
-    def distribution(self, batch: Any) -> Any:
+    def distribution(self, batch: Batch) -> Distribution:
         """What the policy does in the batch's states."""
-        return self.policy.distribution(self.policy.encode(batch), get(batch, "action_mask"))
+        return distribution_of(self.policy, batch)
 
-    def surrogate(self, batch: Any) -> Tensor:  # [B]
+    def surrogate(self, batch: Batch) -> Tensor:  # [B]
         """mean A pi(a|s) / pi_old(a|s). Schulman et al. 2015, eq. 14, with the sampled actions' probabilities in the denominator."""
         log_ratio = self.distribution(batch).log_prob(batch["action"]) - batch["log_prob"]
         return masked_mean(log_ratio.exp() * batch["advantage"], get(batch, "mask"))
 
-    def policy_loss(self, batch: Any) -> tuple[Tensor, Metrics]:
+    def policy_loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
         loss = -self.surrogate(batch)
         return loss, {"policy_gradient_loss": loss}
 
-    def critic_loss(self, batch: Any) -> tuple[Tensor, Metrics]:
+    def critic_loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
         error = value_loss(self.value(batch["observation"]), self.return_normalizer(batch["return"]))
         loss = masked_mean(error, get(batch, "mask"))
         return loss, {"value_loss": loss}
 
-    def loss(self, batch: Any) -> tuple[Tensor, Metrics]:
+    def loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
         """Both: they share no parameter, so each optimizer minimises its own part."""
         policy_loss, metrics = self.policy_loss(batch)
         critic_loss, more = self.critic_loss(batch)
         return policy_loss + critic_loss, metrics | more
 
-    def improve(self, rows: Any) -> Metrics:
+    def improve(self, rows: Batch) -> Metrics:
         """One step of the policy, on all rows of a rollout at once."""
         with torch.no_grad():
-            now = self.distribution(rows)
+            now: Any = self.distribution(rows)
             # copies: an independent log std is a view of its parameter, which is about to move
             old = replace(now, **{key: x.clone() for key, x in vars(now).items() if isinstance(x, Tensor)})
             entropy = masked_mean(old.entropy(), get(rows, "mask"))
@@ -198,14 +205,11 @@ class TRPO(Agent):
             **self.optimizer.report,
         }
 
-    def update(self, batch: Any) -> Metrics:
+    def update(self, batch: Batch) -> Metrics:
         """One step of the critic."""
         return {"value_loss": self.optimize(self.critic_loss, self.critic_optimizer, batch)["value_loss"]}
 
-    def learn(self, buffer: Any) -> Metrics:
-        rows = torch.cat(list(buffer.batches(self.config.feed.minibatches)))  # one epoch: the whole rollout
+    def learn(self, buffer: Buffer, count: int | None = None) -> Metrics:
+        rows: Any = torch.cat(list(buffer.batches(self.config.feed.minibatches)))  # one epoch: the whole rollout
         metrics = self.improve(rows)
-        metrics |= super().learn(buffer)
-        if self._return_moments:
-            self.return_normalizer.merge(self._return_moments)
-        return metrics
+        return metrics | super().learn(buffer, count)

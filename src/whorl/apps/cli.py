@@ -2,209 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
+import math
+import re
 import sys
-from dataclasses import dataclass, field, make_dataclass
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, get_args, get_type_hints
 
 import tyro
-from tyro.conf import Positional, UseAppendAction, arg
+from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
 
+from whorl import options
+from whorl.apps.arguments import COMMANDS, Repeated, Sweep, Train
 from whorl.errors import WhorlError
+from whorl.training.settings import NAMED, Settings
 
-
-@dataclass
-class Train:
-    """Train AGENT in ENV. Options that are not given come from the preset of the pair."""
-
-    algorithm: Annotated[Positional[str], arg(metavar="AGENT")]  # whorl list agents
-    environment: Annotated[
-        Positional[str], arg(metavar="ENV")
-    ]  # a native world, any installed Gymnasium id, or http://host:port/ID
-    seed: int = 0  # of every random stream
-    num_envs: int | None = None  # environments stepped together
-    total_steps: int | None = None  # environment steps
-    runs: Path = Path("runs")  # folder of all runs
-    name: str | None = None  # of the run's folder, instead of <time>_s<seed>
-    device: str = "cpu"  # where the agent learns
-    total_episodes: int | None = None  # stop after so many episodes, if that comes first
-    max_episode_steps: int | None = None  # a time limit, where the environment has none or a longer one
-    window: int = 100  # episodes that the sliding statistics are over
-    video_every: int = 0  # episodes between two videos of the policy; 0 = none
-    compile: bool = False  # every optimizer step as one compiled graph; td: the whole loop
-    threads: int = 1  # of torch; one is fastest for small networks, more help convolutions
-    eval_every: int | None = None  # environment steps between evaluations; 0 = never
-    eval_episodes: int = 100  # whole episodes of each evaluation
-    checkpoint_every: int | None = None  # environment steps between checkpoints; 0 = never
-    quiet: bool = False  # print nothing but errors
-    json: bool = False  # end with one line of JSON
-
-
-@dataclass
-class Eval:
-    """Evaluate the trained policy of RUN on fresh whole episodes."""
-
-    run: Annotated[Positional[Path], arg(metavar="RUN")]  # a run folder, or runs/last
-    episodes: int = 100
-    seed: int = 1_000_000  # of the evaluation's own streams
-    which: str = "best"  # best, last, or the step of a checkpoint
-    json: bool = False  # end with one line of JSON
-
-
-@dataclass
-class Play:
-    """Record one episode of RUN's best policy as GIF or MP4 (GIF into the run's video folder by default)."""
-
-    run: Annotated[Positional[Path], arg(metavar="RUN")]
-    gif: Path | None = None
-    mp4: Path | None = None  # needs whorl[video]
-    seed: int = 0
-    which: str = "best"
-
-
-@dataclass
-class Resume:
-    """Go on with a run that was stopped or killed, or give a finished one more steps."""
-
-    run: Annotated[Positional[Path], arg(metavar="RUN")]
-    total_steps: int | None = None  # new total, in environment steps
-    quiet: bool = False
-    json: bool = False  # end with one line of JSON
-
-
-@dataclass
-class Sweep:
-    """Train AGENT in ENV with every setting of a grid and several seeds. The same command goes on after a kill."""
-
-    algorithm: Annotated[Positional[str], arg(metavar="AGENT")]
-    environment: Annotated[Positional[str], arg(metavar="ENV")]
-    grid: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="FIELD=a,b,c")] = ()  # once for each field
-    seeds: int = 5  # of each setting: 0, 1, ...
-    jobs: int | None = None  # runs at a time; as many as there are cores if not given
-    total_steps: int | None = None  # environment steps of each run
-    num_envs: int | None = None  # environments stepped together in each run
-    eval_episodes: int = 100  # whole episodes of each evaluation
-    runs: Path = Path("runs")  # the sweep is the folder sweeps/NAME in it
-    name: str | None = None  # of the sweep's folder, instead of one made from the settings
-    json: bool = False  # end with one line of JSON
-
-
-@dataclass
-class List:
-    """What there is: agents, environments, presets or runs."""
-
-    what: Positional[Literal["agents", "envs", "presets", "runs"]]
-    runs: Path = Path("runs")
-    compat: bool = False  # envs: their spaces and limits, and which agent can run in which
-    markdown: bool = False  # the table of --compat as the page docs/environments.md
-
-
-@dataclass
-class Check:
-    """What training AGENT in ENV would use, or why it cannot work (exit code 1)."""
-
-    algorithm: Annotated[Positional[str], arg(metavar="AGENT")]
-    environment: Annotated[Positional[str], arg(metavar="ENV")]
-
-
-@dataclass
-class Doctor:
-    """Versions, devices, extras and rendering of this machine."""
-
-
-@dataclass
-class ServeGym:
-    """Serve environments over HTTP: the gym-http-api protocol of 2016, and a fast one beside it. Stop with Ctrl-C."""
-
-    port: int = 5000
-    host: str = "127.0.0.1"  # another address than this machine's own needs a token
-    token: str | None = (
-        None  # clients send it as the password of HTTP Basic; better in WHORL_GYM_TOKEN, where `ps` cannot see it
-    )
-    allow_hosts: tuple[str, ...] = ()  # further host:port names of this server, such as those of a tunnel or a proxy
-    allow: tuple[str, ...] = ()  # patterns of environment ids, such as 'CartPole-*'; all installed ones if not given
-    allow_shutdown: bool = False  # whether POST /v1/shutdown/ works
-    root: Path | None = None  # the only folder that monitors write to
-    max_envs: int = 64  # environments at a time
-    idle: float = 600.0  # seconds after which an environment that nobody asks is closed
-    patience: float = 60.0  # seconds that a call may take
-    empty_as_json: bool = False  # answer {} where the protocol has an empty body, for the C++ client
-    lenient: bool = False  # allow a step after the end of an episode, as the original did
-
-
-@dataclass
-class Submit:
-    """Score RUNs under the leaderboard's protocol, and write one entry each into a board."""
-
-    runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN")]
-    board: Path = Path("board")  # a folder; a git repository can hold it
-    author: str = ""
-    note: str = ""
-    json: bool = False  # end with one line of JSON
-
-
-@dataclass
-class Board:
-    """Write BOARD as static pages, or serve it live. `whorl board merge` joins boards."""
-
-    board: Annotated[Positional[Path], arg(metavar="BOARD")] = Path("board")
-    export: Path | None = None  # the folder of the pages
-    serve: bool = False
-    port: int | None = None  # of --serve; 5001 if not given
-    host: str | None = None  # 127.0.0.1 if not given; another address than this machine's own needs a token
-    token: str | None = None  # better in WHORL_BOARD_TOKEN, where `ps` cannot see it
-
-
-@dataclass
-class BoardMerge:
-    """Copy the entries of BOARDs into one. Each is checked first."""
-
-    boards: Annotated[Positional[tuple[Path, ...]], arg(metavar="BOARD")]
-    into: Path = Path("board")
-
-
-@dataclass
-class Verify:
-    """Play the evaluation of ENTRY again: exit code 0 if all episodes are equal, 1 if the claim is refuted, 3 if it cannot be told here."""
-
-    entry: Annotated[Positional[str], arg(metavar="ENTRY")]  # its folder, or its id
-    board: Path = Path("board")  # where an id is looked for
-    json: bool = False  # end with one line of JSON
-
-
-@dataclass
-class Plot:
-    """Draw the evaluation curves of RUNs: mean and interquartile mean over seeds, one line for each setting."""
-
-    runs: Annotated[
-        Positional[tuple[str, ...]], arg(metavar="RUN")
-    ]  # run folders, or patterns such as 'runs/CartPole-v1/*/*'
-    out: Path = Path("plot.png")
-    x: Literal["steps", "seconds"] = "steps"
-
-
-@dataclass
-class Run:
-    """torch-twrl's command line, word for word: whorl run -env 'CartPole-v0' -policy categorical ... (whorl run -help)."""
-
-
-COMMANDS = {
-    "train": Train,
-    "run": Run,
-    "eval": Eval,
-    "play": Play,
-    "resume": Resume,
-    "sweep": Sweep,
-    "plot": Plot,
-    "submit": Submit,
-    "board": Board,
-    "board-merge": BoardMerge,
-    "verify": Verify,
-    "serve-gym": ServeGym,
-    "list": List,
-    "check": Check,
-    "doctor": Doctor,
-}
+HIDDEN: dict[type, tuple[str, ...]] = {Settings: NAMED, Repeated: (*NAMED, "seed")}  # fields that are no options
+LISTS = (tuple[int, ...], tuple[float, ...])
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -214,10 +28,14 @@ def main(arguments: list[str] | None = None) -> None:
         if arguments[:1] == ["run"]:
             from whorl.apps import twrl
 
-            return twrl.main(arguments[1:])
+            choice = twrl.read(arguments[1:])  # -help ends here, and needs no torch
+
+            from whorl.apps import twrl_run
+
+            return twrl_run.run(choice)
         if arguments[:2] == ["board", "merge"]:
             arguments = ["board-merge", *arguments[2:]]
-        command = _parse(arguments)
+        command = parse(arguments)
         from whorl.apps import commands
 
         name = next(name for name, kind in COMMANDS.items() if isinstance(command, kind))
@@ -230,45 +48,145 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(1)
 
 
-def _parse(arguments: list[str]) -> Any:
+def parse(arguments: list[str]) -> Any:
+    """The command, one of `COMMANDS`, with its options. Exits with code 2, and says why, for what is none."""
     kinds: dict[str, Any] = dict(COMMANDS)
-    if arguments[:1] == ["train"]:
-        kinds["train"] = _with_config(arguments[1:])
-    return tyro.extras.subcommand_cli_from_dict(
-        kinds,
-        prog="whorl",
-        description="Reinforcement learning in PyTorch: train, resume, evaluate, watch.",
-        args=arguments,
+    if arguments[:1] in (["train"], ["sweep"]):
+        kind = kinds[arguments[0]]
+        names, rest = _names_first(arguments[1:], kind)
+        arguments = [arguments[0], *names, *rest]
+        if len(names) == 2:  # else tyro says what is missing
+            kinds[arguments[0]] = _of_the_pair(kind, *names)
+    with _REGISTRY:
+        return tyro.extras.subcommand_cli_from_dict(
+            kinds,
+            prog="whorl",
+            description="Reinforcement learning in PyTorch: train, resume, evaluate, watch.",
+            args=arguments,
+        )
+
+
+def _of_the_pair(kind: type, agent: str, env: str) -> type:
+    """`Train` or `Sweep` with the preset of the pair as defaults; `Train` has the fields of the agent's config, too."""
+    from whorl.training.catalog import find
+
+    preset = find(agent, env)
+    settings = (Repeated if kind is Sweep else Settings)(num_envs=preset.num_envs, total_steps=preset.total_steps)
+    hint: Any = tyro.conf.OmitArgPrefixes
+    extended: list[Any] = [("settings", hint[type(settings)], dataclasses.field(default=settings))]
+    if kind is Train:
+        extended.append(("agent", type(preset.config), dataclasses.field(default=preset.config)))
+    made = dataclasses.make_dataclass(kind.__name__, extended, bases=(kind,))
+    made.__doc__ = kind.__doc__
+    return made
+
+
+# ---------------------------------------------------------------------------------------------- the words
+
+
+def _names_first(words: list[str], kind: type) -> tuple[list[str], list[str]]:
+    """(AGENT and ENV, all other words). How many words an option takes is known once the agent is, so every agent that is
+    named there is tried."""
+    from whorl.training.catalog import AGENTS, default_config
+
+    own = {"help": bool, "h": bool} | _kinds(kind)
+    for agent in dict.fromkeys(word for word in words if word in AGENTS):
+        names, rest = _split(words, own | _kinds(default_config(agent), "agent."))
+        if names[:1] == [agent]:
+            return names, rest
+    return _split(words, own)
+
+
+def _kinds(given: Any, prefix: str = "") -> dict[str, Any]:
+    """Name of an option -> the type of its value. given: a class of this file's, or a dataclass with values."""
+    found: dict[str, Any] = {}
+    for field in options.fields(given if isinstance(given, type) else type(given)):
+        value = getattr(given, field.name, None)  # a class holds the defaults of its fields
+        if dataclasses.is_dataclass(value):
+            found |= _kinds(value, prefix if isinstance(value, Settings) else f"{prefix}{field.name}.")
+        else:
+            found[prefix + field.name] = field.kind
+    return found
+
+
+def _split(words: list[str], kinds: dict[str, Any]) -> tuple[list[str], list[str]]:
+    """(The first two words that are neither options nor their values, all others)."""
+    names: list[str] = []
+    rest: list[str] = []
+    due = 0.0  # values that the last option still takes
+    for word in words:
+        if word.startswith("-") and not _is_number(word):
+            group, dot, last = word.lstrip("-").replace("-", "_").rpartition(".")
+            kind = kinds.get(f"{group}{dot}{last}", kinds.get(f"{group}{dot}{last.removeprefix('no_')}"))
+            due = 0 if "=" in word or kind is bool else math.inf if kind in LISTS else 1
+        elif due == 0 or (due == math.inf and not _is_number(word)):
+            due = 0
+            if len(names) < 2:
+                names.append(word)
+                continue
+        else:
+            due -= 1
+        rest.append(word)
+    return names, rest
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
+
+
+# ---------------------------------------------------------------------------------------------- settings as options
+
+_REGISTRY = ConstructorRegistry()
+
+
+@_REGISTRY.struct_rule
+def _described(info: StructTypeInfo) -> StructConstructorSpec | None:
+    """Comments above the fields are the help, and bounds stand in it."""
+    cls = info.type
+    if not dataclasses.is_dataclass(cls) or cls.__module__.startswith("tyro."):
+        return None
+    hints, about = get_type_hints(cls, include_extras=True), _comments(cls)
+    values = info.default if isinstance(info.default, cls) else cls  # a class holds the defaults of its fields
+    shown = [field for field in options.fields(cls) if field.name not in HIDDEN.get(cls, ())]
+    return StructConstructorSpec(
+        instantiate=cls,
+        fields=tuple(
+            StructFieldSpec(
+                field.name,
+                Annotated[hints[field.name], *_words(field)],  # type: ignore[arg-type]
+                getattr(values, field.name, tyro.MISSING),
+                about.get(field.name),
+            )
+            for field in shown
+        ),
     )
 
 
-def _with_config(arguments: list[str]) -> type:
-    """`Train` plus the fields of the agent's config as `--agent.FIELD`, with the preset of the pair as defaults."""
-    names = _positionals(arguments)[:2]
-    if len(names) < 2:
-        return Train  # tyro says what is missing
-
-    from whorl.training.catalog import find
-
-    config = find(*names).config
-    extended = make_dataclass("Train", [("agent", type(config), field(default=config))], bases=(Train,))
-    extended.__doc__ = Train.__doc__
-    return extended
+def _words(field: options.Field) -> list[Any]:
+    """What stands for a bounded value: `INT >= 1`, `FLOAT in [0, 1]`, with what else it may be."""
+    if field.bounds is None:
+        return [None]  # an annotation that says nothing
+    low, high, inner = field.bounds.low, field.bounds.high, get_args(field.kind)
+    kind = (inner[0] if inner else field.kind).__name__.upper()
+    span = f"{kind} >= {low:g}" if high == math.inf else f"{kind} in [{low:g}, {high:g}]"
+    words = ["None"] * field.optional + [f"[{span} ...]" if inner else span, *map(str, field.choices)]
+    return [tyro.conf.arg(metavar="|".join(words))]
 
 
-def _positionals(arguments: list[str]) -> list[str]:
-    """The words that are neither options nor their values."""
-    found, value_follows = [], False
-    for word in arguments:
-        if word.startswith("-"):
-            value_follows = "=" not in word and word.lstrip("-").removeprefix("no-") not in (
-                "compile",
-                "quiet",
-                "json",
-                "help",
-            )
-        elif value_follows:
-            value_follows = False
-        else:
-            found.append(word)
+def _comments(cls: type) -> dict[str, str]:
+    """The comment above each field."""
+    found = {}
+    for each in reversed([each for each in cls.__mro__[:-1] if each.__module__ != "types"]):  # those have no source
+        above: list[str] = []
+        for line in map(str.strip, inspect.getsource(each).splitlines()):
+            if line.startswith("#"):
+                above.append(line.lstrip("# "))
+                continue
+            if above and (field := re.match(r"(\w+):", line)):
+                found[field[1]] = " ".join(above)
+            above = []
     return found

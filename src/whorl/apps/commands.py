@@ -7,7 +7,7 @@ import json
 import os
 import platform
 import sys
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,37 +18,60 @@ from rich.markup import escape
 from rich.table import Table
 
 import whorl
-from whorl.envs.make import known_envs, make_env
+from whorl import files, options
+from whorl.apps.arguments import (
+    Board,
+    BoardMerge,
+    Check,
+    Doctor,
+    Eval,
+    List,
+    Play,
+    Plot,
+    Resume,
+    ServeGym,
+    Submit,
+    Sweep,
+    Train,
+    Verify,
+)
+from whorl.apps.board.entry import Entry
+from whorl.envs.adapters import LIBRARIES, install
+from whorl.envs.ids import known_envs
+from whorl.envs.make import make_env
 from whorl.errors import BadInput, Incompatible
+from whorl.feeds import ENVIRONMENT_STEPS
 from whorl.spaces import describe
 from whorl.training import compatibility, folder, grid, sweep_table
 from whorl.training.build import build
 from whorl.training.catalog import AGENTS, find, presets
 from whorl.training.run import Run
+from whorl.training.settings import Settings
+from whorl.training.start import OPTIONS
 from whorl.training.start import resume as resume_run
 from whorl.training.start import train as train_run
 from whorl.training.sweep import sweep as run_sweep
 from whorl.training.trained import load
-from whorl.training.video import record
+
+EXTRAS = {"server": "starlette", "video": "imageio_ffmpeg"}  # that bring no environments: extra of whorl -> its module
 
 
-def train(o: Any) -> None:
-    run = train_run(
-        o.algorithm, o.environment, config=getattr(o, "agent", None), total_steps=o.total_steps, seed=o.seed, num_envs=o.num_envs,
-        total_episodes=o.total_episodes, max_episode_steps=o.max_episode_steps, window=o.window, video_every=o.video_every,
-        runs=o.runs, name=o.name, device=o.device, compile=o.compile, threads=o.threads,
-        eval_every=o.eval_every, eval_episodes=o.eval_episodes,
-        checkpoint_every=o.checkpoint_every, quiet=o.quiet,
-    )  # fmt: skip
-    _report(run, o)
+def train(o: Train) -> None:
+    given = _given(o.settings)
+    _report(train_run(o.algorithm, o.environment, config=o.agent, runs=o.runs, name=o.name, quiet=o.quiet, **given), o)
 
 
-def resume(o: Any) -> None:
+def _given(settings: Settings) -> dict[str, Any]:
+    """What stands on the command line, or in the preset."""
+    return {option.name: getattr(settings, option.name) for option in OPTIONS}
+
+
+def resume(o: Resume) -> None:
     _report(resume_run(o.run, o.total_steps, o.quiet), o)
 
 
-def _report(run: Run, o: Any) -> None:
-    result = folder.read_json(run.path / "eval.json").get("best")
+def _report(run: Run, o: Train | Resume) -> None:
+    result = files.read_json(run.path / "eval.json").get("best")
     if not o.quiet:
         score = (
             f", mean {result['mean']:.1f} +- {result['std']:.1f} over {result['episodes']} episodes" if result else ""
@@ -69,7 +92,7 @@ def _last_line(**data: Any) -> None:
     print(json.dumps(data), flush=True)
 
 
-def eval(o: Any) -> None:
+def eval(o: Eval) -> None:
     result = load(o.run, _which(o.which)).evaluate(o.episodes, o.seed).summary()
     print(
         f"mean {result['mean']:.2f} +- {result['std']:.2f}, from {result['min']:.2f} to {result['max']:.2f}, {result['episodes']} episodes"
@@ -86,19 +109,19 @@ def _which(text: str) -> str | int:
     return int(text)
 
 
-def play(o: Any) -> None:
+def play(o: Play) -> None:
     trained = load(o.run, _which(o.which))
     files = [file for file in (o.gif, o.mp4) if file] or [trained.path / "video" / f"{o.which}.gif"]
     for file in files:
-        ret, length = record(trained, file, o.seed)
+        ret, length = trained.film(file, o.seed)
         print(f"{file}: one episode, return {ret:.1f}, {length} steps")
 
 
-def sweep(o: Any) -> None:
-    done = run_sweep(
-        o.algorithm, o.environment, grid.parse(o.grid, find(o.algorithm, o.environment).config), seeds=o.seeds, jobs=o.jobs,
-        total_steps=o.total_steps, num_envs=o.num_envs, eval_episodes=o.eval_episodes, runs=o.runs, name=o.name,
-    )  # fmt: skip
+def sweep(o: Sweep) -> None:
+    varied = grid.parse(o.grid, find(o.algorithm, o.environment).config)
+    given = _given(o.settings)
+    del given["seed"]
+    done = run_sweep(o.algorithm, o.environment, varied, seeds=o.seeds, jobs=o.jobs, runs=o.runs, name=o.name, **given)
     _print_table([sweep_table.header([*done.rows[0].setting]), *(row.cells() for row in done.rows)])
     print(f"{done.path}: {done.runs - len(done.failed)} of {done.runs} runs; table.csv, table.png")
     for job, why in done.failed.items():
@@ -109,20 +132,20 @@ def sweep(o: Any) -> None:
         sys.exit(1)
 
 
-def list(o: Any) -> None:
+def list(o: List) -> None:
     rows: Any
     if o.compat or o.markdown:
         return _compatibility(o)
     if o.what == "agents":
         rows = [("agent", "what it is", "presets")]
-        rows += [(name, text, ", ".join(presets(name)) or "-") for name, (_, text) in AGENTS.items()]
+        rows += [(name, listed.about, ", ".join(presets(name)) or "-") for name, listed in AGENTS.items()]
     elif o.what == "envs":
         rows = [("environment", "stepped by")] + sorted(known_envs().items())
     elif o.what == "presets":
         rows = [("agent", "environment", "envs", "steps", "source")]
         rows += [(a, e, str(p.num_envs), f"{p.total_steps:,}", p.source) for a in AGENTS for e, p in presets(a).items()]
     else:
-        rows = [("run", "agent", "environment", "seed", "steps", "best mean")]
+        rows = [("run", "agent", "environment", "seed", "progress", "best mean")]
         rows += [_run_row(path) for path in folder.runs_in(o.runs)]
     _print_table(rows)
 
@@ -137,7 +160,7 @@ def _print_table(rows: Any, width: int = 160) -> None:
     Console(width=None if sys.stdout.isatty() else width).print(table)
 
 
-def _compatibility(o: Any) -> None:
+def _compatibility(o: List) -> None:
     if o.what != "envs":
         raise BadInput(f"--compat and --markdown are about environments: whorl list envs, not {o.what}")
     rows = compatibility.table()
@@ -150,45 +173,50 @@ def _compatibility(o: Any) -> None:
 
 
 def _run_row(path: Path) -> tuple[str, ...]:
-    config = folder.read_json(path / "config.json")
-    done = path / "eval.json"
-    best = folder.read_json(done).get("best") if done.exists() else None
-    row = [config[key] for key in ("agent", "env", "seed")] + [
-        f"{config['total_steps']:,}",
+    config, file = files.read_json(path / "config.json"), path / "eval.json"
+    done: dict[str, Any] = files.read_json(file) if file.exists() else {"steps": _saved(path)}
+    progress = f"{done['steps']:,} of {config['total_steps']:,} {config.get('progress', ENVIRONMENT_STEPS)}"
+    best = done.get("best")
+    return (
+        str(path),
+        *(str(config[key]) for key in ("agent", "env", "seed")),
+        progress,
         f"{best['mean']:.1f}" if best else "-",
-    ]
-    return (str(path), *map(str, row))
+    )
 
 
-def check(o: Any) -> None:
+def _saved(path: Path) -> int:
+    """How far the newest checkpoint of a run is."""
+    return max((int(each.name.removeprefix("step_")) for each in path.glob("checkpoints/step_*")), default=0)
+
+
+def check(o: Check) -> None:
     try:
         preset = find(o.algorithm, o.environment)
         parts = build(o.algorithm, o.environment)
     except Incompatible as reason:
         print(f"whorl: {o.algorithm} cannot train in {o.environment}: {reason}", file=sys.stderr)
         sys.exit(1)
-    print(f"environment  {parts.env!r}")
-    print(f"observation  {describe(parts.env.observation_space)}")
-    print(f"action       {describe(parts.env.action_space)}")
+    env = parts.env
+    assert env is not None  # since no data was given
+    print(f"environment  {env!r}")
+    print(f"observation  {describe(env.observation_space)}")
+    print(f"action       {describe(env.action_space)}")
     print(f"agent        {type(parts.agent).__name__}, {sum(p.numel() for p in parts.agent.parameters()):,} parameters")
     print(f"preset       {preset.total_steps:,} steps ({preset.source})")
-    for f in fields(preset.config):
+    for f in options.fields(type(preset.config)):
         print(f"  {f.name} = {getattr(preset.config, f.name)!r}")
 
 
-def doctor(o: Any) -> None:
+def doctor(o: Doctor) -> None:
     found = {
         "whorl": whorl.__version__, "python": platform.python_version(), "torch": torch.__version__, "gymnasium": gymnasium.__version__,
         "devices": ", ".join(["cpu", *(f"cuda:{i} {torch.cuda.get_device_name(i)}" for i in range(torch.cuda.device_count()))]),
         "threads": str(torch.get_num_threads()), "cores": str(os.cpu_count()),
     }  # fmt: skip
-    for extra, module in {
-        "box2d": "Box2D",
-        "mujoco": "mujoco",
-        "server": "starlette",
-        "video": "imageio_ffmpeg",
-    }.items():
-        found[f"extra {extra}"] = "yes" if importlib.util.find_spec(module) else f'no: pip install "whorl[{extra}]"'
+    extras = {each.extra: each.module for each in LIBRARIES if each.extra} | EXTRAS
+    for extra, module in extras.items():
+        found[f"extra {extra}"] = "yes" if importlib.util.find_spec(module) else f"no: {install(extra)}"
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     env = make_env("CartPole-v1", 1, prefer="gymnasium", render_mode="rgb_array")
     env.reset(0)
@@ -205,20 +233,20 @@ def doctor(o: Any) -> None:
         print(f"{key:14} {value}")
 
 
-def serve_gym(o: Any) -> None:
+def serve_gym(o: ServeGym) -> None:
     from whorl.apps.gym_server.serve import serve
 
     options = {key: value for key, value in vars(o).items() if key != "token"}
     serve(**options, token=os.environ.get("WHORL_GYM_TOKEN") if o.token is None else o.token)
 
 
-def plot(o: Any) -> None:
+def plot(o: Plot) -> None:
     from whorl.training.plot import plot
 
     print(plot(o.runs, o.out, o.x))
 
 
-def submit(o: Any) -> None:
+def submit(o: Submit) -> None:
     from whorl.apps.board.submit import submit
 
     if not o.runs:
@@ -232,19 +260,19 @@ def submit(o: Any) -> None:
             _last_line(id=entry.id, env=entry.env, agent=entry.agent, mean=entry.mean, std=entry.std)
 
 
-def _report_entry(entry: Any, board: Path) -> None:
+def _report_entry(entry: Entry, board: Path) -> None:
     place = board / "entries" / entry.id
     print(f"{place}: {entry.agent} on {entry.env}, mean {entry.mean:.2f} over {len(entry.returns)} held-out episodes")
 
 
-def board(o: Any) -> None:
+def board(o: Board) -> None:
     if bool(o.export) == o.serve:
         raise BadInput(f"say what to do with the board {o.board}: --export FOLDER for static pages, or --serve")
-    if o.serve:
+    if o.export is None:
         from whorl.apps.board.serve import serve
 
         token = os.environ.get("WHORL_BOARD_TOKEN") if o.token is None else o.token
-        port = {} if o.port is None else {"port": o.port}
+        port: dict[str, Any] = {} if o.port is None else {"port": o.port}
         return serve(o.board, host="127.0.0.1" if o.host is None else o.host, token=token, **port)
     if given := [f"--{name}" for name in ("port", "host", "token") if getattr(o, name) is not None]:
         raise BadInput(f"{', '.join(given)} is for --serve: --export writes a folder, which nobody listens to")
@@ -253,7 +281,7 @@ def board(o: Any) -> None:
     print(export(o.board, o.export) / "index.html")
 
 
-def board_merge(o: Any) -> None:
+def board_merge(o: BoardMerge) -> None:
     from whorl.apps.board.merge import merge
 
     if not o.boards:
@@ -266,7 +294,7 @@ def board_merge(o: Any) -> None:
         sys.exit(1)
 
 
-def verify(o: Any) -> None:
+def verify(o: Verify) -> None:
     from whorl.apps.board.verify import verify
 
     verdict = verify(o.entry, o.board)

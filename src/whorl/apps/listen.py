@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import socket
 import threading
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from whorl.errors import BadInput
+
+if TYPE_CHECKING:
+    from uvicorn import Server
 
 
 def listening(host: str, port: int) -> list[socket.socket]:
@@ -50,7 +54,7 @@ def address(host: str, port: int) -> str:
 
 
 @contextlib.contextmanager
-def in_thread(server: Any, sockets: list[socket.socket], name: str) -> Iterator[None]:
+def in_thread(server: Server, sockets: list[socket.socket], name: str) -> Iterator[None]:
     """A uvicorn server that runs for as long as the block. The sockets listen already: who connects now is served in a moment."""
     thread = threading.Thread(target=server.run, args=(sockets,), name=name, daemon=True)
     thread.start()
@@ -59,3 +63,23 @@ def in_thread(server: Any, sockets: list[socket.socket], name: str) -> Iterator[
     finally:
         server.should_exit = True
         thread.join()
+
+
+def needed(*modules: str) -> list[Any]:
+    """Modules that need the extra `server`. Raises BadInput without it."""
+    try:
+        return [importlib.import_module(module) for module in modules]
+    except ModuleNotFoundError as error:
+        if error.name not in ("uvicorn", "starlette"):
+            raise
+        raise BadInput(f'serving needs {error.name}, which is missing: pip install "whorl[server]"') from error
+
+
+def server(app: Any, **options: Any) -> Server:
+    """A quiet uvicorn server that has not started."""
+    [uvicorn] = needed("uvicorn")
+    config = uvicorn.Config(
+        app, log_level="warning", log_config=None, access_log=False, server_header=False, ws="none", timeout_graceful_shutdown=5,
+        **options,
+    )  # fmt: skip
+    return uvicorn.Server(config)

@@ -1,4 +1,5 @@
-"""torch-twrl's command line: its options, their defaults, and what they may be. What they do here: `twrl_run.py`, docs/twrl.md.
+"""torch-twrl's command line: its options, their defaults, what they may be, and reading them. What they do here: `twrl_run.py`,
+docs/twrl.md.
 
 Imports nothing heavy, so that `whorl run --help` answers at once.
 """
@@ -9,11 +10,14 @@ import argparse
 import difflib
 import math
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
+from whorl import options
 from whorl.errors import BadInput
+from whorl.options import Amount, Bounds, Count, Positive, Share
+from whorl.training.settings import Settings
 
 SERVER = "http://127.0.0.1:5000"  # torch-twrl's default address of the gym HTTP server
 
@@ -27,19 +31,26 @@ class Option:
     help: str
     kind: str = "word"  # word, whole, number, flag, video
     choices: tuple[str, ...] = ()
-    low: float = -math.inf
-    high: float = math.inf
+    bounds: Bounds = Bounds()
     needs: tuple[str, ...] = ()
     short: str = ""  # torch-twrl's letter
     ours: bool = False  # torch-twrl did not have it
+    setting: str = ""  # the field of whorl's settings that it is, whose bounds hold
 
 
-def _whole(name: str, default: int, help: str, low: int = 1, **rest: Any) -> Option:
-    return Option(name, default, help, "whole", low=low, **rest)
+_BOUNDS = {field.name: field.bounds or Bounds() for field in options.fields(Settings)}
 
 
-def _number(name: str, default: float, help: str, low: float = 0, high: float = math.inf, **rest: Any) -> Option:
-    return Option(name, default, help, "number", low=low, high=high, **rest)
+def _setting(setting: str, name: str, default: int, help: str, kind: str = "whole", **rest: Any) -> Option:
+    return Option(name, default, help, kind, bounds=_BOUNDS[setting], setting=setting, **rest)
+
+
+def _whole(name: str, default: int, help: str, **rest: Any) -> Option:
+    return Option(name, default, help, "whole", bounds=Count, **rest)
+
+
+def _number(name: str, default: float, help: str, bounds: Bounds = Amount, **rest: Any) -> Option:
+    return Option(name, default, help, "number", bounds=bounds, **rest)
 
 
 def _flag(name: str, help: str, **rest: Any) -> Option:
@@ -52,20 +63,18 @@ _TILES, _EPSILON = ("tdLambda", "qFunction"), ("tdLambda", "egreedy")
 GROUPS: dict[str, list[Option]] = {
     "experiment": [
         Option("env", "CartPole-v0", "environment: a native world or any installed Gymnasium id", short="e"),
-        _whole("nSteps", 1000, "most steps of an episode; a shorter time limit of the environment stays", short="s"),
-        _whole("nIterations", 1000, "episodes, and the horizon of reinforce's linear step-size decay", short="i"),
-        Option(
-            "video", 100, "a video of the current policy every N episodes; 0 or false: none", "video", low=0, short="v"
-        ),
+        _setting("max_episode_steps", "nSteps", 1000, "most steps of an episode; a shorter time limit of the environment stays", short="s"),
+        _setting("total_episodes", "nIterations", 1000, "episodes, and the horizon of reinforce's linear step-size decay", short="i"),
+        _setting("video_every", "video", 100, "a video of the current policy every N episodes; 0 or false: none", "video", short="v"),
         _flag("renderAllSteps", "reported: no window is opened, -video and `whorl play` draw", short="r"),
         _flag("force", "reported: nothing is ever overwritten, every run has a folder of its own", short="f"),
         _flag("resume", "go on with the newest unfinished run of this experimentLogName", short="u"),
         _flag("uploadResults", "end with an entry, curve and GIF in the leaderboard's folder -board; nothing is sent", short="d"),
-        _whole("windowSize", 10, "episodes of the sliding summary, which is printed this often"),
+        _setting("window", "windowSize", 10, "episodes of the sliding summary, which is printed this often"),
         _flag("verboseUpdate", "print episode, learning rate, episodes and steps of each update", needs=_PG),
         Option("gymHttpServer", SERVER, "its default means this process; another URL: environments of that gym HTTP server"),
         Option("experimentLogName", "experiment", "first part of the run's folder name"),
-        _whole("seed", 0, "of every random stream", low=0, ours=True),
+        _setting("seed", "seed", 0, "of every random stream", ours=True),
         Option("runs", "runs", "folder of all runs", ours=True),
         Option("board", "board", "folder of the leaderboard, for -uploadResults", ours=True),
         _flag("json", "last line: JSON {run, episodes, best_mean_100, last_mean_100}", ours=True),
@@ -80,21 +89,21 @@ GROUPS: dict[str, list[Option]] = {
         Option("learningType", "batch", "reinforce learns in batches, tdLambda at each step (its default is noBatch)",
                choices=("batch", "noBatch"), needs=_EITHER),
         _number("stepsizeStart", 0.3, "step size; reinforce lowers it linearly to 0", short="z", needs=_EITHER),
-        _number("gamma", 1.0, "discount", high=1, needs=_EITHER),
+        _number("gamma", 1.0, "discount", bounds=Share, needs=_EITHER),
     ],
     "reinforce": [
         _whole("timestepsPerBatch", 1000, "a batch closes at the first end of an episode with this many steps", needs=_PG),
-        _number("policyStd", 0.1, "standard deviation of the normal policy, in half action ranges", low=1e-6,
+        _number("policyStd", 0.1, "standard deviation of the normal policy, in half action ranges", bounds=Positive,
                 short="o", needs=("reinforce", "normal")),
         _whole("nHiddenLayerSize", 10, "units of the hidden layer", needs=_PG),  # its letter was h, which asks for help
-        _number("gradClip", 5.0, "largest element of the gradient; 0 or less: no limit", low=-math.inf, needs=_PG),
+        _number("gradClip", 5.0, "largest element of the gradient; 0 or less: no limit", bounds=Bounds(), needs=_PG),
         Option("baselineType", "padTimeDepAvReturn", "taken from the return; whorl's own: mean, timeDepAvReturn, "
                "optimal, leaveOneOut, value", short="b", needs=_PG,
                choices=("zeroBaseline", "padTimeDepAvReturn", "mean", "timeDepAvReturn", "optimal", "leaveOneOut", "value")),
         _number("weightDecay", 0.0, "L2 weight decay", short="w", needs=_PG),
         Option("optimType", "rmsprop", "name of an optimizer of torch.optim, in lower case", needs=_PG),
-        _number("optimAlpha", 0.9, "smoothing of rmsprop", high=1, needs=("reinforce", "rmsprop")),
-        _number("beta", 0.01, "weight of the entropy; positive raises it", low=-math.inf, short="a",
+        _number("optimAlpha", 0.9, "smoothing of rmsprop", bounds=Share, needs=("reinforce", "rmsprop")),
+        _number("beta", 0.01, "weight of the entropy; positive raises it", bounds=Bounds(), short="a",
                 needs=("reinforce", "categorical")),
     ],
     "tdLambda": [
@@ -102,15 +111,15 @@ GROUPS: dict[str, list[Option]] = {
                choices=("qLearning", "SARSA", "expectedSARSA")),
         Option("traceType", "replacing", "whorl's own: dutch (true online)", needs=_TD,
                choices=("replacing", "accumulating", "dutch")),
-        _number("lambda", 0.9, "trace decay", high=1, needs=_TD),
+        _number("lambda", 0.9, "trace decay", bounds=Share, needs=_TD),
         _number("relativeAlpha", 0.0, "not 0: the step size is relativeAlpha / numTilings", needs=_TILES),
-        _number("epsilon", 0.1, "share of random actions", high=1, needs=_EPSILON),
-        _number("epsilonDecayRate", 0.999, "factor of epsilon after each action", high=1, needs=_EPSILON),
-        _number("epsilonMinValue", 0.0001, "epsilon stops there", high=1, needs=_EPSILON),
-        _number("temperature", 1.0, "of the softmax policy", low=1e-6, ours=True, needs=("tdLambda", "softmax")),
+        _number("epsilon", 0.1, "share of random actions", bounds=Share, needs=_EPSILON),
+        _number("epsilonDecayRate", 0.999, "factor of epsilon after each action", bounds=Share, needs=_EPSILON),
+        _number("epsilonMinValue", 0.0001, "epsilon stops there", bounds=Share, needs=_EPSILON),
+        _number("temperature", 1.0, "of the softmax policy", bounds=Positive, ours=True, needs=("tdLambda", "softmax")),
         _whole("numTiles", 32, "each tiling is hashed into numTiles^2 slots", needs=_TILES),
         _whole("numTilings", 4, "tilings, and tiles per dimension of each", needs=_TILES),
-        _number("initialWeightVal", -0.01, "initial weights of the action values", low=-math.inf, needs=_TD),
+        _number("initialWeightVal", -0.01, "initial weights of the action values", bounds=Bounds(), needs=_TD),
     ],
 }  # fmt: skip
 OPTIONS = {option.name: option for options in GROUPS.values() for option in options}
@@ -157,14 +166,6 @@ class Choice:
         return found
 
 
-def main(arguments: list[str]) -> None:
-    """`whorl run`."""
-    choice = read(arguments)
-    from whorl.apps import twrl_run
-
-    twrl_run.run(choice)
-
-
 def read(arguments: Iterable[str]) -> Choice:
     """The options of a command line. Raises BadInput, naming the option, what it takes and what came."""
     words = _normal(arguments)
@@ -185,10 +186,6 @@ def read(arguments: Iterable[str]) -> Choice:
     if server != SERVER:
         values["env"] = f"{server}/{values['env']}"
     return Choice(values, [RENAMED.get(name, name) for name in given])
-
-
-def help_text() -> str:
-    return _parser().format_help()
 
 
 # ---------------------------------------------------------------------------------------------- reading words
@@ -237,7 +234,7 @@ def _is_number(word: str) -> bool:
 
 
 class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> Any:
+    def error(self, message: str) -> NoReturn:
         raise BadInput(message.removeprefix("argument ").replace("arguments: ", "words: "))
 
 
@@ -253,9 +250,9 @@ def _parser() -> argparse.ArgumentParser:
         "One dash or two. The last of two equal options wins. docs/twrl.md tells what differs from torch-twrl.",
         epilog="example: whorl run -env CartPole-v0 -policy categorical -learningUpdate reinforce -model mlp -stepsizeStart 0.05",
     )
-    for title, options in GROUPS.items():
+    for title, group_options in GROUPS.items():
         group = parser.add_argument_group(title)
-        for o in options:
+        for o in group_options:
             about = f"{o.help}{' [whorl]' if o.ours else ''} (default {text(o.default)})"
             choices = f"{{{','.join(o.choices)}}}" if o.choices else o.kind.upper()
             metavar = {"flag": "true|false", "video": "N|false"}.get(o.kind, choices)
@@ -280,7 +277,7 @@ def text(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _reader(o: Option) -> Any:
+def _reader(o: Option) -> Callable[[str], Any]:
     """The function that makes a value from a word, for argparse."""
 
     def read_word(word: str) -> Any:
@@ -300,16 +297,10 @@ def _reader(o: Option) -> Any:
 
 def _numeral(o: Option, word: str) -> float | int:
     kind = "a number" if o.kind == "number" else "a whole number"
-    span = (
-        ""
-        if o.low == -math.inf
-        else f" of at least {o.low:g}"
-        if o.high == math.inf
-        else f" from {o.low:g} to {o.high:g}"
-    )
+    span = "" if o.bounds == Bounds() else f" of {o.bounds}" if o.bounds.high == math.inf else f" {o.bounds}"
     try:
         value = float(word)
-        fine = math.isfinite(value) and o.low <= value <= o.high and (o.kind == "number" or value == int(value))
+        fine = math.isfinite(value) and o.bounds.holds(value) and (o.kind == "number" or value == int(value))
     except ValueError:
         fine = False
     if not fine:
@@ -318,7 +309,7 @@ def _numeral(o: Option, word: str) -> float | int:
     return value if o.kind == "number" else int(value)
 
 
-def _only(default: str, why: str) -> Any:
+def _only(default: str, why: str) -> Callable[[str], str]:
     """The reader of an option of testScript.lua that has no meaning any more: its default is let through."""
 
     def read_word(word: str) -> str:

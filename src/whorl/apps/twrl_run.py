@@ -7,6 +7,7 @@ import math
 import re
 import sys
 from collections import deque
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,19 +15,23 @@ from typing import Any, NamedTuple
 import numpy as np
 from gymnasium import spaces
 
+from whorl import files
 from whorl.agents.optimizers import OPTIMIZERS
 from whorl.apps.board.submit import submit
-from whorl.apps.twrl import Choice, text
+from whorl.apps.twrl import OPTIONS, Choice, text
+from whorl.batch import Arrays, Numbers, State
+from whorl.collectors.ledger import Episode
 from whorl.envs.env import Env
 from whorl.envs.make import make_env
 from whorl.errors import BadInput, Incompatible
 from whorl.feeds import Rollouts
+from whorl.options import override
 from whorl.spaces import action_sizes, describe
 from whorl.training import folder
 from whorl.training.build import new_agent
-from whorl.training.catalog import agent_class
-from whorl.training.config import override, to_json
+from whorl.training.catalog import agent_class, config_to_json
 from whorl.training.curve import moving_mean
+from whorl.training.loggers import Logger
 from whorl.training.run import Run
 from whorl.training.start import resume, train
 from whorl.training.video import drawable
@@ -60,20 +65,16 @@ def run(o: Choice) -> None:
     agent, config = AGENTS[o.learningUpdate], translate(o)
     new_agent(agent, env, config, o.seed)  # says what does not go together
     env.close()
-    folder.check_name(o.experimentLogName, "-experimentLogName")
+    files.check_name(o.experimentLogName, "-experimentLogName")
     progress = Progress(o)
     longest = min(o.nSteps, limit or o.nSteps)
     undrawn = _undrawn(o) if o.video else ""
-    wanted = {
-        "seed": o.seed,
-        "window": o.windowSize,
-        "video_every": 0 if undrawn else o.video,
-        "total_episodes": o.nIterations,
-        "max_episode_steps": o.nSteps if longest != limit else None,
-    }
+    wanted = {option.setting: getattr(o, name) for name, option in OPTIONS.items() if option.setting}
+    wanted |= {"video_every": 0} if undrawn else {}
+    wanted |= {"max_episode_steps": None} if longest == limit else {}
     unfinished = _unfinished(o, agent) if o.resume else None
     if unfinished:
-        _same(unfinished, wanted | {"config": to_json(config)})
+        _same(unfinished, wanted | {"config": config_to_json(agent, config)})
     for note in notes(o, unfinished, undrawn):
         progress.message(note)
     progress.message(
@@ -198,7 +199,7 @@ def notes(o: Choice, unfinished: Path | None = None, undrawn: str = "") -> list[
     return found
 
 
-class Progress:
+class Progress(Logger):
     """A logger of the run: the sliding summary every windowSize episodes and each update on standard output, messages on standard error."""
 
     def __init__(self, o: Choice):
@@ -206,7 +207,7 @@ class Progress:
         self._count, self._mean, self._squares, self._best = 0, 0.0, 0.0, -math.inf  # over all episodes (Welford 1962)
         self._batch: deque[int] = deque()  # lengths of the episodes since the last update
 
-    def add(self, episodes: list[Any]) -> None:
+    def add(self, episodes: Sequence[Episode]) -> None:
         for _, _, ret, length in episodes:
             self._batch.append(length)
             if self._count == self._last:  # the last batch may hold more
@@ -228,7 +229,7 @@ class Progress:
             flush=True,
         )
 
-    def log(self, step: int, metrics: dict[str, float]) -> None:
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
         rate = metrics.get("train/learning_rate")
         if self._verbose and rate is not None:
             print(
@@ -238,20 +239,21 @@ class Progress:
             )
         self._batch.clear()
 
-    def message(self, line: str) -> None:
-        print(line, file=sys.stderr, flush=True)
+    def message(self, text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
 
-    def position(self) -> dict[str, Any]:
+    def state(self) -> State:
         """Everything, for the checkpoint."""
         total = [self._count, self._mean, self._squares, self._best if self._count else None]
-        return {"window": self._window.state(), "total": total}
+        return {}, {"window": self._window.state()[1], "total": total}
 
-    def rewind(self, position: dict[str, Any]) -> None:
-        if position["window"]["size"] == self._window.size:  # another windowSize begins a new window
-            self._window.load_state(position["window"])
-        self._count, self._mean, self._squares, best = position["total"]
+    def load_state(self, arrays: Arrays, numbers: Numbers) -> bool:
+        if numbers["window"]["size"] == self._window.size:  # another windowSize begins a new window
+            self._window.load_state({}, numbers["window"])
+        self._count, self._mean, self._squares, best = numbers["total"]
         self._best = -math.inf if best is None else best
         self._batch.clear()
+        return True
 
 
 def _finish(o: Choice, done: Run) -> None:
@@ -282,7 +284,7 @@ def _unfinished(o: Choice, agent: str) -> Path | None:
     named = re.compile(rf"{re.escape(o.experimentLogName)}_(\d{{4}}-\d\d-\d\d_\d\d-\d\d-\d\d)_s\d+(?:-(\d+))?")
     found = []
     for path in folder.runs_in(o.runs):
-        match, settings = named.fullmatch(path.name), folder.read_json(path / "config.json")
+        match, settings = named.fullmatch(path.name), files.read_json(path / "config.json")
         if match and (settings["env"], settings["agent"]) == (o.env, agent) and not (path / "eval.json").exists():
             found.append((match[1], int(match[2] or 1), path))
     return max(found)[2] if found else None
@@ -290,7 +292,7 @@ def _unfinished(o: Choice, agent: str) -> Path | None:
 
 def _same(path: Path, wanted: dict[str, Any]) -> None:
     """Raises BadInput when the run in `path` was started with other settings than these."""
-    settings = folder.read_json(path / "config.json")
+    settings = files.read_json(path / "config.json")
     flat = lambda d: {**{k: v for k, v in d.items() if k != "config"}, **d["config"]}  # noqa: E731
     have, want = flat(settings), flat(wanted)
     other = [

@@ -10,7 +10,6 @@ wrote after c is no longer its own.
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from torch import Tensor
 
 from whorl.buffers.layout import Layout, check_disk
 from whorl.errors import BadInput, Damaged
+from whorl.files import read_json, write_json
 
 CHUNK = 1 << 26  # bytes copied at once
 
@@ -172,33 +172,3 @@ def load_rows(path: Path, rows: Tensor) -> None:
                 data = data[read:]
             if here is not part:
                 part.copy_(here)
-
-
-def write_json(path: Path, data: Any) -> None:
-    """Replaces a JSON file at once; on return it is on disk."""
-    draft = path.with_name(f".tmp-{path.name}-{os.getpid()}")
-    with open(draft, "w") as file:
-        file.write(json.dumps(data) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(draft, path)
-    sync_folder(path.parent)
-
-
-def read_json(path: Path) -> Any:
-    """Raises Damaged when the file is missing or not JSON."""
-    try:
-        return json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise Damaged(f"{path} is missing") from None
-    except (ValueError, RecursionError) as error:
-        raise Damaged(f"{path} is not valid JSON ({error}): it was cut off or changed") from None
-
-
-def sync_folder(folder: Path) -> None:
-    """Waits until the names in `folder` are on disk."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

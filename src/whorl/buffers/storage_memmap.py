@@ -13,7 +13,6 @@ cut before `flush`.
 
 from __future__ import annotations
 
-import fcntl
 import mmap
 import os
 from pathlib import Path
@@ -23,10 +22,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from whorl.batch import Arrays, Batch, Numbers, State
 from whorl.buffers.layout import Layout, check_disk
-from whorl.buffers.ring_file import intact_from, read_json, write_json
-from whorl.buffers.storage_memory import Memory, State
+from whorl.buffers.ring_file import intact_from
+from whorl.buffers.storage_memory import Memory
 from whorl.errors import BadInput, Damaged
+from whorl.files import lock, read_json, write_json
 
 RESIDENT = 1 << 30  # bytes of the file that may be mapped in before they are let go
 AROUND = 1 << 16  # bytes that the system maps in around a row that is read
@@ -37,8 +38,6 @@ class Memmap(Memory):
 
     Raises BadInput when sizes differ or the disk is too small (then nothing is made), Damaged when files are not as written.
     """
-
-    shared = True
 
     def __init__(self, folder: str | Path, capacity: int, lanes: int, slack: int = 128, writer: str = "ring"):
         super().__init__(capacity, lanes, slack, writer=writer)
@@ -64,8 +63,7 @@ class Memmap(Memory):
         if not (self.folder / "layout.json").exists():
             check_disk(size, self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
-        with open(self.folder / ".lock", "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with lock(self.folder, wait=True):
             if not (self.folder / "layout.json").exists():
                 for name, length in (("rows.bin", size), ("counters.bin", 3 * 8 * self.lanes)):
                     with open(self.folder / name, "wb") as file:
@@ -139,7 +137,7 @@ class Memmap(Memory):
             return None
         return int(low[0]), int(high[0])
 
-    def read(self, index: Tensor) -> Any:
+    def read(self, index: Tensor) -> Batch:
         self.looked_at(index.numel())
         return super().read(index)
 
@@ -156,7 +154,7 @@ class Memmap(Memory):
     def state(self) -> State:
         return {}, {**self._numbers(), "kept": True, "life": len(self._branches)}
 
-    def load_state(self, arrays: dict[str, Tensor], numbers: dict[str, Any]) -> bool:
+    def load_state(self, arrays: Arrays, numbers: Numbers) -> bool:
         self._check_size(numbers)
         count, floor = np.array(numbers["count"]), np.array(numbers["floor"])
         if self.layout is None and numbers["layout"] is None:
@@ -179,7 +177,7 @@ class Memmap(Memory):
         self._begun[:] = count
         return exact
 
-    def restore(self, folder: Path, numbers: dict[str, Any], name: str = "rows.bin") -> None:
+    def restore(self, folder: Path, numbers: Numbers, name: str = "rows.bin") -> None:
         super().restore(folder, numbers, name)
         if self.layout:
             self._begun[:] = self.count

@@ -6,12 +6,17 @@ who wants to keep them copies them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import gymnasium
+import numpy as np
 
-Observation = Any  # an array [N, *obs], or nested dicts of such arrays
+if TYPE_CHECKING:
+    import torch
+
+Array: TypeAlias = "np.ndarray | torch.Tensor"
+Observation: TypeAlias = "Array | Mapping[str, Observation]"  # an array [N, *obs], or nested dicts of such arrays
 
 
 class Step(NamedTuple):
@@ -22,22 +27,22 @@ class Step(NamedTuple):
     """
 
     observation: Observation  # [N, *obs] where each environment stands, after auto-reset
-    reward: Any  # [N] float32
-    terminated: Any  # [N] bool: no future
-    truncated: Any  # [N] bool: future unseen (time limit)
+    reward: Array  # [N] float32
+    terminated: Array  # [N] bool: no future
+    truncated: Array  # [N] bool: future unseen (time limit)
     next_observation: (
         Observation  # [N, *obs] true successor in ALL rows; the same object as `observation` when none ended
     )
-    valid: Any = None  # [N] bool, False where the engine invented the step; None = every row counts
-    info: dict = {}
+    valid: Array | None = None  # [N] bool, False where the engine invented the step; None = every row counts
+    info: dict[str, Any] = {}
 
 
 class Goal(NamedTuple):
     """How an environment of goals judges a step, so that hindsight can judge it again under another goal. Both functions
     take achieved_goal (of next_observation) and desired_goal, [..., *goal] numpy or torch."""
 
-    reward: Callable[[Any, Any], Any]  # -> [...] float32
-    terminated: Callable[[Any, Any], Any] | None = None  # -> [...] bool; None: goals do not end episodes
+    reward: Callable[[Array, Array], Array]  # -> [...] float32
+    terminated: Callable[[Array, Array], Array] | None = None  # -> [...] bool; None: goals do not end episodes
 
 
 class Env:
@@ -54,22 +59,22 @@ class Env:
     device: str = "cpu"
     max_episode_steps: int | None = None
     reward_threshold: float | None = None
-    action_mask: Any = None  # [N, A] bool, actions allowed where each environment stands now; None = all
+    action_mask: Array | None = None  # [N, A] bool, actions allowed where each environment stands now; None = all
     goal: Goal | None = None  # of a Dict observation with achieved_goal and desired_goal
 
     def reset(self, seed: int | None = None) -> Observation:
         """Begin an episode in every environment. With a seed, every random stream starts anew; without one, they go on."""
         raise NotImplementedError
 
-    def step(self, action: Any) -> Step:
+    def step(self, action: Array) -> Step:
         """Step all N. `action` is [N] (Discrete) or [N, ...]."""
         raise NotImplementedError
 
-    def state(self) -> dict[str, Any] | None:
+    def state(self) -> dict[str, np.ndarray] | None:
         """Everything `load_state` needs to go on to the same bits, as named arrays; None: this environment cannot be saved."""
         return None
 
-    def load_state(self, state: dict[str, Any]) -> Observation:
+    def load_state(self, state: dict[str, np.ndarray]) -> Observation:
         """Restore `state()`; returns where each environment stands. Arrays are copied in."""
         raise NotImplementedError
 

@@ -1,30 +1,20 @@
-"""`make_env`: an id becomes N environments: native where there is a native world, a server's for a URL, else Gymnasium's."""
+"""`make_env`: an id becomes N environments: native where there is a native world, else by the adapter of its library."""
 
 from __future__ import annotations
 
-import difflib
-import importlib
-import importlib.util
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium
 
 from whorl.envs import native
-from whorl.envs.adapters.gym_client import is_url
-from whorl.envs.adapters.gymnasium import Gymnasium
-from whorl.envs.adapters.http import Http
+from whorl.envs.adapters import library
 from whorl.envs.env import Env
+from whorl.envs.ids import is_url
 from whorl.errors import BadInput
 
 logger = logging.getLogger("whorl")
-
-EXTRAS = {
-    "box2d": "box2d",
-    "mujoco": "mujoco",
-    "ALE": "atari",
-}  # a word of the entry point, or a namespace -> extra of whorl
-REGISTER = {"ALE": "ale_py"}  # namespace -> the one module that registers it; an id never names a module
 
 
 def make_env(
@@ -48,19 +38,14 @@ def make_env(
             f"make_env takes an id, got {type(id).__name__}: wrap your own environment with "
             "whorl.envs.adapters.gymnasium.Gymnasium"
         )
-    url = is_url(id)
-    if ":" in id and not url:
+    if ":" in id and not is_url(id):
         raise BadInput(
             f"{id!r}: an id cannot import a module. Import it yourself, make the environment and wrap it: "
             "whorl.envs.adapters.gymnasium.Gymnasium(env)"
         )
     if isinstance(num_envs, bool) or not isinstance(num_envs, int) or num_envs < 1:
         raise BadInput(f"num_envs must be an integer of at least 1, got {num_envs!r}")
-    if prefer not in ("native", "gymnasium") and not url:
-        raise BadInput(f"prefer must be 'native' or 'gymnasium', got {prefer!r}")
-    if url:
-        env = _remote(id, num_envs, seed, device, prefer, options)
-    elif prefer == "native" and id in native.WORLDS:
+    if prefer == "native" and id in native.WORLDS:
         options.pop("render_mode", None)  # a native world draws whenever it is asked
         unknown = set(options) - {"max_episode_steps"}
         if unknown:
@@ -70,18 +55,25 @@ def make_env(
             )
         env = native.make(id, num_envs, seed, device, **options)
     else:
-        env = _gymnasium(id, num_envs, seed, device, options)
+        env = library(id).make(id, num_envs, seed, device, prefer, options)
     logger.info("environment: %r", env)
     return env
 
 
-def as_env(env: Any, num_envs: int | None = None, seed: int = 0) -> Env:
+EnvLike = (
+    str | Env | gymnasium.Env | gymnasium.vector.VectorEnv | Callable[[], gymnasium.Env]
+)  # what `whorl.train` takes
+
+
+def as_env(env: EnvLike, num_envs: int | None = None, seed: int = 0) -> Env:
     """An environment object as an `Env`: wrapped by the Gymnasium adapter unless it is one already.
 
     num_envs counts only for a callable that makes environments (8 of them if it is None). Raises BadInput for anything else.
     """
     if isinstance(env, Env):
         return env
+    from whorl.envs.adapters.gymnasium import Gymnasium
+
     if isinstance(env, gymnasium.Env | gymnasium.vector.VectorEnv):
         return Gymnasium(env, seed=seed)
     if callable(env):
@@ -89,78 +81,3 @@ def as_env(env: Any, num_envs: int | None = None, seed: int = 0) -> Env:
     raise BadInput(
         f"an environment is an id, an Env, a gymnasium.Env or VectorEnv, or a callable that makes one; got {type(env).__name__}"
     )
-
-
-def known_envs() -> dict[str, str]:
-    """Every id that `make_env` takes -> "native" or "gymnasium". Some of Gymnasium's need an extra."""
-    return {**dict.fromkeys(gymnasium.registry, "gymnasium"), **dict.fromkeys(native.WORLDS, "native")}
-
-
-def _remote(url: str, num_envs: int, seed: int, device: str, prefer: str, options: dict[str, Any]) -> Env:
-    if device != "cpu" or prefer not in ("native", "http"):  # the default, and what `origin` says
-        raise BadInput("an environment on a server is stepped there: leave device and prefer out")
-    if unknown := set(options) - {"render_mode", "max_episode_steps", "protocol", "timeout"}:
-        raise BadInput(
-            f"an environment on a server has no option {', '.join(sorted(unknown))}, only render_mode, max_episode_steps, "
-            "protocol and timeout"
-        )
-    return Http(url, num_envs, seed, **options)
-
-
-def _gymnasium(id: str, num_envs: int, seed: int, device: str, options: dict[str, Any]) -> Env:
-    namespace = id.partition("/")[0]
-    if id not in gymnasium.registry and namespace in REGISTER and importlib.util.find_spec(REGISTER[namespace]):
-        importlib.import_module(REGISTER[namespace])
-    if id not in gymnasium.registry:
-        raise _unknown(id)
-    if device != "cpu":
-        raise BadInput(
-            f"{id} is stepped by gymnasium on the CPU, got device={device!r}; {_native_ids()} can live on a device"
-        )
-    try:
-        return Gymnasium(id, num_envs, seed, **options)
-    except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
-        if type(error) is ImportError and _newest(id) != id:
-            raise BadInput(f"{id} is retired ({error}); use {_newest(id)}") from error
-        extra = next((extra for word, extra in EXTRAS.items() if word in str(gymnasium.registry[id].entry_point)), None)
-        hint = f'pip install "whorl[{extra}]"' if extra else "install it"
-        raise BadInput(f"{id} needs a package that is missing ({error}): {hint}") from error
-    except gymnasium.error.Error as error:
-        raise BadInput(f"{id} cannot be made: {error}") from error
-    except TypeError as error:
-        if not options:
-            raise
-        raise BadInput(f"{id} does not take these options: {', '.join(options)} ({error})") from error
-
-
-def _unknown(id: str) -> BadInput:
-    """Why there is no such id: retired version, missing extra, or a slip of the pen."""
-    if id in native.WORLDS:
-        return BadInput(f"{id} exists only as a native world: leave prefer='gymnasium' out")
-    namespace = id.partition("/")[0]
-    if namespace in EXTRAS:
-        return BadInput(f'{id} needs an extra that is not installed: pip install "whorl[{EXTRAS[namespace]}]"')
-    reason = f"no environment is called {id!r}"
-    if "-v" in id:
-        try:
-            gymnasium.spec(id)
-        except (gymnasium.error.DeprecatedEnv, gymnasium.error.VersionNotFound) as error:
-            reason = str(error)
-        except gymnasium.error.Error:
-            pass  # no such name in any version: the near matches say more
-    known = {name.lower(): name for name in known_envs()}
-    near = [known[name] for name in difflib.get_close_matches(id.lower(), known, n=3)]
-    return BadInput(f"{reason}; near matches: {', '.join(near)}" if near else f"{reason}; `known_envs()` lists all")
-
-
-def _newest(id: str) -> str:
-    """The id of the highest version registered under the same name."""
-    spec = gymnasium.registry[id]
-    same = [
-        other for other in gymnasium.registry.values() if (other.namespace, other.name) == (spec.namespace, spec.name)
-    ]
-    return max(same, key=lambda other: other.version or -1).id
-
-
-def _native_ids() -> str:
-    return ", ".join(native.WORLDS)

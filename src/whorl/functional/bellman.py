@@ -8,6 +8,7 @@ from torch import Tensor
 
 from whorl.errors import BatchError
 from whorl.functional.shapes import same_shape
+from whorl.functional.statistics import masked_mean
 
 
 def td_target(reward: Tensor, terminated: Tensor, next_value: Tensor, discount: float | Tensor) -> Tensor:
@@ -32,13 +33,13 @@ def huber(error: Tensor, threshold: float = 1.0) -> Tensor:
     return F.huber_loss(error, torch.zeros_like(error), reduction="none", delta=threshold)
 
 
-def weighted_mean(x: Tensor, weight: Tensor | None = None) -> Tensor:
-    """mean(weight * x) over all rows: weight holds the importance weights of prioritized replay. The mean without them.
+def weighted_mean(x: Tensor, weight: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+    """mean(weight * x) over the rows whose `mask` is True: weight holds the importance weights of prioritized replay.
 
-    Divided by the number of rows, not by the sum of the weights, as in Schaul et al. 2016.
-    x and weight of one shape, BatchError if not: sum the members of an ensemble first.
+    All rows count without a mask, and alike without weights. Divided by the number of rows, not by the sum of the weights, as in
+    Schaul et al. 2016. All of one shape, BatchError if not: sum the members of an ensemble first.
     """
-    if weight is None:
-        return x.mean()
-    same_shape(x=x, weight=weight)
-    return (x * weight).mean()
+    if weight is not None:
+        same_shape(x=x, weight=weight)
+        x = x * weight
+    return masked_mean(x, mask)

@@ -1,4 +1,4 @@
-"""Equal shapes or an error: nothing in `functional` broadcasts one array of rows against another."""
+"""Equal shapes or an error: nothing in `functional` broadcasts one array of rows against another. And which tensors are plain."""
 
 from __future__ import annotations
 
@@ -34,3 +34,13 @@ def check_rows(terminated: Tensor, truncated: Tensor, discount: float | Tensor, 
     for name, flag in (("terminated", terminated), ("truncated", truncated)):
         if flag.dtype != torch.bool:
             raise BatchError(f"{name} has dtype {flag.dtype}, expected torch.bool: convert it where it is made")
+
+
+def plain(*tensors: Tensor) -> bool:
+    """Whether a CPU kernel can take them: of one dtype, float32 or float64, outside torch.compile and torch.func transforms."""
+    if torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is not None:
+        return False
+    dtype = tensors[0].dtype
+    if dtype is not torch.float32 and dtype is not torch.float64:
+        return False
+    return all(type(x) is Tensor and x.is_cpu and x.dtype is dtype for x in tensors)

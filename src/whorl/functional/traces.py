@@ -41,12 +41,32 @@ class Traces(NamedTuple):
 
     @classmethod
     def empty(cls, size: int) -> Traces:
+        """No trace of any of `size` weights."""
         return cls(np.full(size, -1, np.int32), np.zeros(size, np.int32), np.zeros((2, size)), np.zeros(4))
 
 
+class Phi(NamedTuple):
+    """The features of a state and an action that are not 0."""
+
+    indices: np.ndarray  # [active] int64, within those of an action
+    values: np.ndarray  # [active] float64
+    offset: int  # of the action: `size` features each
+
+
+class Rule(NamedTuple):
+    """How weights and traces move."""
+
+    kind: int  # ACCUMULATING, REPLACING or DUTCH
+    exclusive: bool  # replacing traces clear those of the other actions in the same state (Singh and Sutton 1996)
+    size: int  # features of an action
+    step_size: float  # alpha
+    decay: float  # discount * trace_decay
+
+
 @register_jitable(forceinline=True)
-def read(weight, traces, index, value, offset):
-    """w . phi for the features index + offset; where there is a trace, the copy is the newer number."""
+def read(weight: np.ndarray, traces: Traces, phi: Phi) -> float:
+    """w . phi; where there is a trace, the copy is the newer number."""
+    index, value, offset = phi
     total = 0.0
     if traces.numbers[COUNT] == 0.0:
         for k in range(len(index)):
@@ -60,22 +80,23 @@ def read(weight, traces, index, value, offset):
 
 
 @register_jitable(forceinline=True)
-def read_all(weight, traces, index, value, size, q):
-    """q[a] = read(..., a * size) for every action a."""
+def read_all(weight: np.ndarray, traces: Traces, phi: Phi, size: int, q: np.ndarray) -> None:
+    """q[a] = w . phi for every action a, `size` features each; the first one's phi."""
     for a in range(len(q)):
-        q[a] = read(weight, traces, index, value, a * size)
+        q[a] = read(weight, traces, Phi(phi.indices, phi.values, a * size))
 
 
 @register_jitable(forceinline=True)
-def update(weight, traces, kind, index, value, offset, q, target, step_size, decay, exclusive, size):
-    """One update towards `target` for the features index + offset whose value is `q`. decay = discount * trace_decay.
+def update(weight: np.ndarray, traces: Traces, phi: Phi, rule: Rule, q: float, target: float) -> bool:
+    """One update towards `target` for the features `phi`, whose value is `q`.
 
-    exclusive: replacing traces clear those of the other actions in the same state (Singh and Sutton 1996); `size` features an action.
     Returns whether it was done. Not when the values diverge, which is to say: the TD error is beyond HUGE, or it is beyond LARGE times
     the largest reward and the update would overshoot its target (alpha e . phi > 2, possible with accumulating traces), so that the next
     error is larger still. The weights are then as they were.
     """
-    slot, feature, packed, numbers = traces.slot, traces.feature, traces.packed, traces.numbers
+    slot, feature, packed, numbers = traces
+    index, value, offset = phi
+    kind, exclusive, size, step_size, decay = rule
     delta = target - q
     if not abs(delta) < HUGE:
         return False
@@ -130,21 +151,21 @@ def update(weight, traces, kind, index, value, offset, q, target, step_size, dec
 
 
 @register_jitable(forceinline=True)
-def store(weight, traces):
+def store(weight: np.ndarray, traces: Traces) -> None:
     """The copies back into the weights."""
     for p in range(np.int64(traces.numbers[COUNT])):
         weight[traces.feature[p]] = traces.packed[WEIGHT, p]
 
 
 @register_jitable(forceinline=True)
-def fetch(weight, traces):
+def fetch(weight: np.ndarray, traces: Traces) -> None:
     """The weights into the copies, where somebody else may have written them."""
     for p in range(np.int64(traces.numbers[COUNT])):
         traces.packed[WEIGHT, p] = weight[traces.feature[p]]
 
 
 @register_jitable(forceinline=True)
-def clear(weight, traces):
+def clear(weight: np.ndarray, traces: Traces) -> None:
     """No trace any more: an episode ended, or Watkins's cut. Stores the weights."""
     store(weight, traces)
     for p in range(np.int64(traces.numbers[COUNT])):
@@ -153,11 +174,11 @@ def clear(weight, traces):
 
 
 @register_jitable(forceinline=True)
-def sweep(weight, traces):
+def sweep(weight: np.ndarray, traces: Traces) -> None:
     """Forget traces below TINY: denormal numbers are slow, and cannot move a weight."""
-    slot, feature, packed = traces.slot, traces.feature, traces.packed
+    slot, feature, packed, numbers = traces
     kept = 0
-    for p in range(np.int64(traces.numbers[COUNT])):
+    for p in range(np.int64(numbers[COUNT])):
         i = feature[p]
         if abs(packed[TRACE, p]) < TINY:
             weight[i], slot[i] = packed[WEIGHT, p], -1
@@ -165,4 +186,4 @@ def sweep(weight, traces):
         feature[kept], slot[i] = i, kept
         packed[WEIGHT, kept], packed[TRACE, kept] = packed[WEIGHT, p], packed[TRACE, p]
         kept += 1
-    traces.numbers[COUNT], traces.numbers[AGE] = kept, 0.0
+    numbers[COUNT], numbers[AGE] = kept, 0.0

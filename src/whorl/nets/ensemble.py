@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,24 +12,18 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from whorl.errors import BadInput, Incompatible
-from whorl.nets.mlp import ACTIVATIONS, linear
+from whorl.nets.mlp import ACTIVATIONS, initialize, linear
 from whorl.spaces import describe, flat_size, flatten, has_image
 
 
 class EnsembleLinear(nn.Module):
-    """x [E, B, inputs] (or [B, inputs], the same for all) -> [E, B, outputs]: member e has its own weight and bias.
+    """x [E, B, inputs] (or [B, inputs], the same for all) -> [E, B, outputs]: member e has its own weight and bias, torch's."""
 
-    initialization: of each member apart, as `nets.mlp.initialize` names them.
-    """
-
-    def __init__(
-        self, members: int, inputs: int, outputs: int, initialization: str = "uniform", gain: float = math.sqrt(2)
-    ):
+    def __init__(self, members: int, inputs: int, outputs: int):
         super().__init__()
-        layers = [linear(inputs, outputs, gain) for _ in range(members)]
-        if initialization == "uniform":
-            for layer in layers:
-                layer.reset_parameters()
+        layers = [linear(inputs, outputs) for _ in range(members)]
+        for layer in layers:
+            initialize(layer, "uniform")
         self.weight = nn.Parameter(torch.stack([layer.weight.detach().T for layer in layers]).contiguous())
         self.bias = nn.Parameter(torch.stack([layer.bias.detach() for layer in layers]).unsqueeze(1))
 
@@ -41,23 +34,11 @@ class EnsembleLinear(nn.Module):
         return torch.baddbmm(self.bias, x, self.weight)
 
 
-class EnsembleLayerNorm(nn.Module):
-    """Layer norm over the last axis of [E, B, width], member e with its own scale and shift. Ba et al. 2016."""
-
-    def __init__(self, members: int, width: int):
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(members, 1, width))
-        self.bias = nn.Parameter(torch.zeros(members, 1, width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.addcmul(self.bias, nn.functional.layer_norm(x, x.shape[-1:]), self.weight)
-
-
 class QEnsemble(nn.Module):
-    """`members` action-value networks q_e(s, a), each initialised by itself: observation [B], action [B, *] -> [members, B].
+    """`members` action-value networks q_e(s, a), each initialised by itself: observation [*rows], action [*rows, *] -> [members, *rows].
 
-    outputs: more than one number for each pair, [members, B, outputs] (quantiles). action_space None: a function of the observation
-    alone, such as the values of all Discrete actions, always [members, B, outputs]. Actions of a bounded Box enter in units of half
+    outputs: more than one number for each pair, [members, *rows, outputs] (quantiles). action_space None: a function of the observation
+    alone, such as the values of all Discrete actions, always [members, *rows, outputs]. Actions of a bounded Box enter in units of half
     its range around its centre.
     Raises Incompatible for image observations, BadInput for fewer than one member.
     """
@@ -70,31 +51,27 @@ class QEnsemble(nn.Module):
         hidden: Sequence[int] = (256, 256),
         activation: str = "relu",
         outputs: int = 1,
-        initialization: str = "uniform",
-        layer_norm: bool = False,
     ):
         super().__init__()
         if members < 1:
             raise BadInput(f"an ensemble needs at least 1 member, got {members}")
-        if initialization not in ("orthogonal", "uniform"):
-            raise BadInput(f"initialization must be 'orthogonal' or 'uniform', got {initialization!r}")
         self.inputs = PairInput(observation_space, action_space)
         self.members, self.outputs = members, outputs
         self.scalar = outputs == 1 and action_space is not None
         sizes = [self.inputs.width, *hidden]
         layers: list[nn.Module] = []
         for a, b in zip(sizes, sizes[1:], strict=False):
-            layers += [EnsembleLinear(members, a, b, initialization)]
-            layers += [EnsembleLayerNorm(members, b)] if layer_norm else []
-            layers += [ACTIVATIONS[activation]()]
-        self.layers = nn.Sequential(*layers, EnsembleLinear(members, sizes[-1], outputs, initialization, gain=1.0))
+            layers += [EnsembleLinear(members, a, b), ACTIVATIONS[activation]()]
+        self.layers = nn.Sequential(*layers, EnsembleLinear(members, sizes[-1], outputs))
 
     def forward(self, observation: Any, action: Tensor | None = None) -> Tensor:
-        q = self.layers(self.inputs(observation, action))
+        x = self.inputs(observation, action)
+        q = self.layers(x.flatten(0, -2))
+        q = q if x.ndim == 2 else q.unflatten(1, x.shape[:-1])
         return q.squeeze(-1) if self.scalar else q
 
     def some(self, members: Tensor, observation: Any, action: Tensor | None = None) -> Tensor:
-        """`forward` of these members only, members [M] of their numbers: [M, B], [M, B, outputs]. The others cost nothing."""
+        """`forward` of these members only, members [M] of their numbers: [M, *rows], [M, *rows, outputs]. The others cost nothing."""
         chosen = {name: parameter[members] for name, parameter in self.named_parameters()}
         return functional_call(self, chosen, (observation, action))
 

@@ -4,14 +4,36 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
+from whorl.errors import BadInput
 from whorl.nets.encoder import Encoder
 from whorl.nets.mlp import initialize, linear
+
+
+@runtime_checkable
+class HasWidth(Protocol):
+    """What an encoder says of itself."""
+
+    width: int  # how many features it gives
+
+
+def output_layer(model: nn.Module, outputs: int, initialization: str) -> nn.Linear:
+    """A policy's last layer: features [..., model.width] -> [..., outputs]; the first outputs of orthogonal weights are near 0.
+
+    Raises BadInput for a model that does not say its `width`, or an unknown initialization.
+    """
+    if not isinstance(model, HasWidth):
+        raise BadInput(
+            f"the model of a policy says in `width` how many features it gives; {type(model).__name__} does not"
+        )
+    layer = linear(model.width, outputs, gain=0.01)
+    initialize(layer, initialization)
+    return layer
 
 
 class Critic(nn.Module):

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import math
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
+
+
+@runtime_checkable
+class Noisy(Protocol):
+    """A network that explores by noise of its own: q(observation, noise [..., noise_size]), standard normal."""
+
+    noise_size: int  # 0: none
 
 
 class NoisyLinear(nn.Module):

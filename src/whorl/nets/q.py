@@ -25,7 +25,7 @@ class Stream(nn.Sequential):
         for inputs, outputs in zip(sizes, sizes[1:], strict=False):
             layers += [NoisyLinear(inputs, outputs) if noisy else nn.Linear(inputs, outputs), ACTIVATIONS[activation]()]
         super().__init__(*layers[:-1])
-        self.noise_size = sum(getattr(layer, "noise_size", 0) for layer in self)
+        self.noise_size = sum(layer.noise_size for layer in self if isinstance(layer, NoisyLinear))
 
     def forward(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
         taken = 0

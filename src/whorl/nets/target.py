@@ -13,13 +13,14 @@ class Target(nn.Module):
     """A frozen copy of a module that follows it slowly. Equal to it from the start; calls go to the copy. Mnih et al. 2015.
 
     Its parameters take no gradient, so nothing computed from it alone builds a graph.
+    live: a part of the module that is not copied: the target uses it as it stands, such as a policy's normalizer.
     """
 
     module: Any
 
-    def __init__(self, module: nn.Module):
+    def __init__(self, module: nn.Module, live: nn.Module | None = None):
         super().__init__()
-        self.module = copy.deepcopy(module).requires_grad_(False)
+        self.module = copy.deepcopy(module, {id(live): live}).requires_grad_(False)
 
     def forward(self, *arguments: Any) -> Any:
         return self.module.forward(*arguments)

@@ -178,7 +178,7 @@ def _mix(z: Any) -> Any:
 
 
 @register_jitable(forceinline=True)
-def mix(z):
+def mix(z: int | np.int64) -> np.int64:
     """`_mix` for compiled code: int64 in, int64 out."""
     u = np.uint64(z)
     u = (u ^ (u >> np.uint64(30))) * np.uint64(_MIX_1)
@@ -187,7 +187,9 @@ def mix(z):
 
 
 @register_jitable(forceinline=True)
-def code(kind, x, table, slots, index, value, key):
+def code(
+    kind: int, x: np.ndarray, table: np.ndarray, slots: int, index: np.ndarray, value: np.ndarray, key: np.ndarray
+) -> None:
     """`Features.forward` of one observation row `x`, compiled: writes `index` and `value` [active].
 
     A bias is constant and stands in the last entry already. `key` [tilings] gets the identity of each hashed tile.

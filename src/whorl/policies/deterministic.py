@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from gymnasium import spaces
 from torch import Generator, Tensor, nn
 
+from whorl.batch import Batch, Tree
 from whorl.errors import BadInput, Incompatible
 from whorl.nets.encoder import Encoder
-from whorl.nets.mlp import initialize, linear
-from whorl.nets.normalizer import NoNormalizer
-from whorl.policies.numpy_actor import DT, THETA, deterministic_actor
-from whorl.policies.policy import Actor, Policy
+from whorl.nets.heads import output_layer
+from whorl.nets.normalizer import NoNormalizer, ObservationNormalizer, observation_normalizer
+from whorl.policies.policy import Actor, Carry, Decided, Drawn, Policy
 from whorl.spaces import describe, is_bounded
+
+THETA, DT = 0.15, 1e-2  # of Ornstein-Uhlenbeck noise: pull to 0, and the length of a step, as in baselines' code
 
 
 class Deterministic(Policy):
@@ -38,6 +41,7 @@ class Deterministic(Policy):
         action_space: spaces.Space,
         noise: Literal["gaussian", "ou"] = "gaussian",
         std: float = 0.1,
+        normalizer: ObservationNormalizer | None = None,
     ):
         super().__init__()
         if not isinstance(action_space, spaces.Box) or len(action_space.shape) != 1:
@@ -48,58 +52,66 @@ class Deterministic(Policy):
             raise BadInput(f"noise must be 'gaussian' or 'ou', got {noise!r}")
         if std < 0:
             raise BadInput(f"std is that of the exploration noise and must be at least 0, got {std}")
-        self.normalizer = NoNormalizer()
-        self.encoder, self.ou, self.std = model, noise == "ou", std
+        self.normalizer = NoNormalizer() if normalizer is None else normalizer
+        self.encoder, self.ou = model, noise == "ou"
+        self.spread = std * DT**0.5 if self.ou else std  # of what is added to the action in one step
         self.outputs = action_space.shape[0]
-        self.head = linear(model.width, self.outputs)  # type: ignore[arg-type]
-        initialize(self.head, "uniform")
-        self.register_buffer("low", torch.as_tensor(action_space.low, dtype=torch.float32))
-        self.register_buffer("high", torch.as_tensor(action_space.high, dtype=torch.float32))
+        self.head = output_layer(model, self.outputs, "uniform")
+        self.register_bounds(action_space)
         self.register_buffer("warming", torch.zeros((), dtype=torch.bool))
 
     @classmethod
-    def build(cls, observation_space: spaces.Space, action_space: spaces.Space, config: Any) -> Deterministic:
-        """The default one: an `Encoder` of config's hidden and activation with torch's weights; config's noise and std."""
-        model = Encoder(observation_space, config.hidden, config.activation, "uniform")
-        return cls(model, action_space, config.noise, config.std)
+    def build(
+        cls, observation_space: spaces.Space, action_space: spaces.Space, *, hidden: Sequence[int], activation: str,
+        noise: Literal["gaussian", "ou"], std: float, normalize: bool = False,
+    ) -> Deterministic:  # fmt: skip
+        """The default one: an `Encoder` with torch's weights, after a normalizer where asked for."""
+        model = Encoder(observation_space, hidden, activation, "uniform")
+        return cls(model, action_space, noise, std, observation_normalizer(observation_space, normalize))
 
-    def encode(self, batch: Any) -> Tensor:
-        """Features [..., width] of `observation`."""
-        return self.encoder(batch["observation"])
+    def encode(self, batch: Batch) -> Tensor:
+        """Features [..., width] of `observation`: normalizer, then encoder."""
+        return self.encoder(self.normalizer(batch["observation"]))
 
-    def unit(self, observation: Any) -> Tensor:
+    def unit(self, observation: Tree) -> Tensor:
         """The greedy action in units of half the range around the centre, [..., D] in [-1, 1]."""
-        return self.head(self.encode({"observation": observation})).tanh()
+        return self.head(self.encoder(self.normalizer(observation))).tanh()
 
     def scale(self, unit: Tensor) -> Tensor:
         """The action of such units; what lies outside [-1, 1] is cut."""
         return self.low + (self.high - self.low) / 2 * (unit.clamp(-1, 1) + 1)
 
-    def forward(self, observation: Any) -> Tensor:
+    def forward(self, observation: Tree) -> Tensor:
         """The greedy action [..., D]."""
         return self.scale(self.unit(observation))
 
-    def initial(self, n: int) -> Any:
+    def initial(self, n: int) -> Carry:
         """The state x of Ornstein-Uhlenbeck noise [n, D]."""
         return {"ou": torch.zeros(n, self.outputs, device=self.low.device)} if self.ou else None
 
     def noise(self, shape: tuple[int, ...], generator: Generator) -> Tensor:
         return torch.randn(*shape, self.outputs, device=generator.device, generator=generator)
 
-    def act(self, observation, carry, is_first, noise, action_mask=None):
+    def act(
+        self, observation: Tree, carry: Carry, is_first: Tensor, noise: Drawn, action_mask: Drawn = None
+    ) -> Decided:
         unit = self.unit(observation)
         if noise is None:
             return {"action": self.scale(unit)}, carry
-        if self.ou:
-            x = torch.where(is_first[:, None], 0.0, carry["ou"])
-            added = (1 - THETA * DT) * x + self.std * DT**0.5 * noise
+        added = self.spread * noise
+        if carry is not None:
+            added = (1 - THETA * DT) * torch.where(is_first[:, None], 0.0, carry["ou"]) + added
             carry = {"ou": added}
-        else:
-            added = self.std * noise
         unit = torch.where(self.warming, torch.special.erf(noise * 0.5**0.5), unit + added)
         return {"action": self.scale(unit)}, carry
 
     def actor(self, num_envs: int) -> Actor:
         """On the CPU, a small MLP over a float vector runs in numpy over views of the weights; all else is `act`."""
-        small = isinstance(self.encoder, Encoder) and self.encoder.plain and self.low.device.type == "cpu"
-        return deterministic_actor(self, num_envs) if small else super().actor(num_envs)
+        from whorl.policies.actors.deterministic import deterministic
+        from whorl.policies.actors.mlp import numpy_network
+
+        network = numpy_network(self.normalizer, self.encoder, [self.head], num_envs)
+        if network is None:
+            return super().actor(num_envs)
+        box = self.low.numpy(), self.high.numpy(), self.warming.numpy()
+        return deterministic(network, *box, num_envs, self.spread, 1 - THETA * DT)

@@ -1,12 +1,14 @@
 """Action distributions: plain tensors in, plain tensors out; no validation and no object that outlives a batch.
 
-Each is `log_prob(action)`, `entropy()`, `kl(other)`, `sample(noise)`, `mode`. Joint over the components of an action: [...] out.
+Joint over the components of an action: [...] out.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Protocol, Self
 
 import numpy as np
 import torch
@@ -20,6 +22,42 @@ _WEIGHTS = _WEIGHTS / math.sqrt(2 * math.pi)  # sums to 1: an expectation over N
 LOG_STD_RANGE = (-5.0, 2.0)  # of a state-dependent std, as in most SAC code
 SDE_MEAN = 2.0  # bound of the mean before the tanh under gSDE, as in Stable-Baselines3
 MASKED = -1e8  # a logit that never wins and still has a finite gradient
+
+
+class Distribution(Protocol):
+    """What a policy says about the actions of a batch [...]."""
+
+    @staticmethod
+    def noise(shape: tuple[int, ...], outputs: int, generator: torch.Generator) -> Tensor:
+        """The numbers that `sample` takes, for `outputs` outputs of the network."""
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """The actions that these numbers choose."""
+
+    @property
+    def mode(self) -> Tensor:
+        """The greedy actions."""
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        """Log-density of actions, [...]."""
+
+    def entropy(self) -> Tensor:
+        """[...], in nats."""
+
+    def kl(self, other: Self) -> Tensor:
+        """KL(self || other) [...], in nats, of two of one kind."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What differs from row to row, each [..., *]: to be put into a batch."""
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> Self:
+        """Another of this policy's, from `tensors()` that a batch carried: `old = now.restore(batch["old"])`, `old.kl(now)`."""
+
+
+def mean_and_log_std(output: Tensor) -> tuple[Tensor, Tensor]:
+    """What a network says in [..., 2 D] of a normal with a state-dependent std: its mean and log std [..., D], held in range."""
+    mean, log_std = output.chunk(2, -1)
+    return mean, log_std.clamp(*LOG_STD_RANGE)
 
 
 @dataclass
@@ -63,6 +101,12 @@ class Categorical:
         pairs = zip(self._parts(self.logits), self._parts(other.logits), strict=True)
         return torch.stack([categorical_kl(p, q) for p, q in pairs]).sum(0)
 
+    def tensors(self) -> dict[str, Tensor]:
+        return {"logits": self.logits}
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> Self:
+        return replace(self, logits=tensors["logits"])
+
 
 @dataclass
 class Gaussian:
@@ -91,22 +135,25 @@ class Gaussian:
         return gaussian_entropy(self.log_std)
 
     def kl(self, other: Gaussian) -> Tensor:
+        """Where the normal is scaled or squashed it is the normals': both maps are one-to-one."""
         return gaussian_kl(self.mean, self.log_std, other.mean, other.log_std)
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {"mean": self.mean, "log_std": self.log_std}
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> Self:
+        return replace(self, mean=tensors["mean"], log_std=tensors["log_std"])
 
 
 @dataclass
-class ScaledGaussian:
+class ScaledGaussian(Gaussian):
     """centre + half * z with z ~ N(mean, std), centre and half the range being those of the bounds: a normal in their units.
 
     Not cut at the bounds. `log_prob` and `entropy` are of the action, not of z: half enters them, as a constant.
     """
 
-    mean: Tensor
-    log_std: Tensor
     low: Tensor
     high: Tensor
-
-    noise = staticmethod(Gaussian.noise)
 
     @property
     def _half(self) -> Tensor:
@@ -129,25 +176,18 @@ class ScaledGaussian:
     def entropy(self) -> Tensor:
         return gaussian_entropy(self.log_std) + self._half.log().sum(-1)
 
-    def kl(self, other: ScaledGaussian) -> Tensor:
-        """Equal to the KL of the normals: the scaling is one-to-one."""
-        return gaussian_kl(self.mean, self.log_std, other.mean, other.log_std)
-
 
 @dataclass
-class SquashedGaussian:
+class SquashedGaussian(Gaussian):
     """low + (high - low) * (tanh(u) + 1) / 2 with u ~ N(mean, std). Haarnoja et al. 2018, appendix C.
 
     `log_prob` inverts the tanh; actions are held 1e-6 (of the half range) away from the bounds so that it stays finite,
     when sampling as well as when scoring.
     """
 
-    mean: Tensor
-    log_std: Tensor
     low: Tensor
     high: Tensor
 
-    noise = staticmethod(Gaussian.noise)
     LIMIT = 1 - 1e-6
 
     @property
@@ -195,10 +235,3 @@ class SquashedGaussian:
         weights = torch.as_tensor(_WEIGHTS, dtype=self.mean.dtype, device=self.mean.device)
         u = self.mean.unsqueeze(-2) + self.log_std.exp().unsqueeze(-2) * nodes.unsqueeze(-1)  # [..., 16, D]
         return gaussian_entropy(self.log_std) + self._log_slope(u).sum(-1) @ weights
-
-    def kl(self, other: SquashedGaussian) -> Tensor:
-        """Equal to the KL of the normals: the squashing is one-to-one."""
-        return gaussian_kl(self.mean, self.log_std, other.mean, other.log_std)
-
-
-Distribution = Categorical | Gaussian | ScaledGaussian | SquashedGaussian

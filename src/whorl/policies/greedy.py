@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
-import numpy as np
 import torch
 from gymnasium import spaces
-from numba.extending import register_jitable
 from torch import Generator, Tensor, nn
 
+from whorl.batch import Tree
 from whorl.errors import Incompatible
-from whorl.functional.kernels.cached import cached
-from whorl.nets import tile_coding
 from whorl.nets.linear_q import LinearQ
-from whorl.nets.normalizer import NoNormalizer
+from whorl.nets.noisy import Noisy
+from whorl.nets.normalizer import NoNormalizer, ObservationNormalizer
 from whorl.nets.q import QNetwork
-from whorl.nets.tile_coding import code
-from whorl.policies.numpy_actor import numpy_mlp
-from whorl.policies.policy import Actor, Policy
+from whorl.policies.exploration import EPSILON, EPSILON_GREEDY, KIND, SOFTMAX
+from whorl.policies.policy import Actor, Carry, Decided, Drawn, Policy
 from whorl.spaces import describe
-
-EPSILON_GREEDY, SOFTMAX = 0, 1
-KIND, EPSILON, TEMPERATURE = 0, 1, 2  # entries of `exploration`
 
 
 class Greedy(Policy):
@@ -31,7 +25,8 @@ class Greedy(Policy):
     epsilon_greedy: with probability epsilon a uniform action instead (which may be the best one). softmax: probabilities
     exp(q / temperature) / sum. A q with `noise_size` above 0 explores by its own noise, q(observation, noise) (NoisyLinear), and by
     nothing else. epsilon_spread: environment i of N has epsilon ** (1 + epsilon_spread * i / (N - 1)), Horgan et al. 2018, section 4.
-    Masked actions are never taken. Raises Incompatible for actions that are not Discrete.
+    Masked actions are never taken. Raises Incompatible for actions that are not Discrete, and for a normalizer before a LinearQ,
+    whose features are made for the observations' own bounds.
     """
 
     exploration: Tensor
@@ -44,11 +39,17 @@ class Greedy(Policy):
         epsilon: float = 0.1,
         temperature: float = 1.0,
         epsilon_spread: float = 0.0,
+        normalizer: ObservationNormalizer | None = None,
     ):
         super().__init__()
-        self.normalizer = NoNormalizer()
+        self.normalizer = NoNormalizer() if normalizer is None else normalizer
+        if isinstance(q, LinearQ) and not isinstance(self.normalizer, NoNormalizer):
+            raise Incompatible(
+                "values that are linear in features read observations as they are, whose bounds their features know: "
+                "use normalize_observation = False"
+            )
         self.q, self.actions, self.epsilon_spread = q, discrete(action_space), epsilon_spread
-        self.noise_size = getattr(q, "noise_size", 0)
+        self.noise_size = q.noise_size if isinstance(q, Noisy) else 0
         kind = SOFTMAX if exploration == "softmax" else EPSILON_GREEDY
         # agents anneal epsilon in place; an array, because compiled code reads it
         self.register_buffer("exploration", torch.tensor([kind, epsilon, temperature], dtype=torch.float64))
@@ -75,9 +76,6 @@ class Greedy(Policy):
             return torch.zeros(2, dtype=torch.float64, device=generator.device).expand(*shape, 2)
         return torch.rand(*shape, 2, dtype=torch.float64, device=generator.device, generator=generator)
 
-    def encode(self, batch: Any) -> Tensor:
-        return self.q(batch["observation"])
-
     def probabilities(self, q: Tensor, action_mask: Tensor | None = None) -> Tensor:
         """pi(a|s) [..., A] for values q [..., A]."""
         kind, epsilon, temperature = self.exploration.to(q.dtype)
@@ -88,8 +86,11 @@ class Greedy(Policy):
         best = nn.functional.one_hot(q.argmax(-1), q.shape[-1])
         return (1 - epsilon) * best + epsilon * allowed / allowed.sum(-1, keepdim=True)
 
-    def act(self, observation, carry, is_first, noise, action_mask=None):
+    def act(
+        self, observation: Tree, carry: Carry, is_first: Tensor, noise: Drawn, action_mask: Drawn = None
+    ) -> Decided:
         noisy = self.noise_size and noise is not None
+        observation = self.normalizer(observation)
         q = self.q(observation, noise) if noisy else self.q(observation)
         first = best(q, action_mask)
         if noise is None or noisy:
@@ -110,11 +111,19 @@ class Greedy(Policy):
 
     def actor(self, num_envs: int) -> Actor:
         """On the CPU, linear values and small MLPs act compiled, equal to `act` but for rounding."""
-        if self.exploration.device.type == "cpu":
-            if isinstance(self.q, LinearQ):
-                return _compiled_actor(self, num_envs)
-            if isinstance(self.q, QNetwork) and self.q.encoder.plain and self.q.outputs == 1 and not self.noise_size:
-                return _network_actor(self, num_envs)
+        from whorl.policies.actors.greedy import linear, values
+        from whorl.policies.actors.mlp import numpy_network
+
+        if self.exploration.device.type != "cpu":
+            return super().actor(num_envs)
+        exploration = self.exploration.numpy()
+        if isinstance(self.q, LinearQ):
+            return linear(self.q, exploration, num_envs)
+        if isinstance(self.q, QNetwork) and self.q.outputs == 1 and not self.noise_size:
+            # V(s) of a dueling network shifts all values of a row, so it decides nothing and is left out
+            network = numpy_network(self.normalizer, self.q.encoder, self.q.advantage, num_envs)
+            if network is not None:
+                return values(network, self.actions, exploration, float(self.epsilon_spread), num_envs)
         return super().actor(num_envs)
 
 
@@ -139,120 +148,3 @@ def discrete(action_space: spaces.Space) -> int:
             f"action values need Discrete actions, got {describe(action_space)}; use an agent with a continuous policy"
         )
     return int(action_space.n)
-
-
-@register_jitable(forceinline=True)
-def probabilities(q, allowed, exploration, out):
-    """`Greedy.probabilities` of one row, compiled: writes `out` [A] and returns the best action, the first of equals."""
-    best, count = -1, 0
-    for a in range(len(q)):
-        if allowed[a]:
-            count += 1
-            if best < 0 or q[a] > q[best]:
-                best = a
-    if exploration[KIND] == SOFTMAX:
-        total = 0.0
-        for a in range(len(q)):
-            out[a] = np.exp((q[a] - q[best]) / exploration[TEMPERATURE]) if allowed[a] else 0.0
-            total += out[a]
-        for a in range(len(q)):
-            out[a] /= total
-    else:
-        for a in range(len(q)):
-            out[a] = exploration[EPSILON] / count if allowed[a] else 0.0
-        out[best] += 1.0 - exploration[EPSILON]
-    return best
-
-
-@register_jitable(forceinline=True)
-def choose(q, allowed, exploration, explore, which, scratch):
-    """The action for values q [A] of one row and two uniform numbers; `scratch` [A]."""
-    best, count = -1, 0
-    for a in range(len(q)):
-        if allowed[a]:
-            count += 1
-            if best < 0 or q[a] > q[best]:
-                best = a
-    softmax = exploration[KIND] == SOFTMAX
-    if not softmax and explore >= exploration[EPSILON]:
-        return best
-    if softmax:
-        probabilities(q, allowed, exploration, scratch)
-    below, last = 0.0, best
-    for a in range(len(q)):
-        if allowed[a]:
-            last = a
-            below += scratch[a] if softmax else 1.0 / count
-            if which < below:
-                return a
-    return last
-
-
-@cached(tile_coding)
-def _act(observation, kind, table, slots, weight, exploration, noise, allowed, index, value, key, q, scratch, action):
-    for i in range(len(observation)):
-        code(kind, observation[i], table, slots, index, value, key)
-        for a in range(len(q)):
-            total = 0.0
-            for k in range(len(index)):
-                total += value[k] * weight[a, index[k]]
-            q[a] = total
-        action[i] = choose(q, allowed[i], exploration, noise[i, 0], noise[i, 1], scratch)
-
-
-def _compiled_actor(policy: Greedy, num_envs: int) -> Actor:
-    q: Any = policy.q
-    coder = (q.features.kind, q.features.table.numpy(), q.features.slots)
-    weight, exploration = q.weight.numpy(), policy.exploration.numpy()
-    greedy, nothing = np.array([EPSILON_GREEDY, 0.0, 1.0]), np.zeros((num_envs, 2))
-    every = np.ones((num_envs, policy.actions), bool)
-    scratch = (*row_of(q.features), np.zeros(policy.actions), np.zeros(policy.actions))
-    action = np.zeros(num_envs, np.int64)
-    decided = {"action": action}
-
-    def act(observation, carry, is_first, noise, action_mask=None):
-        allowed = every if action_mask is None else action_mask
-        rates, numbers = (greedy, nothing) if noise is None else (exploration, noise)
-        _act(observation.reshape(num_envs, -1), *coder, weight, rates, numbers, allowed, *scratch, action)
-        return decided, carry
-
-    return act
-
-
-@cached()
-def _choose_all(q, exploration, rates, spread, noise, allowed, scratch, action):
-    """`rates` [3] is scratch: the exploration of one environment."""
-    for k in range(len(rates)):
-        rates[k] = exploration[k]
-    for i in range(len(action)):
-        if spread != 0.0:
-            rates[EPSILON] = exploration[EPSILON] ** (1.0 + spread * i / max(1, len(action) - 1))
-        action[i] = choose(q[i], allowed[i], rates, noise[i, 0], noise[i, 1], scratch)
-
-
-def _network_actor(policy: Greedy, num_envs: int) -> Actor:
-    """A small MLP's values in numpy. V(s) of a dueling network shifts them all, so it decides nothing and is left out."""
-    q: Any = policy.q
-    mlp = numpy_mlp([*q.encoder.mlp, *q.advantage], q.activation, num_envs)
-    exploration, spread = policy.exploration.numpy(), float(policy.epsilon_spread)
-    greedy, nothing = np.array([EPSILON_GREEDY, 0.0, 1.0]), np.zeros((num_envs, 2))
-    every = np.ones((num_envs, policy.actions), bool)
-    rates, scratch, action = np.zeros(3), np.zeros(policy.actions), np.zeros(num_envs, np.int64)
-    decided = {"action": action}
-
-    def act(observation, carry, is_first, noise, action_mask=None):
-        _, values = mlp(observation.reshape(num_envs, -1))
-        allowed = every if action_mask is None else action_mask
-        how, numbers = (greedy, nothing) if noise is None else (exploration, noise)
-        _choose_all(values, how, rates, spread, numbers, allowed, scratch, action)
-        return decided, carry
-
-    return act
-
-
-def row_of(features: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(index [active], value [active], key [tilings]) for `code` to write into; what it leaves alone stands there already."""
-    index, value = np.arange(features.active), np.ones(features.active)
-    if features.bias:
-        index[-1] = features.size - 1
-    return index, value, np.zeros(features.active - features.bias, np.int64)

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import chain
-from typing import Any
 
+import numpy as np
 import torch
+from gymnasium import spaces
 from torch import Generator, Tensor, nn
 
+from whorl.batch import Arrays, Numbers, State, Tree
 from whorl.nets.normalizer import ObservationNormalizer
 from whorl.spaces import like, tree_map
 
-Actor = Callable[..., tuple[dict[str, Any], Any]]
+Drawn = Tensor | None  # noise, action masks
+Array = np.ndarray | Tensor
+Carry = dict[str, Tensor] | None  # memory of N environments, each [N, ...]
+Decided = tuple[dict[str, Tensor], Carry]  # what to record for N environments, and the carry after acting
+Held = Mapping[str, Array] | None  # a carry in the arrays of an environment
+Acted = tuple[Mapping[str, Array], Held]
+Actor = Callable[..., Acted]
 
 
 class Policy(nn.Module):
@@ -21,8 +29,13 @@ class Policy(nn.Module):
     normalizer: ObservationNormalizer
     greedy: bool = True  # False: it has no greedy action, so evaluation draws noise too
 
-    def initial(self, n: int) -> Any:
-        """The recurrent carry of n fresh episodes; None when the policy has no memory."""
+    def register_bounds(self, space: spaces.Box) -> None:
+        """Keep `low` and `high` of the actions as buffers, float32."""
+        for name, bound in (("low", space.low), ("high", space.high)):
+            self.register_buffer(name, torch.as_tensor(bound, dtype=torch.float32))
+
+    def initial(self, n: int) -> Carry:
+        """The carry of n fresh episodes; None when the policy has no memory."""
         return None
 
     def noise(self, shape: tuple[int, ...], generator: Generator) -> Tensor:
@@ -30,8 +43,8 @@ class Policy(nn.Module):
         raise NotImplementedError
 
     def act(
-        self, observation: Any, carry: Any, is_first: Tensor, noise: Tensor | None, action_mask: Tensor | None = None
-    ) -> tuple[dict[str, Tensor], Any]:
+        self, observation: Tree, carry: Carry, is_first: Tensor, noise: Drawn, action_mask: Drawn = None
+    ) -> Decided:
         """What to record for N environments (`action`, `log_prob`, ...) and the carry after acting.
 
         Pure: the same arguments give the same bits. `noise=None` is greedy.
@@ -45,22 +58,25 @@ class Policy(nn.Module):
         """
         device = next(chain(self.parameters(), self.buffers()), torch.empty(0)).device
 
-        def put(x: Any) -> Tensor:
+        def put(x: Array) -> Tensor:
             return torch.as_tensor(x, device=device)
 
-        def act(observation: Any, carry: Any, is_first: Any, noise: Any, action_mask: Any = None) -> tuple[dict, Any]:
-            noise = None if noise is None else put(noise)
-            action_mask = None if action_mask is None else put(action_mask)
+        def act(
+            observation: Array | Mapping, carry: Carry, is_first: Array, noise: Array | None, action_mask: Array | None = None
+        ) -> Acted:  # fmt: skip
+            drawn = None if noise is None else put(noise)
+            allowed = None if action_mask is None else put(action_mask)
             with torch.inference_mode():
-                decided, carry = self.act(tree_map(put, observation), carry, put(is_first), noise, action_mask)
+                decided, carry = self.act(tree_map(put, observation), carry, put(is_first), drawn, allowed)
             return {key: like(value, is_first) for key, value in decided.items()}, carry
 
         return act
 
-    def encode(self, batch: Any) -> Tensor:
-        """Features [..., width] of a batch's observations."""
-        raise NotImplementedError
+    def state(self) -> State:
+        """All that it acts by: parameters, statistics, exploration."""
+        return self.state_dict(), {}
 
-    def distribution(self, features: Tensor, action_mask: Tensor | None = None) -> Any:
-        """The distribution over actions: `log_prob`, `entropy`, `kl`, `sample(noise)`, `mode`. None for a policy without one."""
-        raise NotImplementedError
+    def load_state(self, arrays: Arrays, numbers: Numbers) -> bool:
+        """Go on from `state()`, in place."""
+        self.load_state_dict(arrays)
+        return True

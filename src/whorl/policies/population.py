@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
 
-import numba
 import numpy as np
 import torch
 from gymnasium import spaces
 from torch import Generator, Tensor
 
+from whorl.batch import Tree
 from whorl.errors import Incompatible
 from whorl.nets.normalizer import observation_normalizer
 from whorl.policies.distributions import MASKED
-from whorl.policies.policy import Actor, Policy
+from whorl.policies.policy import Actor, Carry, Decided, Drawn, Policy
 from whorl.spaces import describe, flat_size, flatten, is_image
 
 
@@ -56,7 +55,7 @@ class Population(Policy):
         self.register_buffer("mean", torch.zeros(size))
         self.register_buffer("std", torch.full((size,), float(std)))
 
-    def initial(self, n: int) -> dict[str, Tensor]:
+    def initial(self, n: int) -> Carry:
         """Nobody: the first step of an episode draws its member."""
         return {"parameters": torch.zeros(n, len(self.mean), device=self.mean.device)}
 
@@ -64,10 +63,13 @@ class Population(Policy):
         """Standard normal [T, N, D]; only the rows in which an episode begins are used."""
         return torch.randn(*shape, len(self.mean), device=generator.device, generator=generator)
 
-    def act(self, observation, carry, is_first, noise, action_mask=None):
+    def act(
+        self, observation: Tree, carry: Carry, is_first: Tensor, noise: Drawn, action_mask: Drawn = None
+    ) -> Decided:
         if noise is None:
             theta = self.mean.expand(len(is_first), -1)
         else:
+            assert carry is not None
             theta = torch.where(is_first[:, None], self.mean + self.std * noise, carry["parameters"])
         output, k = flatten(self.space, self.normalizer(observation)), 0
         for i, (ins, outs) in enumerate(pairwise(self.sizes)):
@@ -83,49 +85,10 @@ class Population(Policy):
 
     def actor(self, num_envs: int) -> Actor:
         """On the CPU a float vector goes through a compiled loop over the members; all else is `act`."""
+        from whorl.policies.actors.population import population
+
         vector = isinstance(self.space, spaces.Box) and self.space.dtype != np.uint8
-        return self._compiled_actor(num_envs) if vector and self.mean.device.type == "cpu" else super().actor(num_envs)
-
-    def _compiled_actor(self, num_envs: int) -> Actor:
-        """Equal to `act` to float32 rounding. `mean` and `std` are views: a refit in place is seen at once."""
-        mean, std, sizes = self.mean.numpy(), self.std.numpy(), np.array(self.sizes)
-        normalized = not isinstance(self.normalizer, torch.nn.Identity)
-        everybody = np.broadcast_to(mean, (num_envs, len(mean)))
-        output = np.empty((num_envs, self.sizes[-1]), np.float32)
-
-        def act(observation: Any, carry: Any, is_first: Any, noise: Any, action_mask: Any = None) -> tuple[dict, Any]:
-            if noise is None:
-                theta = everybody
-            elif is_first.any():
-                theta = np.where(is_first[:, None], mean + std * noise, carry["parameters"])
-            else:
-                theta = carry["parameters"]
-            x = observation
-            if normalized:
-                x = self.normalizer(torch.from_numpy(x)).numpy()
-            _forward(x.reshape(num_envs, -1), theta, sizes, output)
-            if self.discrete and action_mask is not None:
-                np.copyto(output, np.float32(MASKED), where=~action_mask)
-            action = output.argmax(-1) if self.discrete else output
-            return {"action": action, "parameters": theta}, {"parameters": theta}
-
-        return act
-
-
-@numba.njit(cache=True)
-def _forward(x, theta, sizes, output):
-    """output[i] = the network theta[i] at x[i]."""
-    a, b = np.empty(sizes.max(), np.float32), np.empty(sizes.max(), np.float32)
-    for i in range(len(x)):
-        a[: sizes[0]] = x[i]
-        k = 0
-        for layer in range(len(sizes) - 1):
-            ins, outs = sizes[layer], sizes[layer + 1]
-            for o in range(outs):
-                total = theta[i, k + ins * outs + o]
-                for j in range(ins):
-                    total += theta[i, k + o * ins + j] * a[j]
-                b[o] = np.tanh(total) if layer < len(sizes) - 2 else total
-            k += (ins + 1) * outs
-            a, b = b, a
-        output[i] = a[: len(output[i])]
+        if not vector or self.mean.device.type != "cpu":
+            return super().actor(num_envs)
+        mean, std = self.mean.numpy(), self.std.numpy()
+        return population(self.normalizer, mean, std, self.sizes, self.discrete, num_envs)

@@ -7,9 +7,10 @@ import torch
 from gymnasium import spaces
 from torch import Generator, Tensor
 
+from whorl.batch import Tree
 from whorl.errors import Incompatible
 from whorl.nets.normalizer import NoNormalizer
-from whorl.policies.policy import Policy
+from whorl.policies.policy import Carry, Decided, Drawn, Policy
 from whorl.spaces import action_sizes, describe
 
 
@@ -34,14 +35,15 @@ class Random(Policy):
                 raise Incompatible(
                     f"a random policy needs discrete actions or a bounded Box, got {describe(action_space)}"
                 )
-            self.register_buffer("low", torch.as_tensor(action_space.low, dtype=torch.float32))
-            self.register_buffer("high", torch.as_tensor(action_space.high, dtype=torch.float32))
+            self.register_bounds(action_space)
 
     def noise(self, shape: tuple[int, ...], generator: Generator) -> Tensor:
         size = self.shape if self.sizes is None else (sum(self.sizes),)
         return torch.rand(*shape, *size, device=generator.device, generator=generator)
 
-    def act(self, observation, carry, is_first, noise, action_mask=None):
+    def act(
+        self, observation: Tree, carry: Carry, is_first: Tensor, noise: Drawn, action_mask: Drawn = None
+    ) -> Decided:
         n = is_first.shape
         if self.sizes is None:
             u = torch.full((*n, *self.shape), 0.5, device=is_first.device) if noise is None else noise

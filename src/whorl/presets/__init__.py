@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+
+from whorl.feeds import Fed
 
 
 @dataclass(frozen=True)
 class Preset:
-    config: Any  # the agent's Config
+    config: Fed  # the agent's Config
     num_envs: int = 8
     total_steps: int = 100_000  # environment steps
     source: str = "defaults of the agent"

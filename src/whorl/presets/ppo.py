@@ -58,7 +58,7 @@ PRESETS = {
             learning_rate=1e-3,
             anneal_steps=200_000,
             entropy_weight=0.01,
-            kl_limit=0.05,
+            kl_stop=0.05,
             normalize_observation=True,
             feed=Rollouts(steps=512, epochs=10, minibatches=16),
         ),

@@ -1,84 +1,147 @@
-"""The only place where environment, agent, buffer and collector meet."""
+"""The only place where environment, agent, buffer and collector meet. A feed names its buffer, its collector and its loop; the tables
+here say what those names are."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
-from whorl import batch, spaces
+from whorl import batch, options, spaces
 from whorl.agents.agent import Agent
+from whorl.batch import Buffer
 from whorl.buffers.buffer import ReplayBuffer
+from whorl.buffers.datasets import Dataset
 from whorl.buffers.layout import Layout, check_disk, check_room
+from whorl.buffers.lookup.n_step import NStep
+from whorl.buffers.parts import Sampler, Storage
 from whorl.buffers.rollout import RolloutBuffer
-from whorl.buffers.sample_uniform import Uniform
+from whorl.buffers.sample_uniform import Uniform, WithoutReplacement
 from whorl.buffers.storage_memory import Memory
 from whorl.buffers.stream import StreamBuffer
+from whorl.collectors.collector import Collector
+from whorl.collectors.ledger import Ledger
 from whorl.collectors.serial import SerialCollector
 from whorl.collectors.stream import StreamCollector
 from whorl.envs.env import Env
 from whorl.envs.make import make_env
 from whorl.errors import BadInput, Incompatible
-from whorl.feeds import Replay, Stream
+from whorl.feeds import Fed, Feed, Part
 from whorl.functional.streams import stream
 from whorl.training.catalog import agent_class, find
-from whorl.training.config import check
+from whorl.training.hooks import Hook
+
+
+def anything(agent: Agent, collector: Collector | Ledger) -> None:
+    """A loop that takes all parts."""
+
+
+class Loop(NamedTuple):
+    """How a run goes on. `train(agent, collector, buffer, total_steps, hooks)`: a ledger stands for a collector where there is none."""
+
+    train: Callable[[Agent, Collector | Ledger, Buffer, int, Iterable[Hook]], None]
+    check: Callable[[Agent, Collector | Ledger], None] = lambda agent, collector: (
+        None
+    )  # raises for parts that it cannot take
+    notice: str = ""  # what whoever starts it should know
+
+
+class Asked(NamedTuple):
+    """What a buffer is made for."""
+
+    agent: Agent
+    lanes: int  # environments
+    seed: int
+    env: Env | None = None
+    data: Dataset | None = None
+    folder: Path | None = None  # where rows are kept beside checkpoints; None: they are lost with the process
+    slack: int = 0  # rows of each lane that stay behind those that can be drawn, at least as many as come between two checkpoints
 
 
 @dataclass
 class Parts:
     """Everything a training loop needs."""
 
-    env: Env
     agent: Agent
-    buffer: Any  # RolloutBuffer, StreamBuffer or ReplayBuffer
-    collector: SerialCollector
+    env: Env | None  # None: it learns from data, and nothing is stepped
+    collector: Collector | None
+    buffer: Buffer  # not there until `new_buffer` has made it, where `build` was told so
+    progress: Ledger  # of the collector, or of the updates where there is none
+    loop: Loop
+
+    def check(self) -> None:
+        """Raises BadInput or Incompatible for parts that the loop cannot take."""
+        self.loop.check(self.agent, self.collector or self.progress)
+
+    def train(self, total_steps: int, hooks: Iterable[Hook] = ()) -> None:
+        """Run the loop until the progress is `total_steps`."""
+        self.loop.train(self.agent, self.collector or self.progress, self.buffer, total_steps, hooks)
 
 
 def build(
     agent: str,
-    env: str | Env,
-    config: Any = None,
+    env: str | Env | None,
+    config: Fed | None = None,
     num_envs: int | None = None,
     seed: int = 0,
     device: str = "cpu",
     compile: bool = False,
     max_episode_steps: int | None = None,
     buffer: bool = True,
+    data: Dataset | None = None,
 ) -> Parts:
     """Agent and environment by name (or an `Env`), with the preset of the pair where `config` and `num_envs` are not given.
 
+    data: what an agent with an Offline feed learns from; no environment is made then, and `env` only finds the preset.
     buffer: False leaves it out (None), for `new_buffer` to make.
     Raises BadInput or Incompatible before anything is trained or written.
     """
-    cls: Any = agent_class(agent)
-    preset = find(agent, env if isinstance(env, str) else env.id)
+    cls = agent_class(agent)
+    preset = find(agent, env.id if isinstance(env, Env) else env or "")
     config = config if config is not None else preset.config
     if not isinstance(config, cls.Config):
         raise BadInput(f"{agent} takes a {cls.Config.__name__}, got {type(config).__name__}")
-    check(config)
+    options.check(config)
+    feed: Feed = config.feed
     if compile and cls.uncompiled:
         raise BadInput(f"{cls.uncompiled}. Leave compile=True out")
-    if isinstance(config.feed, Stream) and device != "cpu":
+    if feed.one_by_one and device != "cpu":
         raise BadInput(f"{agent} learns on the CPU, one step at a time; got device={device!r}")
     _check_device(device)
+    if (data is None) != (feed.collector(on_cpu=True) is not None):
+        came = "no data was given" if data is None else "data was given"
+        raise BadInput(
+            f"{type(feed).__name__} {'needs recorded data' if data is None else 'steps an environment'}, and {came}"
+        )
     if isinstance(env, Env) and num_envs not in (None, env.num_envs):
         raise BadInput(f"num_envs = {num_envs}, but the environment object holds {env.num_envs}; leave num_envs out")
-    num_envs = preset.num_envs if num_envs is None else num_envs
-    if isinstance(env, str):
-        if num_envs < 1:
-            raise BadInput(f"num_envs must be at least 1, got {num_envs}")
-        config.feed.check(num_envs)
-        env = environment(env, num_envs, seed, _env_device(env, device), max_episode_steps)
-    config.feed.check(env.num_envs)
-    learner = new_agent(agent, env, config, seed).to(device)
+    made = None
+    if data is None:
+        if env is None:
+            raise BadInput(f"{agent} learns by stepping an environment: name one")
+        made = _made(env, feed, preset.num_envs if num_envs is None else num_envs, seed, device, max_episode_steps)
+        feed.check(made.num_envs)
+    source = made or data
+    assert source is not None
+    learner = new_agent(agent, source, config, seed).to(device)
     learner.compiled = compile
-    if isinstance(config.feed, Replay):
-        check_replay(env, config.feed)
-    return assemble(learner, env, seed, buffer)
+    if made is not None and feed.replays:
+        check_replay(made, feed)
+    return assemble(learner, made, seed, buffer, data)
+
+
+def _made(env: str | Env, feed: Feed, num_envs: int, seed: int, device: str, limit: int | None) -> Env:
+    if isinstance(env, Env):
+        return env
+    if num_envs < 1:
+        raise BadInput(f"num_envs must be at least 1, got {num_envs}")
+    feed.check(num_envs)
+    return environment(env, num_envs, seed, _env_device(env, device), limit)
 
 
 def environment(id: str, num_envs: int, seed: int, device: str = "cpu", max_episode_steps: int | None = None) -> Env:
@@ -90,79 +153,164 @@ def environment(id: str, num_envs: int, seed: int, device: str = "cpu", max_epis
     return make_env(id, num_envs, seed=seed, device=device, max_episode_steps=max_episode_steps)
 
 
-def assemble(agent: Agent, env: Env, seed: int = 0, buffer: bool = True) -> Parts:
-    """An agent put together by hand, with the buffer and the collector that its feed asks for."""
-    feed = agent.config.feed
-    feed.check(env.num_envs)
-    collector: SerialCollector
-    if isinstance(feed, Stream):
-        collector = StreamCollector(env, agent.policy, seed, "next.action" in agent.reads)
-    elif isinstance(feed, Replay) and feed.steps == 1 and env.device == "cpu" == agent.env_steps.device.type:
-        collector = StreamCollector(env, agent.policy, seed)
-    else:
-        collector = SerialCollector(env, agent.policy, feed.steps, seed=seed, whole_episodes=feed.unit == "episode")
-    return Parts(env, agent, new_buffer(agent, env, seed) if buffer else None, collector)
+def assemble(agent: Agent, env: Env | None, seed: int = 0, buffer: bool = True, data: Dataset | None = None) -> Parts:
+    """An agent put together by hand, with the buffer, the collector and the loop that its feed asks for.
 
-
-def new_buffer(agent: Agent, env: Env, seed: int = 0, folder: Path | None = None, slack: int = 0) -> Any:
-    """The buffer that the agent's feed asks for. folder, slack: see `replay_buffer`."""
-    feed = agent.config.feed
-    if isinstance(feed, Stream):
-        return StreamBuffer()
-    if isinstance(feed, Replay):
-        return replay_buffer(agent, env, seed, folder, slack)
-    return RolloutBuffer(feed, seed=seed)
-
-
-def replay_buffer(agent: Agent, env: Env, seed: int = 0, folder: Path | None = None, slack: int = 0) -> ReplayBuffer:
-    """The buffer of an off-policy agent's feed: one lane for each environment. It takes its memory at the first write.
-
-    folder: where the rows are kept beside checkpoints (None: they are lost with the process). slack: rows of each lane that stay
-    behind those that can be drawn, at least as many as come between two checkpoints.
-    Raises BadInput for a memmap without a folder; what else can be wrong, `check_replay` has found.
+    Raises BadInput for a name that no table here has, and what the loop cannot take.
     """
-    feed: Replay = agent.config.feed
-    size: Any = {"capacity": feed.capacity, "lanes": env.num_envs, "slack": slack, "folder": folder}
+    feed: Feed = agent.config.feed
+    if env is None:
+        assert data is not None
+        feed.check(data.rows.batch_size[1])
+        collector, progress = None, Ledger(unit=feed.progress)
+        if feed.normalize_observation:
+            normalizer = agent.policy.normalizer
+            normalizer.merge(normalizer.moments(data.rows["observation"], batch.get(data.rows, "mask")))
+    else:
+        feed.check(env.num_envs)
+        on_cpu = env.device == "cpu" == agent.env_steps.device.type
+        collector = _named(COLLECTORS, "collector", feed.collector(on_cpu))(agent, env, seed)
+        progress = collector.ledger
+    rows: Any = new_buffer(agent, env, seed, data=data) if buffer else None
+    return Parts(agent, env, collector, rows, progress, _loop(feed.loop(agent.compiled)))
+
+
+def new_buffer(
+    agent: Agent,
+    env: Env | None,
+    seed: int = 0,
+    folder: Path | None = None,
+    slack: int = 0,
+    data: Dataset | None = None,
+) -> Buffer:
+    """The buffer that the agent's feed asks for. folder, slack: see `Asked`."""
+    lanes = env.num_envs if env is not None else data.rows.batch_size[1] if data is not None else 1
+    return _named(BUFFERS, "buffer", agent.config.feed.buffer)(Asked(agent, lanes, seed, env, data, folder, slack))
+
+
+# ------------------------------------------------------------------------------------------------ the tables
+
+
+def _named(table: dict[str, Callable], what: str, part: Part | None) -> Callable:
+    """What a feed's word stands for. A class or function of the user's stands for itself."""
+    if callable(part):
+        return part
+    if part not in table:
+        raise BadInput(f"a feed names its {what} as one of {', '.join(table)}, or gives a class; it gave {part!r}")
+    return table[part]
+
+
+def _serial(agent: Agent, env: Env, seed: int) -> SerialCollector:
+    feed = agent.config.feed
+    return SerialCollector(env, agent.policy, feed.steps, seed=seed, whole_episodes=feed.unit == "episode")
+
+
+def _stream(agent: Agent, env: Env, seed: int) -> StreamCollector:
+    return StreamCollector(env, agent.policy, seed, "next.action" in agent.reads)
+
+
+def _rollouts(asked: Asked) -> RolloutBuffer:
+    return RolloutBuffer(asked.agent.config.feed, seed=asked.seed)
+
+
+def _replay(asked: Asked) -> ReplayBuffer:
+    """One lane for each environment; it takes its memory at the first write. Raises BadInput for a memmap without a folder; what else
+    can be wrong, `check_replay` has found."""
+    feed: Feed = asked.agent.config.feed
+    size: Any = {
+        "capacity": feed.capacity,
+        "lanes": asked.lanes,
+        "slack": asked.slack,
+        "folder": asked.folder,
+    }
+    storage: Storage
     if feed.storage == "frames":
         from whorl.buffers.storage_frames import Frames
 
-        storage: Any = Frames(**size, stack=env.observation_space.shape[0])  # type: ignore[index]
+        assert asked.env is not None and asked.env.observation_space.shape is not None
+        storage = Frames(**size, stack=asked.env.observation_space.shape[0])
     elif feed.storage == "memmap":
         from whorl.buffers.storage_memmap import Memmap
 
-        if folder is None:
+        if asked.folder is None:
             raise BadInput("storage='memmap' keeps its rows in a folder: train a run, or pass `folder` to new_buffer")
         storage = Memmap(**size)
     else:
         storage = Memory(**size)
-    if feed.prioritized:
-        from whorl.buffers.sample_prioritized import Prioritized
-
-        sampler: Any = Prioritized(seed, feed.alpha, feed.beta, feed.beta_steps)
-    else:
-        sampler = Uniform(seed)
-    transforms: list[Any] = []
-    if feed.n_step > 1:
-        from whorl.buffers.n_step import NStep
-
-        transforms.append(NStep(feed.n_step, agent.config.discount))
+    lookups: list[Any] = _n_step(asked)
     if feed.relabel != "none":
-        from whorl.buffers.relabel import Hindsight
+        from whorl.buffers.lookup.relabel import Hindsight
 
-        goal: Any = env.goal
-        transforms.append(Hindsight(goal.reward, feed.relabel, feed.relabel_fraction, seed, terminated=goal.terminated))
+        assert asked.env is not None and asked.env.goal is not None
+        goal = asked.env.goal
+        lookups.append(
+            Hindsight(goal.reward, feed.relabel, feed.relabel_fraction, asked.seed, terminated=goal.terminated)
+        )
+    device = asked.agent.env_steps.device
     return ReplayBuffer(
-        storage, sampler, transforms, feed.batch_size, feed.replay_ratio, feed.warmup, feed.prefetch, agent.env_steps.device
+        storage, _sampler(feed, asked.seed), lookups, feed.batch_size, feed.replay_ratio, feed.warmup, feed.prefetch, device
     )  # fmt: skip
 
 
-def check_replay(env: Env, feed: Replay, slack: int = 0, folder: Path | None = None) -> int:
+def _recorded(asked: Asked) -> ReplayBuffer:
+    """Rows that are there already."""
+    feed, data = asked.agent.config.feed, asked.data
+    assert data is not None
+    rows = data.rows.clone()
+    rows["next"]["reward"] = rows["next"]["reward"] * feed.reward_scale + feed.reward_shift
+    storage, sampler = Memory(rows.numel(), asked.lanes, writer="once"), _sampler(feed, asked.seed)
+    sampler.written(storage, storage.write(rows))
+    device = asked.agent.env_steps.device
+    return ReplayBuffer(storage, sampler, _n_step(asked), feed.batch_size, device=device, recorded=True)
+
+
+def _sampler(feed: Feed, seed: int) -> Sampler:
+    from whorl.buffers import sample_prioritized, sample_sequence
+
+    priorities = (feed.alpha, feed.beta, feed.beta_steps)
+    if feed.length:
+        windows = (feed.length, feed.burn_in, feed.overlap, feed.across_ends)
+        if not feed.prioritized:
+            return sample_sequence.Sequences(seed, *windows)
+        return sample_sequence.PrioritizedSequences(seed, *windows, *priorities, eta=feed.eta)
+    if feed.prioritized:
+        return sample_prioritized.Prioritized(seed, *priorities)
+    return Uniform(seed) if feed.replacement else WithoutReplacement(seed)
+
+
+def _n_step(asked: Asked) -> list[NStep]:
+    config = asked.agent.config
+    return [NStep(config.feed.n_step, config.discount)] if config.feed.n_step > 1 else []
+
+
+def _loop(part: Part) -> Loop:
+    if callable(part):
+        return Loop(part)
+    if part not in LOOPS:
+        raise BadInput(f"a feed names its loop as one of {', '.join(LOOPS)}, or gives a function; it gave {part!r}")
+    module = import_module(f"whorl.training.loops.{part}")
+    return Loop(module.train, getattr(module, "check", anything), getattr(module, "NOTICE", ""))
+
+
+COLLECTORS: dict[str, Callable[[Agent, Env, int], Collector]] = {"serial": _serial, "stream": _stream}
+BUFFERS: dict[str, Callable[[Asked], Buffer]] = {
+    "rollout": _rollouts,
+    "stream": lambda asked: StreamBuffer(),
+    "replay": _replay,
+    "data": _recorded,
+}
+LOOPS = ("plain", "offline", "hogwild", "compiled_td")  # modules of training/loops
+
+# ------------------------------------------------------------------------------------------------ what it needs
+
+
+def check_replay(env: Env, feed: Feed, slack: int = 0, folder: Path | None = None) -> int:
     """The bytes that a feed's rows will take, `slack` rows of each environment included; folder: where they are kept on disk.
 
     Raises BadInput when memory or disk is too small for them, Incompatible for frames of anything but stacked images, and for
     hindsight where the environment does not say how its goals are rewarded. Nothing is allocated or written.
     """
-    if feed.relabel != "none" and getattr(env, "goal", None) is None:
+    if feed.relabel != "none" and env.goal is None:
         raise Incompatible(
             f"feed.relabel = {feed.relabel!r} gives transitions other goals, but {env!r} does not say how a goal is rewarded "
             "(an attribute `goal` with `reward` and `terminated`); use relabel='none'"
@@ -170,18 +318,18 @@ def check_replay(env: Env, feed: Replay, slack: int = 0, folder: Path | None = N
     one = (1, env.num_envs)
     size: Any = {"capacity": feed.capacity, "lanes": env.num_envs, "slack": slack}
     flags = {name: torch.zeros(one, dtype=torch.bool) for name in ("terminated", "truncated")}
-    rows: Any = {"is_first": flags["truncated"], "action": spaces.zeros(env.action_space, one)}
+    rows: dict[str, Any] = {"is_first": flags["truncated"], "action": spaces.zeros(env.action_space, one)}
     rows["next"] = {"reward": torch.zeros(one), **flags}
     if feed.storage == "frames":
         from whorl.buffers.storage_frames import Frames
 
-        space: Any = env.observation_space
+        space = env.observation_space
         if space.dtype != "uint8" or len(space.shape or ()) != 3:
             raise Incompatible(
                 f"feed.storage = 'frames' keeps each image of a stack once: observations must be uint8 [stack, height, width], those "
                 f"of {env!r} are {spaces.describe(space)}; use storage='memory'"
             )
-        stack, height, width = space.shape
+        stack, height, width = space.shape or ()
         wanted = Frames(**size, stack=stack).needs(height, width, Layout.of(batch.make(rows, one)))
     else:
         seen = {"observation": spaces.zeros(env.observation_space, one)}
@@ -194,11 +342,12 @@ def check_replay(env: Env, feed: Replay, slack: int = 0, folder: Path | None = N
     return wanted
 
 
-def new_agent(agent: str, env: Env, config: Any, seed: int) -> Agent:
-    """Fresh weights from the initialisation stream; the global torch stream is left as it was."""
+def new_agent(agent: str, source: Env | Dataset, config: Fed, seed: int) -> Agent:
+    """Fresh weights from the initialisation stream, for the spaces of an environment or of data; the global torch stream is left as
+    it was."""
     with torch.random.fork_rng():
         torch.manual_seed(stream(seed, "initialisation"))
-        learner = agent_class(agent).build(env.observation_space, env.action_space, config)
+        learner = agent_class(agent).build(source.observation_space, source.action_space, config)
     learner.seed = seed
     return learner
 

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 
-from whorl.agents.agent import Agent
+from whorl.agents.step import Batches, Loss, Weights, name_of
+from whorl.batch import Batch, Metrics
 from whorl.envs.native import WORLDS
 from whorl.envs.native import make as make_world
+from whorl.envs.native.probes import Probe
 from whorl.errors import AgentError, Incompatible
-from whorl.feeds import Replay
-from whorl.training import loop
+from whorl.options import override
 from whorl.training.build import Parts, build
-from whorl.training.catalog import agent_class
-from whorl.training.config import override
+from whorl.training.catalog import default_config
 from whorl.training.evaluate import evaluate
+from whorl.training.loops import plain
 
 PROBES = [name for name in WORLDS if name.startswith("Probe")]
 OBSERVATIONS = {"ProbeObservation": (-1.0, 1.0), "ProbeDiscount": (0.0, 1.0), "ProbePolicy": (-1.0, 1.0)}
 
 
 def check_agent(
-    agent: str, steps: int = 20_000, seed: int = 0, tolerance: float = 0.15, **fields: Any
+    agent: str, steps: int = 20_000, seed: int = 0, tolerance: float = 0.15, **fields: object
 ) -> dict[str, str]:
     """Train `agent` on every probe environment it can act in; returns what was checked on each.
 
@@ -31,7 +30,7 @@ def check_agent(
     the best return. Also: its losses are pure. `fields` override its config.
     Raises AgentError naming the probe, what was expected and what came.
     """
-    config = override(agent_class(agent).Config(), fields)
+    config = override(default_config(agent), fields)
     checked = {}
     for probe in PROBES:
         try:
@@ -40,16 +39,19 @@ def check_agent(
             checked[probe] = f"cannot act there: {reason}"
             continue
         _check_pure(agent, build(agent, probe, config, num_envs=8, seed=seed))
-        loop.train(parts.agent, parts.collector, parts.buffer, steps)
+        assert parts.collector is not None
+        plain.train(parts.agent, parts.collector, parts.buffer, steps)
         checked[probe] = ", ".join(_check_probe(agent, parts, probe, tolerance)) or "runs"
     return checked
+
+
+PATIENCE = 100  # updates in which every optimizer has its turn
 
 
 def _check_pure(name: str, parts: Parts) -> None:
     """Two calls of each loss on one batch: equal results, and no parameter or buffer changed."""
     agent = parts.agent
-    rollout = agent.prepare(parts.collector.collect())
-    for called, loss, batch in _losses(parts, rollout):
+    for called, loss, batch in _losses(parts):
         before = {key: value.clone() for key, value in agent.state_dict().items()}
         results = [loss(batch)[0] for _ in range(2)]
         changed = [key for key, value in agent.state_dict().items() if not torch.equal(value, before[key])]
@@ -59,32 +61,38 @@ def _check_pure(name: str, parts: Parts) -> None:
             )
 
 
-def _losses(parts: Parts, rollout: Any) -> list[tuple[str, Any, Any]]:
-    """Every (name, loss, batch) of one update; of an agent that learns off-policy, as they came to `optimize`."""
-    agent: Any = parts.agent
-    if not isinstance(agent.config.feed, Replay):
-        return [] if type(agent).loss is Agent.loss else [("loss", agent.loss, rollout.reshape(-1))]
-    seen, optimize = [], agent.optimize
+def _losses(parts: Parts) -> list[tuple[str, Loss, Batch]]:
+    """(name, loss, batch) of every optimizer's last step, as they came to `optimize`."""
+    agent, buffer = parts.agent, parts.buffer
+    seen: dict[int, tuple[str, Loss, Batch]] = {}
+    optimize = agent.optimize
 
-    def record(loss: Any, optimizer: Any, batch: Any) -> Any:
-        seen.append((loss.__name__, loss, batch))
-        return optimize(loss, optimizer, batch)
+    def record(loss: Loss, optimizer: torch.optim.Optimizer, batches: Batches, weights: Weights = None) -> Metrics:
+        seen[id(optimizer)] = name_of(loss), loss, batches[-1] if isinstance(batches, list) else batches
+        return optimize(loss, optimizer, batches, weights)
 
-    agent.optimize = record
-    parts.buffer.add(rollout)
-    for _ in range(getattr(agent.config, "policy_delay", 1)):  # the actor has its turn too
-        agent.update(parts.buffer.sample())
-    return seen
+    agent.__dict__["optimize"] = record
+    assert parts.collector is not None
+    for _ in range(PATIENCE):
+        buffer.add(agent.prepare(parts.collector.collect()))
+        for batch in buffer.batches(1):
+            agent.update(batch)
+        if len(seen) == len(agent.optimizers()):
+            break
+    return list(seen.values())
 
 
 def _check_probe(name: str, parts: Parts, probe: str, tolerance: float) -> list[str]:
-    agent: Any = parts.agent
-    world: Any = parts.env
+    agent, world = parts.agent, parts.env
+    assert isinstance(world, Probe)
     checked: list[str] = []
     kind = probe.removesuffix("-v0").removesuffix("Continuous")
-    if hasattr(agent, "value") and getattr(agent, "critic", agent) is not None and agent.policy.greedy:
+    if agent.policy.greedy:
         for x in OBSERVATIONS.get(kind, (0.0,)):
-            came = float(agent.value(torch.tensor([[x]])).detach())
+            valued = agent.value(torch.tensor([[x]]))
+            if valued is None:
+                break
+            came = float(valued.detach())
             true = float(world.value(np.array([[x]]), agent.config.discount)[0])
             # a policy that still explores earns less than the best one where actions matter
             slack = tolerance if kind not in ("ProbeAction", "ProbePolicy") else 4 * tolerance
@@ -92,7 +100,8 @@ def _check_probe(name: str, parts: Parts, probe: str, tolerance: float) -> list[
                 raise AgentError(
                     f"{name} on {probe}: value({x:+.0f}) is {came:.3f}, the true value is {true:.3f}; {_suspect(kind)}"
                 )
-        checked.append("values")
+        else:
+            checked.append("values")
     if kind in ("ProbeAction", "ProbePolicy") and agent.policy.greedy:
         result = evaluate(agent.policy, make_world(probe, 100), 100, seed=1)
         best = 0.0 if "Continuous" in probe else 1.0

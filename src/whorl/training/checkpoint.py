@@ -18,19 +18,17 @@ import os
 import re
 import shutil
 import stat
-from collections import defaultdict
 from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from whorl.batch import Arrays, Numbers
 from whorl.errors import BadInput, Damaged
-from whorl.training.folder import (
+from whorl.files import (
     NAME,
     TEMPORARY,
     check_name,
@@ -42,13 +40,13 @@ from whorl.training.folder import (
     write_synced,
 )
 
-FORMAT = 1  # rises when an older whorl could not read what is written
+FORMAT = 2  # rises when what is written is read by no older whorl, and what older ones wrote not by this
 LINKS = ("best", "last")
 MANIFEST_BYTES = 1 << 20  # far above any real manifest: what is larger is not read
 _log = logging.getLogger("whorl")
 
 
-def save(folder: str | Path, step: int, tensors: dict[str, dict[str, Tensor]], state: dict[str, Any]) -> Path:
+def save(folder: str | Path, step: int, tensors: dict[str, Arrays], state: Numbers) -> Path:
     """Writes `folder/step_{step}` and returns it; on return it is on disk.
 
     `tensors` maps a group ("policy", "optimizer", ...) to its named tensors, of any shape, device and layout (they are
@@ -85,7 +83,7 @@ def save(folder: str | Path, step: int, tensors: dict[str, dict[str, Tensor]], s
     return path
 
 
-def load(path: str | Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
+def load(path: str | Path) -> tuple[dict[str, Arrays], Numbers]:
     """What `save` was given: (tensors by group and name, on the CPU; state). All is verified before any is parsed.
 
     Raises BadInput when there is no such folder; Damaged, naming the file and what differs, when it is not as written.
@@ -157,7 +155,7 @@ def mark(folder: str | Path, name: str, path: str | Path) -> None:
 
 
 def clean(folder: str | Path) -> None:
-    """Removes what killed writers left. Only for who holds `folder.lock`: a live writer's draft looks the same."""
+    """Removes what killed writers left. Only for who holds the lock of the run: a live writer's draft looks the same."""
     for path in Path(folder).glob(f"{TEMPORARY}*"):
         _remove(path)
 
@@ -199,7 +197,7 @@ def _hash(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _manifest(files: dict[str, dict[str, Any]]) -> bytes:
+def _manifest(files: dict[str, Numbers]) -> bytes:
     return (json.dumps({"format": FORMAT, "files": files}, indent=1) + "\n").encode()
 
 
@@ -237,7 +235,7 @@ def _contents(path: Path) -> Iterator[tuple[str, bytes]]:
         yield name, data
 
 
-def _read_manifest(path: Path) -> dict[str, dict[str, Any]]:
+def _read_manifest(path: Path) -> dict[str, Numbers]:
     """The files of a manifest, {name: {"bytes", "sha256"}}. Each byte must be what `save` would write for them."""
     if _size(path) > MANIFEST_BYTES:
         raise Damaged(f"{path} has {_size(path)} bytes, more than the {MANIFEST_BYTES} any manifest has")
@@ -245,8 +243,9 @@ def _read_manifest(path: Path) -> dict[str, dict[str, Any]]:
     try:
         manifest = json.loads(data)
         form, files = manifest["format"], manifest["files"]
-        if type(form) is int and form > FORMAT:
-            raise Damaged(f"{path} has format {form}, this whorl reads up to {FORMAT}: use a newer whorl")
+        if type(form) is int and form != FORMAT:
+            other = "a newer" if form > FORMAT else "an older"
+            raise Damaged(f"{path} has format {form}, this whorl reads {FORMAT}: use {other} whorl")
         names = [name for name in files if NAME.fullmatch(name) and name.endswith((".safetensors", "state.json"))]
         typed = all(type(file["bytes"]) is int and type(file["sha256"]) is str for file in files.values())
         if len(names) == len(files) and "state.json" in names and typed and _manifest(files) == data:
@@ -304,101 +303,3 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
-
-
-# --------------------------------------------------------------------------------------------------- optimizers
-
-# How a step is computed, not what it computes: that belongs to the machine and does not travel with a checkpoint.
-_MEANS = {"foreach", "fused", "capturable", "differentiable"}
-
-
-def flatten(prefix: str, nested: dict[Any, Any]) -> dict[str, Tensor]:
-    """Nested dicts of tensors under joined names: flatten("a.", {0: {"b": t}}) is {"a.0.b": t}.
-
-    Raises BadInput for a leaf that is no tensor.
-    """
-    flat: dict[str, Tensor] = {}
-    for key, value in nested.items():
-        if isinstance(value, dict):
-            flat |= flatten(f"{prefix}{key}.", value)
-        elif isinstance(value, Tensor):
-            flat[f"{prefix}{key}"] = value
-        else:
-            raise BadInput(f"{prefix}{key} should be a tensor or a dict of tensors, got a {type(value).__name__}")
-    return flat
-
-
-def optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
-    """A torch optimizer as (tensors, groups), for `save`.
-
-    A tensor is named "index.name" (index: the parameter's place in the param groups), or "group.index.name" where it is
-    a setting, such as a learning rate. `groups` holds, per group, the other settings and the shapes of its parameters.
-    Raises BadInput for state that is not tensors (LBFGS).
-    """
-    state = {
-        index: {name: value for name, value in optimizer.state[parameter].items() if value is not None}
-        for index, parameter in enumerate(_parameters(optimizer))
-        if parameter in optimizer.state
-    }
-    vectors: dict[int, dict[str, Tensor]] = {}
-    groups: list[dict[str, Any]] = []
-    for index, group in enumerate(optimizer.param_groups):
-        settings = {name: value for name, value in group.items() if name != "params" and name not in _MEANS}
-        vectors[index] = {name: value for name, value in settings.items() if isinstance(value, Tensor)}
-        plain = {name: value for name, value in settings.items() if name not in vectors[index]}
-        plain = {name: list(value) if isinstance(value, tuple) else value for name, value in plain.items()}
-        groups.append({"params": _shapes(group)} | plain)
-    return flatten("", state) | flatten("group.", vectors), groups
-
-
-@torch.no_grad()
-def load_optimizer_state(
-    optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], groups: list[dict[str, Any]]
-) -> None:
-    """Puts back what `optimizer_state` gave: the next steps have the same bits as without the interruption.
-
-    Tensors that the optimizer already has are written in place, because a compiled graph holds them; others are made.
-    Raises BadInput, before anything is changed, if it has parameters of other shapes, or in other groups.
-    """
-    saved, here = [group["params"] for group in groups], [_shapes(group) for group in optimizer.param_groups]
-    if saved != here:
-        raise BadInput(
-            f"the saved optimizer is for groups of parameters of shapes {saved}, this one for {here}: "
-            "build the agent with the configuration it was saved with"
-        )
-    owned: dict[str, dict[str, Tensor]] = defaultdict(dict)
-    for key, tensor in tensors.items():
-        owner, _, name = key.rpartition(".")
-        owned[owner][name] = tensor
-    parameters = iter(enumerate(_parameters(optimizer)))
-    for number, (group, settings) in enumerate(zip(optimizer.param_groups, groups)):
-        for index, parameter in islice(parameters, len(group["params"])):
-            if str(index) not in owned:  # no step was taken before the checkpoint
-                optimizer.state.pop(parameter, None)
-                continue
-            state = optimizer.state[parameter]
-            for name, tensor in owned[str(index)].items():
-                # torch keeps the step counter on the CPU unless a kernel reads it
-                aside = name == "step" and not (group.get("fused") or group.get("capturable"))
-                state[name] = _put(state.get(name), tensor, "cpu" if aside else parameter.device)
-        for name in settings.keys() - {"params"}:
-            value = settings[name]
-            value = tuple(value) if isinstance(group.get(name), tuple) else value
-            group[name] = _put(group[name], value, "cpu") if isinstance(group.get(name), Tensor) else value
-        for name, tensor in owned[f"group.{number}"].items():
-            group[name] = _put(group.get(name), tensor, group["params"][0].device)
-
-
-def _put(held: Any, value: Any, device: torch.device | str) -> Tensor:
-    """`value` in the memory of `held` if that is a tensor, else in memory of its own."""
-    if isinstance(held, Tensor):
-        return held.copy_(value) if isinstance(value, Tensor) else held.fill_(value)
-    return value.to(device, copy=True)
-
-
-def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
-    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
-
-
-def _shapes(group: dict[str, Any]) -> list[list[int]]:
-    return [list(parameter.shape) for parameter in group["params"]]

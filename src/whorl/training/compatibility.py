@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field
 
 import gymnasium
 from gymnasium.spaces import Space
 
+from whorl import options
 from whorl.envs import native
+from whorl.envs.adapters import install, library
 from whorl.envs.env import Env
-from whorl.envs.make import EXTRAS, make_env
+from whorl.envs.make import make_env
 from whorl.errors import BadInput
+from whorl.feeds import Fed
 from whorl.spaces import describe, flat_size
 from whorl.training.build import new_agent
-from whorl.training.catalog import AGENTS, agent_class, presets
+from whorl.training.catalog import AGENTS, default_config, presets
 
 FAMILIES = ("classic_control", "toy_text", "box2d")  # of Gymnasium, beside the native worlds
 COMMAND = "whorl list envs --compat --markdown"
@@ -58,7 +60,7 @@ def table(agents: list[str] | None = None) -> list[Row]:
     known: list[tuple[Space, Space, dict[str, str]]] = []
     rows = []
     for id in environments():
-        extra = "" if id in native.WORLDS else _extra(id)
+        extra = "" if id in native.WORLDS else library(id).extra
         try:
             env = make_env(id)
         except BadInput:
@@ -69,7 +71,7 @@ def table(agents: list[str] | None = None) -> list[Row]:
         spaces = env.observation_space, env.action_space
         reasons = next((found for *pair, found in known if (*pair,) == spaces), None)
         if reasons is None:
-            reasons = {agent: reason(agent, env, agent_class(agent).Config()) for agent in agents}
+            reasons = {agent: reason(agent, env, default_config(agent)) for agent in agents}
             known.append((*spaces, reasons))
         tuned = {agent: presets(agent)[id].config for agent in agents if id in presets(agent)}
         reasons = reasons | {agent: reason(agent, env, config) for agent, config in tuned.items()}
@@ -90,25 +92,20 @@ def table(agents: list[str] | None = None) -> list[Row]:
     return rows
 
 
-def reason(agent: str, env: Env, config: Any) -> str:
+def reason(agent: str, env: Env, config: Fed) -> str:
     """Why `agent` cannot be built for the spaces of `env` with this config; "" if it can."""
-    small = {
-        name: (2, 2) for name in ("hidden", "critic_hidden") if hasattr(config, name)
-    }  # widths decide nothing here
+    widths = {
+        f.name: (2, 2) for f in options.fields(type(config)) if f.kind == tuple[int, ...]
+    }  # they decide nothing here
     try:
-        new_agent(agent, env, replace(config, **small), seed=0)
+        new_agent(agent, env, options.override(config, widths), seed=0)
     except BadInput as error:  # Incompatible is one
         return str(error)
     return ""
 
 
-def _extra(id: str) -> str:
-    """The extra of whorl that brings this environment's package; "" if it needs none."""
-    return next((extra for word, extra in EXTRAS.items() if word in str(gymnasium.registry[id].entry_point)), "")
-
-
 def _missing(extra: str) -> str:
-    return f'nothing is known without its package, which is missing: pip install "whorl[{extra}]"'
+    return f"nothing is known without its package, which is missing: {install(extra)}"
 
 
 # ---------------------------------------------------------------------------------------------- the table as cells

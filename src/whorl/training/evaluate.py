@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +10,7 @@ import torch
 from whorl.envs.env import Env
 from whorl.errors import BadInput
 from whorl.functional.streams import stream
-from whorl.policies.policy import Policy
+from whorl.policies.policy import Held, Policy
 
 LONGEST = 10_000  # steps after which an episode is counted as it stands, where the environment has no time limit
 
@@ -51,7 +50,8 @@ def evaluate(policy: Policy, env: Env, episodes: int, seed: int) -> Evaluation:
     n = env.num_envs
     if episodes < 1 or episodes % n:
         raise BadInput(f"{episodes} episodes cannot be shared equally by {n} environments; ask for a multiple of {n}")
-    actor, carry, quota = policy.actor(n), policy.initial(n), episodes // n
+    actor, quota = policy.actor(n), episodes // n
+    carry: Held = policy.initial(n)
     generator = torch.Generator().manual_seed(stream(seed, "evaluation"))
     observation, is_first = env.reset(stream(seed, "evaluation episodes")), _flags(env, True)
     total, length, left = np.zeros(n), np.zeros(n, np.int64), np.full(n, quota)
@@ -79,11 +79,10 @@ def evaluate(policy: Policy, env: Env, episodes: int, seed: int) -> Evaluation:
     return Evaluation(np.concatenate(returns), np.concatenate(lengths), cut)
 
 
-def _numpy(x: Any) -> np.ndarray:
+def _numpy(x: np.ndarray | torch.Tensor) -> np.ndarray:
     return x if isinstance(x, np.ndarray) else x.cpu().numpy()
 
 
-def _flags(env: Env, value: bool) -> Any:
-    return (
-        np.full(env.num_envs, value) if env.device == "cpu" else torch.full((env.num_envs,), value, device=env.device)
-    )
+def _flags(env: Env, value: bool) -> np.ndarray | torch.Tensor:
+    n = env.num_envs
+    return np.full(n, value) if env.device == "cpu" else torch.full((n,), value, device=env.device)

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import glob
-import io
 import json
 import logging
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from whorl import files
 from whorl.errors import BadInput
 from whorl.functional.bands import iqm_band
 from whorl.training import folder
-from whorl.training.curve import whole_lines
+from whorl.training.drawing import Panel, png, unit
 from whorl.training.grid import text
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 POINTS = 200  # of the common grid
-PANEL = (8.0, 4.5)  # inches
 _log = logging.getLogger(__name__)
 
 
@@ -29,7 +31,7 @@ _log = logging.getLogger(__name__)
 class Evaluations:
     """What a run was found worth during training, one number for each evaluation, in order."""
 
-    step: np.ndarray  # [n] environment steps
+    step: np.ndarray  # [n] progress of the run so far, in its unit
     seconds: np.ndarray | None  # [n] of training so far; None if the run did not write them down
     mean: np.ndarray  # [n] over the episodes of the evaluation
     std: np.ndarray  # [n]
@@ -46,6 +48,7 @@ class Curves:
     env: str
     options: dict[str, Any]  # num_envs, max_episode_steps and the agent's config, dotted where nested
     seeds: list[Evaluations]
+    progress: str = "environment steps"  # or "updates": the unit of Evaluations.step
 
 
 def plot(runs: str | Path | Iterable[str | Path], out: str | Path, x: Literal["steps", "seconds"] = "steps") -> Path:
@@ -54,8 +57,9 @@ def plot(runs: str | Path | Iterable[str | Path], out: str | Path, x: Literal["s
     runs: run folders, or patterns such as "runs/CartPole-v1/ppo/*" (matches that are no run, or were never evaluated, are passed
     over). Runs that differ only in seed and length are one setting, in which a seed counts once (the longest run, then the newest): a
     line for the IQM over its seeds with a 95% bootstrap band, a thin dashed one for the mean, where all of its seeds were evaluated;
-    seeds are joined by straight lines between their evaluations. One panel per environment.
-    x: environment steps, or seconds of training.
+    seeds are joined by straight lines between their evaluations. One panel per environment, and per unit in which the progress of its
+    runs is counted.
+    x: steps (the progress of a run, in its unit), or seconds of training.
 
     Raises BadInput when there is no run, a run was never evaluated or (for seconds) did not write down the time, or the seeds of a
     setting have no stretch in common.
@@ -64,11 +68,15 @@ def plot(runs: str | Path | Iterable[str | Path], out: str | Path, x: Literal["s
         raise BadInput(f"x is 'steps' or 'seconds', got {x!r}")
     if Path(out).suffix.lower() != ".png":
         raise BadInput(f"the picture is a PNG: its name ends in .png, got {out}")
-    panels: dict[str, list[Curves]] = defaultdict(list)
+    found: dict[tuple[str, str], list[Curves]] = defaultdict(list)
     for curves in settings(find_runs(runs), x):
-        panels[curves.env].append(curves)
-    folder.make(Path(out).absolute().parent)
-    folder.write(out, _draw(panels, x))
+        found[curves.env, curves.progress if x == "steps" else "seconds of training"].append(curves)
+    panels = [
+        _panel(*key, [(label, *over_seeds(one, x)) for label, one in zip(labels(panel), panel)])
+        for key, panel in sorted(found.items())
+    ]
+    files.make(Path(out).absolute().parent)
+    files.write(out, png(panels))
     return Path(out)
 
 
@@ -101,7 +109,7 @@ def find_runs(runs: str | Path | Iterable[str | Path]) -> list[Path]:
 
 def evaluations(run: Path) -> Evaluations:
     """The rows of `metrics.jsonl` that an evaluation wrote, also while the run goes on."""
-    rows = [json.loads(line) for line in whole_lines(run / "metrics.jsonl") if '"eval/mean_reward"' in line]
+    rows = [json.loads(line) for line in files.whole_lines(run / "metrics.jsonl") if '"eval/mean_reward"' in line]
     rows = [row for row in rows if row["eval/mean_reward"] is not None]
     step, mean, std, seconds = (
         np.array([row.get(key) for row in rows], float)  # None becomes NaN
@@ -114,14 +122,14 @@ def settings(runs: Iterable[Path], x: str = "steps") -> list[Curves]:
     """Runs by setting, in a fixed order; of several runs of one seed the longest, then the newest. Raises BadInput as `plot` does."""
     found: dict[str, tuple[Curves, dict[Any, Any]]] = {}  # setting -> seed -> (how long and new, its evaluations)
     for run in runs:
-        data, curve = folder.read_json(run / "config.json"), evaluations(run)
+        data, curve = files.read_json(run / "config.json"), evaluations(run)
         if not len(curve.step):
             raise BadInput(f"{run} has no evaluations to plot: it was not evaluated yet, or trained with eval_every=0")
         if curve.x(x) is None:
             raise BadInput(f"{run} did not write down the time of its evaluations: plot it over steps")
         options = {name: data.get(name) for name in ("num_envs", "max_episode_steps")} | flat(data["config"])
-        key = json.dumps([data["env"], data["agent"], options], sort_keys=True)
-        _, seeds = found.setdefault(key, (Curves(data["agent"], data["env"], options, []), {}))
+        key = json.dumps([data["env"], data["agent"], options, unit(data)], sort_keys=True)
+        _, seeds = found.setdefault(key, (Curves(data["agent"], data["env"], options, [], unit(data)), {}))
         age = (int(curve.step[-1]), (run / "metrics.jsonl").stat().st_mtime_ns)
         if data["seed"] not in seeds or age >= seeds[data["seed"]][0]:
             seeds[data["seed"]] = age, curve
@@ -161,24 +169,19 @@ def labels(panel: list[Curves]) -> list[str]:
     return found
 
 
-def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat(config: Mapping[str, object], prefix: str = "") -> dict[str, object]:
     """{"feed": {"steps": 5}} -> {"feed.steps": 5}."""
-    found: dict[str, Any] = {}
+    found: dict[str, object] = {}
     for name, value in config.items():
         found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
     return found
 
 
-def _draw(panels: dict[str, list[Curves]], x: str) -> bytes:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+def _panel(title: str, x: str, lines: list[tuple[str, np.ndarray, np.ndarray]]) -> Panel:
+    """lines: (label, grid, returns) of each setting."""
 
-    figure = Figure(figsize=(PANEL[0], PANEL[1] * len(panels)), layout="constrained")
-    FigureCanvasAgg(figure)
-    for number, (env, panel) in enumerate(sorted(panels.items()), 1):
-        axes = figure.add_subplot(len(panels), 1, number)
-        for i, (curves, label) in enumerate(zip(panel, labels(panel))):
-            grid, returns = over_seeds(curves, x)
+    def draw(axes: Axes) -> None:
+        for i, (label, grid, returns) in enumerate(lines):
             middle, low, high = iqm_band(returns)
             color, mark = f"C{i % 10}", "o" if len(grid) == 1 else ""
             axes.plot(grid, middle, color=color, marker=mark, label=label)
@@ -186,9 +189,5 @@ def _draw(panels: dict[str, list[Curves]], x: str) -> bytes:
                 axes.fill_between(grid, low, high, color=color, alpha=0.2, linewidth=0)
                 axes.plot(grid, returns.mean(0), color=color, marker=mark, linewidth=0.8, linestyle="--")
         axes.legend(loc="best", fontsize="small", title="IQM, 95% interval; dashed: mean", title_fontsize="small")
-        unit = "environment steps" if x == "steps" else "seconds of training"
-        axes.set(xlabel=unit, ylabel="return in evaluation", title=env)
-        axes.grid(alpha=0.3)
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=120)
-    return picture.getvalue()
+
+    return Panel(title, x, "return in evaluation", draw)

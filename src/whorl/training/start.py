@@ -3,122 +3,137 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import cast
 
-from whorl.envs.adapters.gym_client import check_no_token
-from whorl.envs.make import as_env
+from whorl import options
+from whorl.buffers.datasets import Dataset
+from whorl.envs.env import Env
+from whorl.envs.ids import check_no_token
+from whorl.envs.make import EnvLike, as_env
 from whorl.errors import BadInput
-from whorl.feeds import Replay
+from whorl.feeds import Fed, Feed
+from whorl.files import lock, read_json, write_json
+from whorl.options import override
+from whorl.presets import Preset
 from whorl.training import folder
 from whorl.training.build import check_replay
 from whorl.training.catalog import find
-from whorl.training.config import override
+from whorl.training.hooks import Hook
+from whorl.training.loggers import Logger
 from whorl.training.run import Run
-from whorl.training.trained import Settings, needs_no_object, read_settings
+from whorl.training.settings import NAMED, Settings
+from whorl.training.trained import needs_no_object, read_settings
 from whorl.training.video import drawable
+
+OPTIONS = [field for field in dataclasses.fields(Settings) if field.name not in NAMED]
 
 
 def train(
     agent: str,
-    env: Any,
+    env: EnvLike | None = None,
     *,
-    config: Any = None,
-    total_steps: int | None = None,
-    seed: int = 0,
-    num_envs: int | None = None,
+    config: Fed | None = None,
+    data: Dataset | None = None,
     runs: str | Path = "runs",
     name: str | None = None,
-    device: str = "cpu",
-    compile: bool = False,
-    threads: int = 1,
-    eval_every: int | None = None,
-    eval_episodes: int = 100,
-    checkpoint_every: int | None = None,
-    log_every: int = 2000,
-    total_episodes: int | None = None,
-    max_episode_steps: int | None = None,
-    window: int = 100,
-    video_every: int = 0,
     quiet: bool = False,
-    loggers: Sequence = (),
-    **agent_fields: Any,
+    loggers: Sequence[Logger] = (),
+    hooks: Sequence[Hook] = (),
+    **fields: object,
 ) -> Run:
     """Train `agent` in `env` and return the finished run. What is not given comes from the preset of the pair.
 
     env: an id, the URL of an environment on a gym HTTP server, or an object of yours: `Env`, `gymnasium.Env`, `VectorEnv`, or a
     callable that makes a `gymnasium.Env`. With an object there is no evaluation, and it is yours to close.
-    loggers: of your own, beside the run's (see training/loggers).
-    agent_fields: fields of the agent's config, `learning_rate=1e-3`. A preset that anneals over its own run anneals over yours.
-    threads: of torch; one is fastest for small networks, more help convolutions.
-    total_episodes: stop when so many have finished, if total_steps are not over before.
-    max_episode_steps: a time limit, where the environment has none or a longer one.
-    window: episodes that the sliding statistics are over. video_every [episodes]: record the policy into the run's video folder.
-    eval_every, checkpoint_every [environment steps]: a twentieth of the run by default (checkpoints: of the replay buffer, if that
-    is less); 0 switches off.
+    data: what an agent with an Offline feed learns from; `env`, if it is given, only evaluates.
+    loggers, hooks: of your own, beside the run's (see training/loggers and training/hooks.py).
+    fields: every option of training/settings.py (`total_steps=20_000`, `seed=1`), and fields of the agent's config
+    (`learning_rate=1e-3`). A preset that anneals over its own run anneals over yours.
     Raises BadInput or Incompatible before anything is written.
     """
-    own = None if isinstance(env, str) else as_env(env, num_envs, seed)
-    if own is None:
+    num_envs, seed = cast("int | None", fields.get("num_envs")), cast(int, fields.get("seed") or 0)
+    own = None if env is None or isinstance(env, str) else as_env(env, num_envs, seed)
+    if isinstance(env, str):
         check_no_token(env)
-    preset = find(agent, env if own is None else own.id)
-    total = preset.total_steps if total_steps is None else total_steps
-    config = override(_anneal_over(total, preset, preset.config if config is None else config), agent_fields)
-    if own is not None:
-        _check_object(agent, config, bool(video_every or max_episode_steps), bool(eval_every))
-    often = max(1, total // 20)
-    settings = Settings(
-        agent=agent,
-        env=env if own is None else own.id or type(env).__name__,
-        own_env=own is not None,
-        seed=seed,
-        num_envs=num_envs if num_envs is not None else preset.num_envs if own is None else own.num_envs,
-        total_steps=total,
-        device=device,
-        compile=compile,
-        threads=threads,
-        eval_every=often if eval_every is None else eval_every,
-        eval_episodes=eval_episodes,
-        checkpoint_every=min(often, _interval(config)) if checkpoint_every is None else checkpoint_every,
-        log_every=log_every,
-        total_episodes=total_episodes,
-        max_episode_steps=max_episode_steps,
-        window=window,
-        video_every=video_every,
-    )
-    _check_numbers(settings)
-    check_annealing(config, total, total_episodes)
-    if video_every:
-        drawable(env, seed).close()  # has it a picture?
-    run = Run(Path(), settings, config, quiet, own, loggers)
-    if isinstance(config.feed, Replay):
-        if config.feed.storage == "memmap" and not settings.checkpoint_every:
+    label = env if isinstance(env, str) else "" if own is None else own.id or type(env).__name__
+    settings, config = planned(agent, label, fields, config, own)
+    feed: Feed = config.feed
+    settings = settings.settled(_interval(feed))
+    if not settings.env or own is not None:
+        settings = dataclasses.replace(settings, eval_every=0)
+    if settings.video_every:
+        drawable(settings.env, settings.seed).close()  # has it a picture?
+    run = Run(Path(), settings, config, quiet, own, loggers, hooks, data)
+    if run.parts.env is not None and feed.replays:
+        if feed.storage == "memmap" and not settings.checkpoint_every:
             raise BadInput(
                 "feed.storage = 'memmap' keeps its rows with the checkpoints, and checkpoint_every is 0: set it, or use 'memory'"
             )
-        check_replay(run.parts.env, config.feed, run.slack, Path(runs) if settings.checkpoint_every else None)
-    run.path = folder.create(Path(runs), settings.env, agent, seed, name)
+        check_replay(run.parts.env, feed, run.slack, Path(runs) if settings.checkpoint_every else None)
+    run.path = folder.create(Path(runs), settings.env or "data", agent, settings.seed, name)
     run.write_config()
-    folder.write_json(run.path / "meta.json", folder.meta())
+    write_json(run.path / "meta.json", folder.meta())
     folder.link_last(Path(runs), run.path)
     return run.start()
 
 
+def planned(
+    agent: str, env: str, fields: Mapping[str, object], config: Fed | None = None, own: Env | None = None
+) -> tuple[Settings, Fed]:
+    """The settings and the agent's config of a run: those of the preset of the pair, with `fields` of either replaced.
+
+    None stands for what is not given. Raises BadInput for what cannot be.
+    """
+    asked = {o.name: fields[o.name] for o in OPTIONS if fields.get(o.name) is not None}
+    of_agent = {name: value for name, value in fields.items() if name not in {o.name for o in OPTIONS}}
+    preset = find(agent, env if own is None else own.id)
+    num_envs = preset.num_envs if own is None else own.num_envs
+    base = Settings(agent, env, own is not None, num_envs=num_envs, total_steps=preset.total_steps)
+    settings = override(base, asked)
+    options.check(settings)
+    config = override(_spanned(settings, preset, preset.config if config is None else config), of_agent)
+    options.check(config)
+    check_spans(config, settings)
+    if own is not None:
+        _check_object(agent, settings, config.feed)
+    return settings, config
+
+
+def _shown(function: Callable[..., Run]) -> inspect.Signature:
+    """Its signature with the options in place of `fields`, so that help() and editors show them."""
+    *own, rest = inspect.signature(function).parameters.values()
+    shown = [
+        inspect.Parameter(o.name, inspect.Parameter.KEYWORD_ONLY, default=o.default, annotation=o.type) for o in OPTIONS
+    ]
+    return inspect.Signature([*own, *shown, rest], return_annotation=Run)
+
+
+setattr(train, "__signature__", _shown(train))  # noqa: B010  a function has this attribute only once it is set
+
+
 def resume(
-    path: str | Path, total_steps: int | None = None, quiet: bool = False, env: Any = None, loggers: Sequence = ()
+    path: str | Path,
+    total_steps: int | None = None,
+    quiet: bool = False,
+    env: EnvLike | None = None,
+    loggers: Sequence[Logger] = (),
+    hooks: Sequence[Hook] = (),
+    data: Dataset | None = None,
 ) -> Run:
     """Go on with a run that was killed or stopped, or train a finished one further with more `total_steps`.
 
-    env: only for a run that was trained on an environment object: such an object.
+    env: only for a run that was trained on an environment object: such an object. hooks, data: as they were at its start.
     Raises BadInput for a folder that is not a run, one that another process holds, a finished run without more steps, or fewer steps
     than the run was started for.
     """
     path = folder.open_run(path)
-    with folder.lock(path):
+    with lock(path):
         settings, config = read_settings(path)
-        result = folder.read_json(path / "eval.json") if (path / "eval.json").exists() else {"steps": 0}
+        result = read_json(path / "eval.json") if (path / "eval.json").exists() else {"steps": 0}
         done, over = result["steps"], result.get("episodes", 0) >= (settings.total_episodes or math.inf)
         total = settings.total_steps if total_steps is None else total_steps
         if total < settings.total_steps:
@@ -130,64 +145,59 @@ def resume(
         if total <= done:
             more = f"whorl resume {path} --total-steps {2 * total}"
             raise BadInput(f"{path} is finished at {done:,} steps; give more: {more}")
-        check_annealing(config, total, settings.total_episodes)
-        if env is None:
+        settings = dataclasses.replace(settings, total_steps=total)
+        check_spans(config, settings)
+        if env is None and data is None:
             needs_no_object(path, settings)
         own = None if env is None else as_env(env, settings.num_envs, settings.seed)
-        run = Run(path, dataclasses.replace(settings, total_steps=total), config, quiet, own, loggers)
+        run = Run(path, settings, config, quiet, own, loggers, hooks, data)
     return run.start(resume=True)
 
 
-def _anneal_over(total: int, preset: Any, config: Any) -> Any:
+def _spanned(settings: Settings, preset: Preset, config: Fed) -> Fed:
     """A preset that anneals over its own run anneals over this one."""
-    whole = preset.total_steps
-    if getattr(preset.config, "anneal_steps", 0) == whole == getattr(config, "anneal_steps", 0):
-        return override(config, {"anneal_steps": total})
-    return config
+    whole = {"total_steps": preset.total_steps}
+    spans = [f.name for f in options.fields(type(config)) if f.bounds and f.bounds.spans in whole]
+    of_preset = {name: getattr(preset.config, name) for name in spans}
+    same = [name for name, value in of_preset.items() if value == preset.total_steps == getattr(config, name)]
+    return override(config, dict.fromkeys(same, settings.total_steps))
 
 
-def _interval(config: Any) -> int:
+def check_spans(config: Fed, settings: Settings) -> None:
+    """Raises BadInput when what anneals to 0 would be there before the run ends (`Bounds.spans`)."""
+    for field in options.fields(type(config)):
+        option = field.bounds.spans if field.bounds else ""
+        over = getattr(config, field.name) if option else 0
+        if not over:
+            continue
+        whole = getattr(settings, option)
+        if whole is None:
+            raise BadInput(
+                f"{field.name} = {over:,} needs {option} of at most that (it is {whole}): the rest would be learned at rate 0"
+            )
+        if over < whole:
+            raise BadInput(
+                f"{field.name} = {over:,} ends before {option} = {whole:,}: the rest would be learned at rate 0. "
+                f"Make {field.name} as long as the run, or 0 for a constant rate"
+            )
+
+
+def _interval(feed: Feed) -> int:
     """Most steps between checkpoints: replay keeps the rows of an interval twice beside those that can be drawn, a few percent."""
-    if not isinstance(config.feed, Replay):
+    if not feed.replays or not feed.capacity:
         return 2**62
-    return max(1, config.feed.capacity // (100 if config.feed.storage == "frames" else 20))
+    return max(1, feed.capacity // (100 if feed.storage == "frames" else 20))
 
 
-def _check_object(agent: str, config: Any, changed: bool, evaluated: bool) -> None:
+def _check_object(agent: str, settings: Settings, feed: Feed) -> None:
     """Raises BadInput for what cannot be done with an environment that is an object."""
-    if changed:
+    if settings.video_every or settings.max_episode_steps:
         raise BadInput(
             "an environment object cannot be copied or changed: pass an id for video_every and max_episode_steps"
         )
-    if hasattr(config, "workers"):
+    if feed.own_envs:
         raise BadInput(
             f"the workers of {agent} make environments of their own, so an environment object will not do: pass an id"
         )
-    if evaluated:
+    if settings.eval_every:
         raise BadInput("an environment object cannot be copied for evaluation: pass an id, or leave eval_every out")
-
-
-def _check_numbers(settings: Settings) -> None:
-    """Raises BadInput for counts below what makes sense."""
-    least = {"seed": 0, "eval_every": 0, "checkpoint_every": 0, "video_every": 0}
-    least |= dict.fromkeys(("total_steps", "eval_episodes", "log_every", "threads", "window"), 1)
-    least |= dict.fromkeys(("total_episodes", "max_episode_steps"), 1)
-    for option, lowest in least.items():
-        value = getattr(settings, option)
-        if value is not None and value < lowest:
-            raise BadInput(f"{option} must be at least {lowest}, got {value}")
-
-
-def check_annealing(config: Any, total: int, episodes: int | None = None) -> None:
-    """Raises BadInput when the learning rate would reach 0 before the run ends."""
-    over = getattr(config, "anneal_episodes", 0)
-    if over and not (episodes and episodes <= over):
-        raise BadInput(
-            f"anneal_episodes = {over:,} needs total_episodes of at most that (it is {episodes}): the rest would be learned at rate 0"
-        )
-    anneal = getattr(config, "anneal_steps", 0)
-    if 0 < anneal < total:
-        raise BadInput(
-            f"anneal_steps = {anneal:,} ends before total_steps = {total:,}: the rest would be learned at rate 0. "
-            "Make anneal_steps as long as the run, or 0 for a constant rate"
-        )

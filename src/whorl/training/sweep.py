@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import ctypes
-import fcntl
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from whorl.envs.adapters.gym_client import check_no_token
+from whorl import files
+from whorl.envs.ids import check_no_token
 from whorl.errors import BadInput, WhorlError
+from whorl.options import override
 from whorl.training import folder, grid, sweep_table
 from whorl.training.build import build
 from whorl.training.catalog import find
-from whorl.training.config import override
 from whorl.training.process import StopSignals
-from whorl.training.start import check_annealing, resume, train
+from whorl.training.settings import Settings
+from whorl.training.start import planned, resume, train
 
 POLL = 0.05  # seconds between two looks at the processes
 
@@ -64,21 +63,19 @@ class Sweep:
 def sweep(
     agent: str,
     env: str,
-    values: dict[str, list],
+    values: grid.Grid,
     *,
     seeds: int = 5,
     jobs: int | None = None,
-    total_steps: int | None = None,
-    num_envs: int | None = None,
-    eval_episodes: int = 100,
     runs: str | Path = "runs",
     name: str | None = None,
+    **fields: object,
 ) -> Sweep:
     """Train `agent` in `env` with every combination of `values` and the seeds 0 .. seeds - 1, `jobs` at a time.
 
-    values: field -> its values; fields of the agent's config (`feed.steps` for a nested one), num_envs and total_steps.
+    values: field -> its values; fields of the agent's config (`feed.steps` for a nested one) and of `Settings`.
     jobs: processes at a time, each on one thread; by default as many as this process has cores.
-    total_steps, num_envs: of every run that the grid does not say otherwise; by default those of the pair's preset.
+    fields: of `Settings`, for all runs (`total_steps=5000`); by default those of the pair's preset.
     name: of the folder `runs/sweeps/<name>`; by default agent, environment and a digest of everything that makes the sweep.
 
     The same call goes on where an earlier one was stopped or killed: finished runs stay, begun ones are resumed from their
@@ -86,34 +83,26 @@ def sweep(
     when a signal stopped it.
     """
     check_no_token(env)
-    for option, value in (("seeds", seeds), ("jobs", jobs), ("eval_episodes", eval_episodes)):
+    for option, value in (("seeds", seeds), ("jobs", jobs)):
         if value is not None and value < 1:
             raise BadInput(f"{option} must be at least 1, got {value}")
     preset = find(agent, env)
     grid.check(values, preset.config)
-    fixed: dict[str, Any] = {
-        "total_steps": preset.total_steps if total_steps is None else total_steps,
-        "num_envs": preset.num_envs if num_envs is None else num_envs,
-    }
-    for option, given in (("total_steps", total_steps), ("num_envs", num_envs)):
-        if option in values:
-            if given is not None:
-                raise BadInput(f"{option} is given twice: once for all runs and once in the grid")
-            del fixed[option]
+    default = Settings(num_envs=preset.num_envs, total_steps=preset.total_steps)
+    fixed = _fixed(default, override(default, fields), values)
     combinations = grid.settings(values)
     for setting in combinations:
         _check_setting(agent, env, fixed | setting)
-    plan = {"agent": agent, "env": env, "grid": values, "seeds": seeds, "eval_episodes": eval_episodes, **fixed}
-    plan = json.loads(json.dumps(plan))
+    plan = json.loads(json.dumps({"agent": agent, "env": env, "grid": values, "seeds": seeds, **fixed}))
     digest = sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()[:8]
-    name = folder.check_name(f"{agent}_{env.replace('/', '_')}_{digest}" if name is None else name, "the sweep name")
+    name = files.check_name(f"{agent}_{env.replace('/', '_')}_{digest}" if name is None else name, "the sweep name")
     path = Path(runs) / "sweeps" / name
     _refuse_another_plan(path, plan)
-    folder.make(path)
-    with _lock(path) as lock:
+    files.make(path)
+    with files.lock(path, heirs=True) as lock:  # its runs hold the folder too
         _refuse_another_plan(path, plan)
         if not (path / "sweep.json").exists():
-            folder.write_json(path / "sweep.json", plan | {"meta": folder.meta()})
+            files.write_json(path / "sweep.json", plan | {"meta": folder.meta()})
         work = [
             Job(path, f"{number:03d}_s{seed}", setting, seed)
             for seed in range(seeds)  # outside: the first seed of every setting comes before the second of any
@@ -128,6 +117,16 @@ def sweep(
     return Sweep(path, rows, len(work), failed)
 
 
+def _fixed(default: Settings, settings: Settings, varied: grid.Grid) -> grid.Setting:
+    """What all runs of a sweep share: the settings that were given, and always these three."""
+    for option in varied.keys() & grid.RUN_SETTINGS.keys():
+        if getattr(settings, option) != getattr(default, option):
+            raise BadInput(f"{option} is given twice: once for all runs and once in the grid")
+    written = ("eval_episodes", "total_steps", "num_envs")
+    shared = {name: getattr(settings, name) for name in grid.RUN_SETTINGS if name not in varied}
+    return {name: value for name, value in shared.items() if name in written or value != getattr(default, name)}
+
+
 def _cores() -> int:
     """That this process may use; of the machine where the system does not tell."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -135,47 +134,22 @@ def _cores() -> int:
 
 def _check_setting(agent: str, env: str, setting: grid.Setting) -> None:
     """Raises what `train` would raise before it writes anything."""
-    fields = grid.nested(setting)
-    total, num_envs = fields.pop("total_steps"), fields.pop("num_envs")
-    episodes, limit = fields.pop("total_episodes", None), fields.pop("max_episode_steps", None)
-    for name, value in (("total_steps", total), ("total_episodes", episodes), ("max_episode_steps", limit)):
-        if value is not None and value < 1:
-            raise BadInput(f"{name} must be at least 1, got {value}")
-    preset = find(agent, env)
-    config = preset.config
-    if getattr(config, "anneal_steps", 0) == preset.total_steps:  # it anneals over the whole run
-        config = override(config, {"anneal_steps": total})
-    config = override(config, fields)
-    check_annealing(config, total, episodes)
-    build(agent, env, config, num_envs, max_episode_steps=limit, buffer=False).env.close()
+    s, config = planned(agent, env, grid.nested(setting))
+    parts = build(agent, env, config, s.num_envs, max_episode_steps=s.max_episode_steps, buffer=False)
+    if parts.env is not None:
+        parts.env.close()
 
 
 def _refuse_another_plan(path: Path, plan: dict[str, Any]) -> None:
     if not (path / "sweep.json").exists():
         return
-    begun = folder.read_json(path / "sweep.json")
+    begun = files.read_json(path / "sweep.json")
     for key in sorted((plan.keys() | begun.keys()) - {"meta"}):
         if plan.get(key) != begun.get(key):
             raise BadInput(
                 f"{path} was begun with {key} = {begun.get(key)}, now it is {plan.get(key)}: "
                 "repeat the command as it was to go on, or give the new sweep another --name"
             )
-
-
-@contextmanager
-def _lock(path: Path) -> Iterator[int]:
-    """Holds the sweep's folder; the runs inherit the descriptor, so it stays held until the last of them is gone.
-
-    Raises BadInput while another sweep, or a run that one left behind, is at work in it.
-    """
-    with open(path / ".lock", "a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BadInput(
-                f"{path} is in use: another sweep is at work in it. Wait until it ends, or stop it"
-            ) from None
-        yield file.fileno()
 
 
 class _Queue:
@@ -223,7 +197,7 @@ class _Queue:
     def _start(self, job: Job) -> None:
         path, plan = job.path, self.plan
         if path is not None and not (path / "config.json").exists():  # killed before the first file was complete
-            for litter in path.glob(f"{folder.TEMPORARY}*"):
+            for litter in path.glob(f"{files.TEMPORARY}*"):
                 litter.unlink()
             path.rmdir()
             path = None
@@ -233,7 +207,7 @@ class _Queue:
         else:
             fields = grid.nested(self.fixed | job.setting)
             request["train"] = fields | {"agent": plan["agent"], "env": plan["env"], "seed": job.seed, "name": job.name}
-            request["train"] |= {"runs": str(self.path), "eval_episodes": plan["eval_episodes"]}
+            request["train"] |= {"runs": str(self.path)}
         with open(self._log(job), "ab") as log:
             job.process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "whorl.training.sweep", json.dumps(request)],
@@ -249,7 +223,7 @@ class _Queue:
     def _outcome(self, job: Job) -> str:
         code = job.process.returncode  # type: ignore[union-attr]
         if job.finished and code == 0:
-            return f"best mean {folder.read_json(job.path / 'eval.json')['best']['mean']:.1f}"  # type: ignore[operator]
+            return f"best mean {files.read_json(job.path / 'eval.json')['best']['mean']:.1f}"  # type: ignore[operator]
         lines = self._log(job).read_text(errors="replace").strip().splitlines()
         why = f"killed by {signal.Signals(-code).name}" if code < 0 else lines[-1] if lines else f"exit code {code}"
         self.failed[str(job)] = why

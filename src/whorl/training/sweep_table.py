@@ -7,12 +7,17 @@ import io
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from whorl.files import read_json, write
 from whorl.functional.statistics import bootstrap_interval, iqm
-from whorl.training.folder import read_json, write
+from whorl.training.drawing import Panel, png
 from whorl.training.grid import Setting, describe, text
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 LAST = 100  # training episodes at the end of each run
 COLUMNS = ("iqm", "low", "high", "seeds", "last_100")
@@ -76,19 +81,12 @@ def write_csv(path: Path, rows: list[Row]) -> None:
 
 def draw(path: Path, rows: list[Row], title: str) -> None:
     """The IQM of each setting with its interval, best on top."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     known = [row for row in rows if row.iqm is not None][::-1]
-    figure = Figure(figsize=(8, 1.5 + 0.3 * len(rows)), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
     middle = np.array([row.iqm for row in known])
     reach = [middle - [row.low for row in known], [row.high for row in known] - middle]
-    axes.errorbar(middle, np.arange(len(known)), xerr=np.maximum(reach, 0), fmt="o", color="C0", capsize=3)
-    axes.set_yticks(range(len(known)), [describe(row.setting) for row in known])
-    axes.set(xlabel="return: IQM over seeds with 95% interval", title=title)
-    axes.grid(alpha=0.3)
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=120)
-    write(path, picture.getvalue())
+
+    def dots(axes: Axes) -> None:
+        axes.errorbar(middle, np.arange(len(known)), xerr=np.maximum(reach, 0), fmt="o", color="C0", capsize=3)
+        axes.set_yticks(range(len(known)), [describe(row.setting) for row in known])
+
+    write(path, png([Panel(title, "return: IQM over seeds with 95% interval", "", dots)], 1.5 + 0.3 * len(rows)))

@@ -3,58 +3,43 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from gymnasium.spaces import Box
+from numpy.typing import ArrayLike
 
+from whorl.batch import Numbers, Tree
 from whorl.envs.env import Env
-from whorl.envs.make import as_env
-from whorl.errors import BadInput
+from whorl.envs.make import EnvLike, as_env
+from whorl.errors import BadInput, Damaged
+from whorl.feeds import Fed
+from whorl.files import read_json
 from whorl.spaces import leaves, zeros
 from whorl.training import checkpoint, folder
 from whorl.training.build import environment, new_agent
-from whorl.training.catalog import agent_class
-from whorl.training.config import from_json
+from whorl.training.catalog import config_from_json, config_to_json
 from whorl.training.evaluate import Evaluation, eval_envs, evaluate
-
-
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """What makes a run, beside the agent's own config. Steps are environment steps of all environments together."""
-
-    agent: str
-    env: str
-    own_env: bool  # trained on an environment object, which only its owner can make again
-    seed: int
-    num_envs: int
-    total_steps: int
-    device: str
-    compile: bool
-    threads: int  # of torch: part of the run, because sums in another order give other bits
-    eval_every: int  # 0 = never
-    eval_episodes: int
-    checkpoint_every: int  # 0 = never
-    log_every: int
-    total_episodes: int | None = None  # stop after so many, too
-    max_episode_steps: int | None = None  # a time limit shorter than the environment's own
-    window: int = 100  # episodes that the sliding statistics are over
-    video_every: int = 0  # episodes between two videos of the policy; 0 = none
+from whorl.training.settings import Settings
+from whorl.training.video import film
 
 
 class Trained:
     """A trained policy from a run folder, ready to act."""
 
-    def __init__(self, path: Path, settings: Settings, config: Any, which: str | int, env: Env | None = None):
+    def __init__(self, path: Path, settings: Settings, config: Fed, which: str | int, env: Env | None = None):
         self.path, self.settings = path, settings
         self.env = env if env is not None else environment(needs_no_object(path, settings), 1, settings.seed)
         self.policy = new_agent(settings.agent, self.env, config, settings.seed).policy.eval()
-        tensors, self.state = checkpoint.load(checkpoint.find(path / "checkpoints", which))
-        self.policy.load_state_dict(tensors["policy"])
+        tensors, _ = checkpoint.load(checkpoint.find(path / "checkpoints", which))
+        self.policy.load_state(tensors["policy"], {})
 
-    def predict(self, observation: Any, action_mask: Any = None) -> np.ndarray:
+    def predict(
+        self, observation: ArrayLike | Mapping[str, ArrayLike], action_mask: np.ndarray | None = None
+    ) -> np.ndarray:
         """The greedy action for one observation, or one action each for a batch of them [N, ...]; inside the bounds of a Box.
 
         Observation and action are those of `self.env.observation_space` and `action_space`: discrete ones count from 0, a Tuple is a
@@ -77,16 +62,20 @@ class Trained:
 
     def evaluate(self, episodes: int = 100, seed: int = 1_000_000) -> Evaluation:
         """Greedily, over whole episodes of the environment it was trained in."""
-        needs_no_object(self.path, self.settings)
-        n, limit = eval_envs(episodes, self.env.origin), self.settings.max_episode_steps
-        env = environment(self.settings.env, n, seed, max_episode_steps=limit)
+        id, limit = needs_no_object(self.path, self.settings), self.settings.max_episode_steps
+        env = environment(id, eval_envs(episodes, self.env.origin), seed, max_episode_steps=limit)
         try:
             return evaluate(self.policy, env, episodes, seed)
         finally:
             env.close()
 
+    def film(self, file: Path, seed: int = 0, max_steps: int = 10_000) -> tuple[float, int]:
+        """Play one greedy episode into `file` (.gif or .mp4); its return and length. See `training/video.py`."""
+        id, limit = needs_no_object(self.path, self.settings), self.settings.max_episode_steps
+        return film(self.policy, id, file, seed, limit or max_steps)
 
-def _like(example: Any, observation: Any, single: bool) -> Any:
+
+def _like(example: Any, observation: Any, single: bool) -> Tree:
     """The observation as tensors with the dtypes of `example`, with a batch axis in front if it is a single one."""
     if isinstance(example, dict):
         return {key: _like(inner, observation[key], single) for key, inner in example.items()}
@@ -94,10 +83,10 @@ def _like(example: Any, observation: Any, single: bool) -> Any:
     return x[None] if single else x
 
 
-def load(path: str | Path, which: str | int = "best", env: Any = None) -> Trained:
+def load(path: str | Path, which: str | int = "best", env: EnvLike | None = None) -> Trained:
     """The policy of a run: `best` (by evaluation during training; the last where there was none), `last`, or a step.
 
-    env: only for a run that was trained on an environment object; gives the spaces.
+    env: only for a run that was trained on an environment object, or on data alone; gives the spaces.
     Raises BadInput when `path` is not a run or has no such checkpoint, Damaged when the checkpoint is not what was written.
     """
     path = folder.open_run(path)
@@ -107,16 +96,27 @@ def load(path: str | Path, which: str | int = "best", env: Any = None) -> Traine
 
 
 def needs_no_object(path: Path, settings: Settings) -> str:
-    """The environment's id. Raises BadInput when the run was trained on an object."""
-    if settings.own_env:
-        raise BadInput(
-            f"{path} was trained on an environment object ({settings.env}): pass one, whorl.load(path, env=...) or resume"
-        )
+    """The environment's id. Raises BadInput when the run was trained on an object, or on data alone."""
+    if settings.own_env or not settings.env:
+        what = f"an environment object ({settings.env})" if settings.own_env else "data, with no environment named"
+        raise BadInput(f"{path} was trained on {what}: pass one, whorl.load(path, env=...) or resume")
     return settings.env
 
 
-def read_settings(path: Path) -> tuple[Settings, Any]:
-    """The settings and the agent's config that a run was started with."""
-    data = folder.read_json(path / "config.json")
-    config = data.pop("config")
-    return Settings(**data), from_json(agent_class(data["agent"]).Config, config)
+def settings_json(settings: Settings, config: Fed) -> Numbers:
+    """What `config.json` holds. `progress`: the unit of the run's steps, for whoever draws it."""
+    config_json = config_to_json(settings.agent, config)
+    return dataclasses.asdict(settings) | {"progress": config.feed.progress, "config": config_json}
+
+
+def read_settings(path: Path) -> tuple[Settings, Fed]:
+    """The settings and the agent's config that a run was started with. Raises Damaged for a file that lacks them."""
+    data = read_json(path / "config.json")
+    try:
+        config = data.pop("config")
+        data.pop("progress", None)
+        return Settings(**data), config_from_json(data["agent"], config)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise Damaged(
+            f"{path / 'config.json'} is not what this whorl writes ({type(error).__name__}: {error})"
+        ) from None

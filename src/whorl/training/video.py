@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -12,15 +13,9 @@ from whorl.envs.env import Env
 from whorl.envs.make import make_env
 from whorl.errors import BadInput
 from whorl.functional.streams import stream
-from whorl.policies.policy import Policy
-from whorl.training.trained import Trained
+from whorl.policies.policy import Array, Held, Policy
 
 MAX_FRAMES = 250  # of a GIF: longer episodes keep every second frame, every fourth, ...
-
-
-def record(trained: Trained, file: Path, seed: int = 0, max_steps: int = 10_000) -> tuple[float, int]:
-    """`film` of a trained policy in its environment."""
-    return film(trained.policy, trained.settings.env, file, seed, trained.settings.max_episode_steps or max_steps)
 
 
 def film(policy: Policy, env_id: str, file: Path, seed: int = 0, max_steps: int = 10_000) -> tuple[float, int]:
@@ -31,7 +26,8 @@ def film(policy: Policy, env_id: str, file: Path, seed: int = 0, max_steps: int 
     if file.suffix not in (".gif", ".mp4"):
         raise BadInput(f"a video ends in .gif or .mp4, got {file}")
     env, frames, every, total, steps = drawable(env_id, seed), [], 1, 0.0, 0
-    actor, carry, is_first = policy.actor(1), policy.initial(1), np.ones(1, bool)
+    actor, is_first = policy.actor(1), cast(Array, np.ones(1, bool))
+    carry: Held = policy.initial(1)
     generator = torch.Generator().manual_seed(stream(seed, "video"))
     observation = env.reset(seed)
     try:
@@ -44,7 +40,7 @@ def film(policy: Policy, env_id: str, file: Path, seed: int = 0, max_steps: int 
             decided, carry = actor(observation, carry, is_first, noise, env.action_mask)
             step = env.step(np.asarray(decided["action"]))
             observation, total, steps = step.observation, total + float(step.reward[0]), steps + 1
-            is_first = step.terminated | step.truncated
+            is_first = np.asarray(step.terminated) | np.asarray(step.truncated)
             if is_first[0]:
                 break
     finally:
@@ -64,7 +60,7 @@ def drawable(env_id: str, seed: int) -> Env:
     return env
 
 
-def _write(file: Path, frames: list) -> None:
+def _write(file: Path, frames: list[np.ndarray]) -> None:
     import imageio.v3 as imageio
 
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from typing import Any
 
 import numpy as np
 
+from whorl.batch import Arrays, Numbers, State
 from whorl.errors import BadInput, NotFinite
 
 
@@ -85,19 +85,18 @@ class Window:
             raise BadInput("no episode has finished yet, so the window has no statistics")
         return self._returns
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> State:
         """Everything `load_state` needs, as plain JSON data."""
-        return {
-            "size": self.size,
-            "count": self.count,
-            "best_mean": self.best_mean,
-            "episodes": [[ret, length] for ret, length in zip(self._returns, self._lengths)],
-        }
+        episodes = [[ret, length] for ret, length in zip(self._returns, self._lengths)]
+        return {}, {"size": self.size, "count": self.count, "best_mean": self.best_mean, "episodes": episodes}
 
-    def load_state(self, state: dict[str, Any]) -> None:
+    def load_state(self, arrays: Arrays, numbers: Numbers) -> bool:
         """Go on from `state()`. Raises BadInput when that window had another size."""
-        if state["size"] != self.size:
-            raise BadInput(f"the saved window holds {state['size']} episodes, this one {self.size}: use the same size")
-        self.count, self.best_mean = state["count"], state["best_mean"]
-        self._returns = deque((ret for ret, _ in state["episodes"]), self.size)
-        self._lengths = deque((length for _, length in state["episodes"]), self.size)
+        if numbers["size"] != self.size:
+            raise BadInput(
+                f"the saved window holds {numbers['size']} episodes, this one {self.size}: use the same size"
+            )
+        self.count, self.best_mean = numbers["count"], numbers["best_mean"]
+        self._returns = deque((ret for ret, _ in numbers["episodes"]), self.size)
+        self._lengths = deque((length for _, length in numbers["episodes"]), self.size)
+        return True

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 import whorl
+from tests.cases import each
 from whorl.apps.board import entry
 from whorl.apps.board.forms import EPISODES
 from whorl.apps.board.merge import merge
@@ -37,8 +38,12 @@ def made(tmp_path_factory):
 @pytest.fixture
 def copy(made, tmp_path):
     """The same entry on a board of its own."""
-    shutil.copytree(made.path.parent, tmp_path / "board" / "entries")
-    return tmp_path / "board" / "entries" / made.id
+    return copied(made, tmp_path)
+
+
+def copied(made, folder: Path) -> Path:
+    shutil.copytree(made.path.parent, folder / "board" / "entries")
+    return folder / "board" / "entries" / made.id
 
 
 def canonical(data) -> bytes:
@@ -85,17 +90,18 @@ def test_the_layout_of_the_json_is_nobodys_business(copy, made):
     assert entry.read(copy).returns == made.returns
 
 
-@pytest.mark.parametrize(
-    "field", ["author", "mean", "returns", "config.learning_rate", "settings.seed", "machine.cpu", "steps", "command"]
-)
-def test_a_field_that_was_changed_is_found(copy, field):
-    old = json.loads((copy / "entry.json").read_bytes())
-    for key in field.split("."):
-        old = old[key]
-    new = f"{old}!" if isinstance(old, str) else [*old[:-1], old[-1] + 1] if isinstance(old, list) else old * 2 + 1
-    path = change(copy, field, new, forged=False)
-    with pytest.raises(Damaged, match="entry.json.*(is .*, but the rest of the entry gives|it was changed)"):
-        entry.read(path)
+def test_a_field_that_was_changed_is_found(made, tmp_path):
+    for number, field in enumerate(
+        each(["author", "mean", "returns", "config.learning_rate", "settings.seed", "machine.cpu", "steps", "command"])
+    ):
+        copy = copied(made, tmp_path / str(number))
+        old = json.loads((copy / "entry.json").read_bytes())
+        for key in field.split("."):
+            old = old[key]
+        new = f"{old}!" if isinstance(old, str) else [*old[:-1], old[-1] + 1] if isinstance(old, list) else old * 2 + 1
+        path = change(copy, field, new, forged=False)
+        with pytest.raises(Damaged, match="entry.json.*(is .*, but the rest of the entry gives|it was changed)"):
+            entry.read(path)
 
 
 BAD = [
@@ -155,71 +161,80 @@ BAD = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("field", "value", "message"), BAD, ids=[f"{i}-{field}" for i, (field, _, _) in enumerate(BAD)]
-)
-def test_a_field_that_no_entry_may_have_is_refused_even_under_the_right_id(copy, field, value, message):
-    path = change(copy, field, value)
-    with pytest.raises(Damaged, match=rf"{path.name}.*entry.json.*{message}"):
-        entry.read(path)
+def test_a_field_that_no_entry_may_have_is_refused_even_under_the_right_id(made, tmp_path):
+    for number, (field, value, message) in enumerate(each(BAD)):
+        copy = copied(made, tmp_path / str(number))
+        path = change(copy, field, value)
+        with pytest.raises(Damaged, match=rf"{path.name}.*entry.json.*{message}"):
+            entry.read(path)
 
 
-@pytest.mark.parametrize("field", ["env", "returns", "settings", "protocol", "gif_sha256"])
-def test_a_field_that_is_missing_is_named(copy, field):
-    data = json.loads((copy / "entry.json").read_bytes())
-    del data[field]
-    (copy / "entry.json").write_text(json.dumps(data))
-    with pytest.raises(Damaged, match=f"entry.json: {field} is missing"):
-        entry.read(copy)
+def test_a_field_that_is_missing_is_named(made, tmp_path):
+    for number, field in enumerate(each(["env", "returns", "settings", "protocol", "gif_sha256"])):
+        copy = copied(made, tmp_path / str(number))
+        data = json.loads((copy / "entry.json").read_bytes())
+        del data[field]
+        (copy / "entry.json").write_text(json.dumps(data))
+        with pytest.raises(Damaged, match=f"entry.json: {field} is missing"):
+            entry.read(copy)
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        (b"", "is not valid JSON"),
-        (b'{"id": "', "is not valid JSON"),
-        (b"[" * 100_000, "is not valid JSON"),
-        (b'{"mean": ' + b"9" * 10_000 + b"}", "is not valid JSON"),
-        (b"\xff\xfe\x00", "is not valid JSON"),
-        (b"[1, 2]", r"should hold one JSON object, got '\[1, 2\]'|should hold one JSON object, got \[1, 2\]"),
-    ],
-)
-def test_what_is_no_json_object(copy, text, message):
-    (copy / "entry.json").write_bytes(text)
-    with pytest.raises(Damaged, match=message):
-        entry.read(copy)
+def test_what_is_no_json_object(made, tmp_path):
+    for number, (text, message) in enumerate(
+        each(
+            [
+                (b"", "is not valid JSON"),
+                (b'{"id": "', "is not valid JSON"),
+                (b"[" * 100_000, "is not valid JSON"),
+                (b'{"mean": ' + b"9" * 10_000 + b"}", "is not valid JSON"),
+                (b"\xff\xfe\x00", "is not valid JSON"),
+                (b"[1, 2]", r"should hold one JSON object, got '\[1, 2\]'|should hold one JSON object, got \[1, 2\]"),
+            ]
+        )
+    ):
+        copy = copied(made, tmp_path / str(number))
+        (copy / "entry.json").write_bytes(text)
+        with pytest.raises(Damaged, match=message):
+            entry.read(copy)
 
 
-@pytest.mark.parametrize(
-    ("curve", "message"),
-    [
-        ({"step": [2, 1], "seconds": None, "mean": [1, 1], "std": [0, 0]}, "step should be rising whole numbers"),
-        ({"step": [1], "seconds": [1, 2], "mean": [1], "std": [0]}, "its lists should be of equal length"),
-        ({"step": [1], "seconds": [-1], "mean": [1], "std": [0]}, "seconds should be null, or rising numbers"),
-        ({"step": [1], "seconds": None, "mean": ["<i>"], "std": [0]}, "mean should be finite numbers"),
-        ({"step": [1], "seconds": None, "mean": [1]}, "std is missing"),
-    ],
-)
-def test_a_curve_that_is_none(copy, curve, message):
-    (copy / "curve.json").write_text(json.dumps(curve))
-    with pytest.raises(Damaged, match=rf"curve.json.*{message}"):
-        entry.read(change(copy, "curve_sha256", hashlib.sha256(json.dumps(curve).encode()).hexdigest()))
+def test_a_curve_that_is_none(made, tmp_path):
+    for number, (curve, message) in enumerate(
+        each(
+            [
+                (
+                    {"step": [2, 1], "seconds": None, "mean": [1, 1], "std": [0, 0]},
+                    "step should be rising whole numbers",
+                ),
+                ({"step": [1], "seconds": [1, 2], "mean": [1], "std": [0]}, "its lists should be of equal length"),
+                ({"step": [1], "seconds": [-1], "mean": [1], "std": [0]}, "seconds should be null, or rising numbers"),
+                ({"step": [1], "seconds": None, "mean": ["<i>"], "std": [0]}, "mean should be finite numbers"),
+                ({"step": [1], "seconds": None, "mean": [1]}, "std is missing"),
+            ]
+        )
+    ):
+        copy = copied(made, tmp_path / str(number))
+        (copy / "curve.json").write_text(json.dumps(curve))
+        with pytest.raises(Damaged, match=rf"curve.json.*{message}"):
+            entry.read(change(copy, "curve_sha256", hashlib.sha256(json.dumps(curve).encode()).hexdigest()))
 
 
-@pytest.mark.parametrize(
-    ("name", "field"),
-    [
-        ("policy.safetensors", "policy_sha256"),
-        ("curve.json", "curve_sha256"),
-        ("best.gif", "gif_sha256"),
-        ("typical.gif", "gif_sha256"),
-    ],
-)
-def test_a_file_that_was_changed_is_found(copy, name, field):
-    data = (copy / name).read_bytes()
-    (copy / name).write_bytes(data + b" ")
-    with pytest.raises(Damaged, match=rf"entry.json: {field} is .*, but the rest of the entry gives"):
-        entry.read(copy)
+def test_a_file_that_was_changed_is_found(made, tmp_path):
+    for number, (name, field) in enumerate(
+        each(
+            [
+                ("policy.safetensors", "policy_sha256"),
+                ("curve.json", "curve_sha256"),
+                ("best.gif", "gif_sha256"),
+                ("typical.gif", "gif_sha256"),
+            ]
+        )
+    ):
+        copy = copied(made, tmp_path / str(number))
+        data = (copy / name).read_bytes()
+        (copy / name).write_bytes(data + b" ")
+        with pytest.raises(Damaged, match=rf"entry.json: {field} is .*, but the rest of the entry gives"):
+            entry.read(copy)
 
 
 def test_a_page_is_no_gif(copy):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 from statistics import median
 
 import numpy as np
@@ -13,9 +13,9 @@ import pytest
 import whorl
 from whorl.apps.board import entry, view
 from whorl.apps.board.rank import FEW, config_difference, rows
-from whorl.apps.board.references import REFERENCES, references
+from whorl.apps.board.references import Reference, every, references
 from whorl.apps.board.submit import submit
-from whorl.envs.make import known_envs
+from whorl.envs.ids import known_envs
 from whorl.functional.statistics import bootstrap_interval, iqm
 from whorl.training.catalog import AGENTS, presets
 
@@ -193,9 +193,11 @@ def test_a_thousand_entries(make):
 
 
 def test_published_scores_name_their_source_and_environments_that_exist():
-    assert len(set(REFERENCES)) == len(REFERENCES) > 80
+    assert len(set(every())) == len(every()) > 80
+    kinds = {field.name: {"str": str, "float": float, "int": int}[str(field.type)] for field in fields(Reference)}
     with_presets = {env for agent in AGENTS for env in presets(agent)}
-    for row in REFERENCES:
+    for row in every():
+        assert all(type(getattr(row, name)) is kind for name, kind in kinds.items()), row
         assert row.env in known_envs() and row.env in with_presets
         assert row.agent in AGENTS or row.agent == "PQN"
         assert row.source and row.url.startswith("https://") and row.note and row.seeds >= 1 and row.steps > 0

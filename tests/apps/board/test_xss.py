@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from benchmarks.board import fill, gif, invented
+from tests.cases import each
 from whorl.apps.board import entry, page
 from whorl.errors import BadInput
 
@@ -225,50 +226,56 @@ def test_there_are_a_hundred_different_strings():
     assert len(set(STRINGS)) == len(STRINGS) >= 100
 
 
-@pytest.mark.parametrize("text", STRINGS, ids=range(len(STRINGS)))
-def test_a_hostile_string_is_text_and_nothing_else(real, harmless, tmp_path, text):
-    found = written(real, text, tmp_path / "out")
-    seen = text.replace("\ud800", "?")
-    for kind, baseline in harmless.items():
-        page_of = Skeleton(found[kind])
-        assert page_of.elements == baseline.elements, f"{kind}: other markup than with a harmless string"
-        shown = [part for part in page_of.texts if seen in part or json.dumps(seen, ensure_ascii=False)[1:-1] in part]
-        expected = [part for part in baseline.texts if HARMLESS in part]
-        assert len(shown) >= len(expected) > 0, f"{kind}: not shown as it is"
-        if re.search("[<>\"']", text):
-            assert seen not in re.sub('id="settings">.*', "", found[kind]), f"{kind}: unescaped"
-    [block] = Skeleton(found["run"]).data
-    assert not re.search("[<>&']", block)
-    assert text in dict(json.loads(block)["here"]) and text in dict(json.loads(block)["others"][0])
-    for row in list(csv.DictReader(io.StringIO(found["csv"], newline="")))[:1]:
-        for cell in (row["agent"], row["differences"]):
-            assert cell[:1] not in tuple("=+-@\t\r"), "a formula"
-        assert row["agent"].removeprefix("'").replace("\r", "\n") == seen.removeprefix("'").replace("\r", "\n")
+def test_a_hostile_string_is_text_and_nothing_else(real, harmless, tmp_path):
+    for number, text in enumerate(each(STRINGS)):
+        here = tmp_path / str(number)
+        here.mkdir()
+        found = written(real, text, here / "out")
+        seen = text.replace("\ud800", "?")
+        for kind, baseline in harmless.items():
+            page_of = Skeleton(found[kind])
+            assert page_of.elements == baseline.elements, f"{kind}: other markup than with a harmless string"
+            shown = [
+                part for part in page_of.texts if seen in part or json.dumps(seen, ensure_ascii=False)[1:-1] in part
+            ]
+            expected = [part for part in baseline.texts if HARMLESS in part]
+            assert len(shown) >= len(expected) > 0, f"{kind}: not shown as it is"
+            if re.search("[<>\"']", text):
+                assert seen not in re.sub('id="settings">.*', "", found[kind]), f"{kind}: unescaped"
+        [block] = Skeleton(found["run"]).data
+        assert not re.search("[<>&']", block)
+        assert text in dict(json.loads(block)["here"]) and text in dict(json.loads(block)["others"][0])
+        for row in list(csv.DictReader(io.StringIO(found["csv"], newline="")))[:1]:
+            for cell in (row["agent"], row["differences"]):
+                assert cell[:1] not in tuple("=+-@\t\r"), "a formula"
+            assert row["agent"].removeprefix("'").replace("\r", "\n") == seen.removeprefix("'").replace("\r", "\n")
 
 
-@pytest.mark.parametrize("text", STRINGS, ids=range(len(STRINGS)))
-def test_on_a_real_board_a_hostile_string_is_shown_or_refused(tmp_path, text):
-    claim, curve = invented(np.random.default_rng(0), "CartPole-v1", 0, 0, 4)
-    claim["gif_returns"] = None
-    for field in ("env", "agent"):
-        if not re.fullmatch("[a-z]+", text):
-            with pytest.raises(BadInput, match=f"this cannot be an entry: .*{field} should be"):
-                entry.write(tmp_path / "board", claim | {field: text}, curve, b"x", {})
-    claim |= {
-        "author": text,
-        "note": text,
-        "command": text,
-        "machine": {"cpu": text, "cpu_count": None, "system": text},
-        "config": {"x": text},
-    }
-    try:
-        made = entry.write(tmp_path / "board", claim, curve, b"x", {})
-    except BadInput as error:
-        assert re.search(r"should be .*(without control characters|short lines)", str(error))
-        return
-    out = page.export(tmp_path / "board", tmp_path / "out")
-    html = (out / "run" / f"{made.id}.html").read_text(encoding="utf-8")
-    assert sum(text in part for part in Skeleton(html).texts) >= 5 and entry.read(made.path).author == text
+def test_on_a_real_board_a_hostile_string_is_shown_or_refused(tmp_path):
+    for number, text in enumerate(each(STRINGS)):
+        here = tmp_path / str(number)
+        here.mkdir()
+        claim, curve = invented(np.random.default_rng(0), "CartPole-v1", 0, 0, 4)
+        claim["gif_returns"] = None
+        for field in ("env", "agent"):
+            if not re.fullmatch("[a-z]+", text):
+                with pytest.raises(BadInput, match=f"this cannot be an entry: .*{field} should be"):
+                    entry.write(here / "board", claim | {field: text}, curve, b"x", {})
+        claim |= {
+            "author": text,
+            "note": text,
+            "command": text,
+            "machine": {"cpu": text, "cpu_count": None, "system": text},
+            "config": {"x": text},
+        }
+        try:
+            made = entry.write(here / "board", claim, curve, b"x", {})
+        except BadInput as error:
+            assert re.search(r"should be .*(without control characters|short lines)", str(error))
+            continue
+        out = page.export(here / "board", here / "out")
+        html = (out / "run" / f"{made.id}.html").read_text(encoding="utf-8")
+        assert sum(text in part for part in Skeleton(html).texts) >= 5 and entry.read(made.path).author == text
 
 
 def test_metric_keys_of_a_damaged_entry_are_text(tmp_path):

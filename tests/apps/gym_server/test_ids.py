@@ -13,6 +13,7 @@ from gymnasium import spaces
 
 pytest.importorskip("starlette", reason="needs the extra server: pip install 'whorl[server]'")
 
+from tests.cases import each
 from whorl.apps.gym_server.ids import Native, register_libraries, resolved, single
 from whorl.envs import native
 from whorl.envs.make import make_env
@@ -172,9 +173,9 @@ RETIRED = {
 }
 
 
-@pytest.mark.parametrize(("asked", "today"), RETIRED.items())
-def test_retired_ids_are_those_of_today(asked: str, today: str) -> None:
-    assert resolved(asked) == (today, {})
+def test_retired_ids_are_those_of_today() -> None:
+    for asked, today in each(RETIRED.items()):
+        assert resolved(asked) == (today, {})
 
 
 def test_taxi_is_the_newest_there_is() -> None:
@@ -255,31 +256,31 @@ def test_an_environment_without_json_form_is_refused_and_closed(world: Any) -> N
     assert closed == [True]
 
 
-@pytest.mark.parametrize("id", sorted(set(native.WORLDS) - set(gymnasium.registry)))
-def test_native_worlds_step_as_gymnasium_environments(id: str) -> None:
+def test_native_worlds_step_as_gymnasium_environments() -> None:
     """Equal to the batched world of one, whose observation after an end is the next episode's first."""
-    env, world = single(id), make_env(id, 1, 5)
-    assert isinstance(env, Native)
-    env.action_space.seed(0)
-    observation, _ = env.reset(seed=5)
-    expected: Any = _first(world.reset(5))
-    ends = 0
-    for _ in range(200):
-        np.testing.assert_equal(observation, expected)
-        action = env.action_space.sample()
-        step = world.step(np.asarray(action)[None])
-        observation, reward, terminated, truncated, info = env.step(action)
-        np.testing.assert_equal(observation, _first(step.next_observation))
-        assert (reward, terminated, truncated) == (step.reward[0], step.terminated[0], step.truncated[0])
-        assert ("action_mask" in info) == (world.action_mask is not None)
-        expected = _first(step.observation)
-        if terminated or truncated:
-            ends += 1
-            observation, _ = env.reset()
-        else:
-            observation = _first(step.observation)
-    assert ends > 0
-    env.close()
+    for id in each(sorted(set(native.WORLDS) - set(gymnasium.registry))):
+        env, world = single(id), make_env(id, 1, 5)
+        assert isinstance(env, Native)
+        env.action_space.seed(0)
+        observation, _ = env.reset(seed=5)
+        expected: Any = _first(world.reset(5))
+        ends = 0
+        for _ in range(200):
+            np.testing.assert_equal(observation, expected)
+            action = env.action_space.sample()
+            step = world.step(np.asarray(action)[None])
+            observation, reward, terminated, truncated, info = env.step(action)
+            np.testing.assert_equal(observation, _first(step.next_observation))
+            assert (reward, terminated, truncated) == (step.reward[0], step.terminated[0], step.truncated[0])
+            assert ("action_mask" in info) == (world.action_mask is not None)
+            expected = _first(step.observation)
+            if terminated or truncated:
+                ends += 1
+                observation, _ = env.reset()
+            else:
+                observation = _first(step.observation)
+        assert ends > 0
+        env.close()
 
 
 def _first(observation: Any) -> Any:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from tests.apps.gym_server.counting import Counting, files, load_results, play
+from tests.cases import each
 from whorl.apps.gym_server import film, monitor
 from whorl.apps.gym_server.monitor import Monitor, flag, score, video_rule
 from whorl.errors import BadInput, EnvError
@@ -357,38 +358,47 @@ def test_a_video_that_cannot_be_written_ends_the_videos_and_not_the_step(tmp_pat
 # ------------------------------------------------------------------------------------------------- options from the wire
 
 
-@pytest.mark.parametrize("value", [True, 1, 1.0, "true", "True", "TRUE", "1"])
-def test_flag_true(value):
-    assert flag(value) is True
+def test_flag_true():
+    for value in each([True, 1, 1.0, "true", "True", "TRUE", "1"]):
+        assert flag(value) is True
 
 
-@pytest.mark.parametrize("value", [False, 0, 0.0, None, "", [], "false", "False", "0"])
-def test_flag_false(value):
-    assert flag(value) is False
+def test_flag_false():
+    for value in each([False, 0, 0.0, None, "", [], "false", "False", "0"]):
+        assert flag(value) is False
 
 
-@pytest.mark.parametrize(
-    "value", [2, -1, 0.5, "yes", "on", "null", " true", [1], [[]], {}, {"a": 1}, math.nan, "x" * 9999]
-)
-def test_flag_refuses_the_rest(value):
-    with pytest.raises(BadInput, match="force must be true or false, got ") as error:
-        flag(value, "force")
-    assert len(str(error.value)) < 200
+def test_flag_refuses_the_rest():
+    for value in each([2, -1, 0.5, "yes", "on", "null", " true", [1], [[]], {}, {"a": 1}, math.nan, "x" * 9999]):
+        with pytest.raises(BadInput, match="force must be true or false, got ") as error:
+            flag(value, "force")
+        assert len(str(error.value)) < 200
 
 
-@pytest.mark.parametrize(
-    "value, rule",
-    [(False, 0), (0, 0), (None, 0), ("", 0), ([], 0), ("false", 0), ("0", 0), (True, 1), (1, 1), ("true", 1), ("1", 1)]
-    + [(10, 10), ("10", 10), (10.0, 10), ("007", 7), (10**9 - 1, 10**9 - 1)],
-)
-def test_video_rule(value, rule):
-    assert video_rule(value) == rule and video_rule(video_rule(value)) == rule
+def test_video_rule():
+    for value, rule in each(
+        [
+            (False, 0),
+            (0, 0),
+            (None, 0),
+            ("", 0),
+            ([], 0),
+            ("false", 0),
+            ("0", 0),
+            (True, 1),
+            (1, 1),
+            ("true", 1),
+            ("1", 1),
+        ]
+        + [(10, 10), ("10", 10), (10.0, 10), ("007", 7), (10**9 - 1, 10**9 - 1)]
+    ):
+        assert video_rule(value) == rule and video_rule(video_rule(value)) == rule
 
 
-@pytest.mark.parametrize(
-    "value", [-1, "-1", 0.5, math.inf, math.nan, "ten", "1e3", " 1", "١", 10**9, [1], {}, "lambda e: True", "9" * 9999]
-)
-def test_video_rule_refuses_the_rest(value):
-    with pytest.raises(BadInput, match="video_callable must be false, true or a number N for every N-th") as error:
-        video_rule(value)
-    assert len(str(error.value)) < 250
+def test_video_rule_refuses_the_rest():
+    for value in each(
+        [-1, "-1", 0.5, math.inf, math.nan, "ten", "1e3", " 1", "١", 10**9, [1], {}, "lambda e: True", "9" * 9999]
+    ):
+        with pytest.raises(BadInput, match="video_callable must be false, true or a number N for every N-th") as error:
+            video_rule(value)
+        assert len(str(error.value)) < 250

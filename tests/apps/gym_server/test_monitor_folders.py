@@ -1,4 +1,4 @@
-"""The folders that names from outside may mean, and the score of what lies in one."""
+"""The score of what lies in a monitor's folder."""
 
 from __future__ import annotations
 
@@ -11,152 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.apps.gym_server.counting import Counting, files, load_results, play, recording
-from whorl.apps.gym_server import monitor
-from whorl.apps.gym_server.monitor import Monitor, confined, score
+from tests.apps.gym_server.counting import Counting, load_results, play, recording
+from tests.cases import each
+from whorl.apps.gym_server.monitor import Monitor, score
 from whorl.errors import BadInput
-
-# ------------------------------------------------------------------------------------------------- folders
-
-
-@pytest.mark.parametrize(
-    "name, inner",
-    [
-        ("results", "results"),
-        ("a/b/c", "a/b/c"),
-        ("./a//b/", "a/b"),
-        ("random-agent_2.1", "random-agent_2.1"),
-        ("/tmp/random-agent-results", "random-agent-results"),
-        ("/var/folders/zz/T/random-agent-results/", "random-agent-results"),
-        ("/etc/passwd", "passwd"),
-        ("//server/share", "share"),
-    ],
-)
-def test_a_name_becomes_a_folder_inside_the_root(tmp_path, name, inner):
-    root = tmp_path / "not" / "yet"
-    assert confined(root, name) == root / inner and (root / inner).is_dir()
-    assert confined(root, name) == root / inner  # the second time, too
-    assert confined(root, name, create=False) == root / inner
-    made = [path for path in tmp_path.rglob("*") if not (root / inner).is_relative_to(path)]
-    assert made == []
-
-
-HOSTILE = [
-    *("", ".", "..", "/", "//", "/.", "/..", "../x", "a/../x", "a/..", "/a/../x", "/tmp/..", "..\\x", "a\\b", "\\\\host\\share"),
-    *("a\0b", "\0", "a\n", "a\rb", "a\x1b[2J", "a\x7f", "a\x85b", "C:", "C:\\x", "c:/x", "/C:/x", "C:x", "a:b"),
-    *("%2e%2e/x", "%2e%2e%2fx", "%252e%252e%252fx", "..%2f..%2fx", "%c0%ae%c0%ae/x", "a%00b", "%", "..%5cx", "%u002e%u002e"),
-    *("~", "~root", "~/x", "-rf", ".hidden", ".tmp-x", "$HOME", "a b", "*", "a;b", "`id`", "$(id)", "a|b", "'", '"', "<b>"),
-    *("．．/x", "‥/x", "a∕..∕x", "é", "\ud800", "\u202etxt", "a\u200b", "/tmp/é", "/a\\..\\b/c", "/%2e%2e/x"),
-    *("x" * 101, "/" + "x" * 101, "x/" * 500 + "x", "/".join("abcdefghi"), "a" * 100_000, "/" * 2000 + "x", ".../x", "..../x"),
-    *(None, 5, True, ["a"], {"a": 1}, b"a", 1.5),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("name", HOSTILE, ids=lambda name: ascii(name)[:40])
-@pytest.mark.parametrize("create", [True, False])
-def test_a_name_that_could_lead_elsewhere_is_refused_and_makes_nothing(tmp_path, name, create):
-    root = tmp_path / "root"
-    root.mkdir()
-    with pytest.raises(BadInput, match="cannot be a folder on this server|a folder is named by a string") as error:
-        confined(root, name, create)
-    assert list(tmp_path.rglob("*")) == [root] and len(str(error.value)) < 400
-
-
-@given(st.text(st.characters() | st.sampled_from("./\\%:~\0ab"), max_size=30))
-def test_no_name_at_all_leads_out_of_the_root(tmp_path_factory, name):
-    top = tmp_path_factory.mktemp("top")
-    root = top / "a" / "b" / "root"
-    root.mkdir(parents=True)
-    try:
-        made = confined(root, name)
-    except BadInput:
-        assert list(root.iterdir()) == []
-    else:
-        assert made.resolve() == made and made.is_dir() and made.is_relative_to(root) and made != root
-    assert sorted(top.rglob("*"))[:3] == [top / "a", top / "a" / "b", root] and len(list(top.glob("*"))) == 1
-
-
-def test_symlinks_below_the_root_are_refused_wherever_they_lead(tmp_path):
-    root, outside = tmp_path / "root", tmp_path / "outside"
-    (root / "real").mkdir(parents=True)
-    outside.mkdir()
-    for name, target in {"out": outside, "up": tmp_path, "slash": "/", "inside": root / "real", "loop": "loop"}.items():
-        (root / name).symlink_to(target)
-    (root / "real" / "out").symlink_to(outside)
-    (root / "dangling").symlink_to(outside / "new")
-    names = (
-        "out",
-        "out/x",
-        "up",
-        "up/outside",
-        "slash",
-        "slash/tmp",
-        "inside",
-        "inside/x",
-        "loop",
-        "dangling",
-        "dangling/x",
-    )
-    for name in (*names, "real/out", "real/out/x", "/any/where/out", "./out"):
-        for create in (True, False):
-            with pytest.raises(BadInput, match="cannot be a folder on this server|there is no folder"):
-                confined(root, name, create)
-    assert list(outside.iterdir()) == [] and list((root / "real").iterdir()) == [root / "real" / "out"]
-
-
-def test_the_root_itself_may_be_a_link(tmp_path):
-    (tmp_path / "disk").mkdir()
-    (tmp_path / "root").symlink_to(tmp_path / "disk")
-    assert confined(tmp_path / "root", "a") == tmp_path / "disk" / "a"
-
-
-def test_a_file_in_the_way_and_a_folder_that_is_missing(tmp_path):
-    (tmp_path / "file").write_text("keep")
-    for name in ("file", "file/x"):
-        with pytest.raises(BadInput, match="'file.*' cannot be a folder on this server: Not a directory"):
-            confined(tmp_path, name)
-    for name in ("missing", "missing/x"):
-        with pytest.raises(BadInput, match="there is no folder 'missing.*' on this server"):
-            confined(tmp_path, name, create=False)
-    assert (tmp_path / "file").read_text() == "keep" and files(tmp_path) == ["file"]
-
-
-@pytest.mark.parametrize("moment", range(7))
-def test_a_folder_that_is_swapped_for_a_link_meanwhile_leads_nowhere(tmp_path, monkeypatch, moment):
-    """Before each of the calls that `confined` makes, another process puts a link to outside in the place of `root/a`."""
-    root, outside, calls = tmp_path / "root", tmp_path / "outside", []
-    (root / "a").mkdir(parents=True)
-    (outside / "b").mkdir(parents=True)
-
-    def swapping(call):
-        def swapped(*args, **options):
-            if len(calls) == moment:
-                (root / "a").rename(tmp_path / "aside")
-                (root / "a").symlink_to(outside)
-            calls.append(call.__name__)
-            return call(*args, **options)
-
-        return swapped
-
-    with monkeypatch.context() as patch:
-        for call in (os.open, os.mkdir, os.stat):
-            patch.setattr(monitor.os, call.__name__, swapping(call))
-        with pytest.raises(BadInput, match="'a/b' cannot be a folder on this server|there is no folder 'a/b'"):
-            confined(root.resolve(), "a/b")
-    assert (root / "a").is_symlink() and list(outside.rglob("*")) == [outside / "b"]
-    assert len(calls) > moment, "the swap did not happen"
-
-
-def test_no_descriptor_is_left_open(tmp_path):
-    before = len(os.listdir("/proc/self/fd"))
-    (tmp_path / "link").symlink_to("/")
-    for _ in range(50):
-        confined(tmp_path, "a/b")
-        for name in ("link", "link/tmp", "..", "a/missing/x"):
-            with pytest.raises(BadInput):
-                confined(tmp_path, name, create=False)
-    assert len(os.listdir("/proc/self/fd")) == before
-
 
 # ------------------------------------------------------------------------------------------------- score
 
@@ -235,7 +93,10 @@ BROKEN = {
     "stats absolute": ({"stats": "/etc/passwd"}, "stats must be the name of a file beside it"),
     "stats a path": ({"stats": "openaigym.episode_batch./../../x"}, "stats must be the name of a file beside it"),
     "stats another file": ({"stats": "upload.json"}, "stats must be the name of a file beside it"),
-    "stats missing": ({"stats": "openaigym.episode_batch.7.7.stats.json"}, "cannot be read: No such file"),
+    "stats missing": (
+        {"stats": "openaigym.episode_batch.7.7.stats.json"},
+        "cannot be read as a regular file: No such file",
+    ),
     "stats a number": ({"stats": 5}, "stats must be the name of a file beside it"),
     "videos a string": ({"videos": "x"}, "videos must be pairs of files"),
     "videos outside": ({"videos": [["../x.mp4", "../x.json"]]}, "videos must be pairs of files"),
@@ -258,13 +119,15 @@ BROKEN = {
 }
 
 
-@pytest.mark.parametrize("changes, words", BROKEN.values(), ids=BROKEN)
-def test_damaged_or_hostile_files_are_refused(tmp_path, changes, words):
-    (tmp_path / "secret.json").write_text('{"timestamps": []}')
-    recording(tmp_path / "results", [1.0], **changes)
-    with pytest.raises(BadInput, match=words) as error:
-        score(tmp_path / "results")
-    assert not (tmp_path / "results" / "upload.json").exists() and len(str(error.value)) < 400
+def test_damaged_or_hostile_files_are_refused(tmp_path):
+    for number, (changes, words) in enumerate(each(BROKEN.values())):
+        here = tmp_path / str(number)
+        here.mkdir()
+        (here / "secret.json").write_text('{"timestamps": []}')
+        recording(here / "results", [1.0], **changes)
+        with pytest.raises(BadInput, match=words) as error:
+            score(here / "results")
+        assert not (here / "results" / "upload.json").exists() and len(str(error.value)) < 400
 
 
 @pytest.mark.parametrize("name", ["openaigym.manifest.0.1.manifest.json", "openaigym.episode_batch.0.1.stats.json"])
@@ -280,29 +143,31 @@ def test_only_small_regular_json_files_are_read(tmp_path, name):
         path.write_bytes(text.encode(errors="surrogateescape"))
         refusal("is not valid JSON|must hold a JSON object")
     path.write_text(good + " " * (17 << 20))
-    refusal("has [0-9]+ bytes, [0-9]+ are allowed")
+    refusal("has [0-9,]+ bytes, more than the [0-9,]+ it may have")
     path.unlink()
     os.mkfifo(path)
-    refusal("must be a regular file")
+    refusal("is not a regular file")
     path.unlink()
     path.mkdir()
-    refusal("cannot be read: Is a directory")
+    refusal("is not a regular file")
     path.rmdir()
     (tmp_path / "elsewhere.json").write_text(good)
     path.symlink_to(tmp_path / "elsewhere.json")
-    refusal("cannot be read: Too many levels of symbolic links")
+    refusal("cannot be read as a regular file: Too many levels of symbolic links")
     path.unlink()
     path.write_text(good)
     assert score(folder)["episodes"] == 1
 
 
-@pytest.mark.parametrize("bad", [5, ["a"], "a\nb", "a\0", "x" * 201, "\x1b[2J", True])
-def test_algorithm_id_is_a_short_text(tmp_path, bad):
-    recording(tmp_path, [1.0])
-    with pytest.raises(BadInput, match="algorithm_id must be a short text, got "):
-        score(tmp_path, bad)
-    assert score(tmp_path, "")["algorithm_id"] is None and score(tmp_path)["algorithm_id"] is None
-    assert score(tmp_path, "<script>é")["algorithm_id"] == "<script>é"  # data; whoever shows it escapes it
+def test_algorithm_id_is_a_short_text(tmp_path):
+    for number, bad in enumerate(each([5, ["a"], "a\nb", "a\0", "x" * 201, "\x1b[2J", True])):
+        here = tmp_path / str(number)
+        here.mkdir()
+        recording(here, [1.0])
+        with pytest.raises(BadInput, match="algorithm_id must be a short text, got "):
+            score(here, bad)
+        assert score(here, "")["algorithm_id"] is None and score(here)["algorithm_id"] is None
+        assert score(here, "<script>é")["algorithm_id"] == "<script>é"  # data; whoever shows it escapes it
 
 
 def test_upload_json_that_cannot_be_written(tmp_path):

@@ -19,6 +19,7 @@ from gymnasium import spaces
 
 pytest.importorskip("starlette", reason="needs the extra server: pip install 'whorl[server]'")
 
+from tests.cases import each
 from whorl.apps.gym_server import app, vectors
 from whorl.apps.gym_server.serve import running, serve
 from whorl.apps.listen import listening
@@ -145,56 +146,54 @@ def test_bodies_without_a_content_type_are_read_on_loopback(http: Any) -> None:
     assert http.ask("POST", "/v1/envs/", body, form).json["instance_id"]
 
 
-@pytest.mark.parametrize("route", ["/v1/envs/", "step/", "observation_space/contains", "monitor/start/", "/v1/upload/"])
-def test_bodies_that_are_no_objects(http: Any, route: str) -> None:
-    path = route if route.startswith("/") else f"/v1/envs/{made(http)}/{route}"
-    for body in (b"", b"null", b"{", b"[1]", b"3", b'"text"', b"NaN", b'{"action": NaN}', b"\xff"):
-        answer = http.post(path, body)
-        assert answer.status == 400 and answer.message == "Request is not a valid json"
+def test_bodies_that_are_no_objects(http: Any) -> None:
+    for route in each(["/v1/envs/", "step/", "observation_space/contains", "monitor/start/", "/v1/upload/"]):
+        path = route if route.startswith("/") else f"/v1/envs/{made(http)}/{route}"
+        for body in (b"", b"null", b"{", b"[1]", b"3", b'"text"', b"NaN", b'{"action": NaN}', b"\xff"):
+            answer = http.post(path, body)
+            assert answer.status == 400 and answer.message == "Request is not a valid json"
 
 
-@pytest.mark.parametrize(
-    ("route", "body", "name"),
-    [
-        ("/v1/envs/", {}, "env_id"),
-        ("/v1/envs/", {"env_id": ""}, "env_id"),
-        ("/v1/envs/", {"env_id": None}, "env_id"),
-        ("/v1/envs/", [], "env_id"),
-        ("/v1/envs/", "", "env_id"),
-        ("step/", {}, "action"),
-        ("step/", {"action": None}, "action"),
-        ("step/", {"action": []}, "action"),
-        ("monitor/start/", {"force": True}, "directory"),
-        ("/v1/upload/", {"api_key": "k"}, "training_dir"),
-        ("/v1/upload/", {"training_dir": "d"}, "api_key"),
-        ("/v1/upload/", {"training_dir": "d", "api_key": ""}, "api_key"),
-    ],
-)
-def test_required_fields(http: Any, route: str, body: Any, name: str) -> None:
-    answer = http.post(route if route.startswith("/") else f"/v1/envs/{made(http)}/{route}", body)
-    assert answer.status == 400
-    assert answer.message == f"A required request parameter '{name}' was not provided"
+def test_required_fields(http: Any) -> None:
+    for route, body, name in each(
+        [
+            ("/v1/envs/", {}, "env_id"),
+            ("/v1/envs/", {"env_id": ""}, "env_id"),
+            ("/v1/envs/", {"env_id": None}, "env_id"),
+            ("/v1/envs/", [], "env_id"),
+            ("/v1/envs/", "", "env_id"),
+            ("step/", {}, "action"),
+            ("step/", {"action": None}, "action"),
+            ("step/", {"action": []}, "action"),
+            ("monitor/start/", {"force": True}, "directory"),
+            ("/v1/upload/", {"api_key": "k"}, "training_dir"),
+            ("/v1/upload/", {"training_dir": "d"}, "api_key"),
+            ("/v1/upload/", {"training_dir": "d", "api_key": ""}, "api_key"),
+        ]
+    ):
+        answer = http.post(route if route.startswith("/") else f"/v1/envs/{made(http)}/{route}", body)
+        assert answer.status == 400
+        assert answer.message == f"A required request parameter '{name}' was not provided"
 
 
-@pytest.mark.parametrize(
-    ("route", "body", "message"),
-    [
-        ("/v1/envs/", {"env_id": "CartPole-v0", "seed": -1}, "'seed' must be an integer from 0"),
-        ("/v1/envs/", {"env_id": "CartPole-v0", "seed": "one"}, "'seed' must be an integer from 0"),
-        ("/v1/envs/", {"env_id": "CartPole-v0", "flatten": 7}, "flatten must be true or false"),
-        ("/v1/envs/", {"env_id": "CartPole-v0", "bounds": "wide"}, "'bounds' must be one of accept, clip, strict"),
-        ("reset/", {"seed": -1}, "'seed' must be an integer from 0"),
-        ("step/", {"action": 5}, "the action 5 does not fit: expected an integer from 0 to 1"),
-        ("step/", {"action": 0, "render": "perhaps"}, "render must be true or false"),
-        ("monitor/start/", {"directory": 5}, "'directory' must be a string, got 5"),
-        ("monitor/start/", {"directory": "d", "force": "perhaps"}, "force must be true or false"),
-        ("monitor/start/", {"directory": "d", "video_callable": "x"}, "video_callable must be"),
-        ("/v1/upload/", {"training_dir": "absent", "api_key": "k"}, "there is no folder 'absent'"),
-    ],
-)
-def test_fields_of_the_wrong_kind(http: Any, route: str, body: Any, message: str) -> None:
-    answer = http.post(route if route.startswith("/") else f"/v1/envs/{made(http)}/{route}", body)
-    assert answer.status == 400 and answer.message.startswith(message)
+def test_fields_of_the_wrong_kind(http: Any) -> None:
+    for route, body, message in each(
+        [
+            ("/v1/envs/", {"env_id": "CartPole-v0", "seed": -1}, "'seed' must be an integer from 0"),
+            ("/v1/envs/", {"env_id": "CartPole-v0", "seed": "one"}, "'seed' must be an integer from 0"),
+            ("/v1/envs/", {"env_id": "CartPole-v0", "flatten": 7}, "flatten must be true or false"),
+            ("/v1/envs/", {"env_id": "CartPole-v0", "bounds": "wide"}, "'bounds' must be one of accept, clip, strict"),
+            ("reset/", {"seed": -1}, "'seed' must be an integer from 0"),
+            ("step/", {"action": 5}, "the action 5 does not fit: expected an integer from 0 to 1"),
+            ("step/", {"action": 0, "render": "perhaps"}, "render must be true or false"),
+            ("monitor/start/", {"directory": 5}, "'directory' must be a string, got 5"),
+            ("monitor/start/", {"directory": "d", "force": "perhaps"}, "force must be true or false"),
+            ("monitor/start/", {"directory": "d", "video_callable": "x"}, "video_callable must be"),
+            ("/v1/upload/", {"training_dir": "absent", "api_key": "k"}, "there is no folder 'absent'"),
+        ]
+    ):
+        answer = http.post(route if route.startswith("/") else f"/v1/envs/{made(http)}/{route}", body)
+        assert answer.status == 400 and answer.message.startswith(message)
 
 
 def test_bodies_have_limits(http: Any) -> None:
@@ -288,22 +287,21 @@ def test_observation_space_contains_compares_properties(http: Any) -> None:
         assert http.post(path, given).json == {"member": member}
 
 
-@pytest.mark.parametrize(
-    ("x", "member"),
-    [
-        ("0", True),
-        ("1", True),
-        ("2", False),
-        ("-1", False),
-        ("1.0", True),
-        ("%5B1%5D", True),
-        ("one", False),
-        ("", False),
-    ]
-    + [("%FF", False), ("null", False), ("1/2", False), ("%7B%22a%22%3A1%7D", False), ("9" * 5000, False)],
-)
-def test_action_space_contains(http: Any, x: str, member: bool) -> None:
-    assert http.get(f"/v1/envs/{made(http)}/action_space/contains/{x}").json == {"member": member}
+def test_action_space_contains(http: Any) -> None:
+    for x, member in each(
+        [
+            ("0", True),
+            ("1", True),
+            ("2", False),
+            ("-1", False),
+            ("1.0", True),
+            ("%5B1%5D", True),
+            ("one", False),
+            ("", False),
+        ]
+        + [("%FF", False), ("null", False), ("1/2", False), ("%7B%22a%22%3A1%7D", False), ("9" * 5000, False)]
+    ):
+        assert http.get(f"/v1/envs/{made(http)}/action_space/contains/{x}").json == {"member": member}
 
 
 def test_render_never_fails(http: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 pytest.importorskip("starlette", reason="needs the extra server: pip install 'whorl[server]'")
 
+from tests.cases import each
 from whorl.apps.gym_server.wire import DEPTH, decoded, described, encoded, member, number, parsed, plain, whole, written
 from whorl.errors import BadInput, NotFinite
 
@@ -73,11 +74,9 @@ def test_a_space_without_a_json_form_is_refused() -> None:
         described(spaces.Tuple([graph]))
 
 
-@pytest.mark.parametrize(
-    "value", [np.float32(1.0), np.array([1.0]), np.array(1.0, np.float16), 1, True, np.int64(1)], ids=repr
-)
-def test_a_reward_is_a_float(value: Any) -> None:
-    assert type(number(value, "reward")) is float and number(value, "reward") == 1.0
+def test_a_reward_is_a_float() -> None:
+    for value in each([np.float32(1.0), np.array([1.0]), np.array(1.0, np.float16), 1, True, np.int64(1)]):
+        assert type(number(value, "reward")) is float and number(value, "reward") == 1.0
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
@@ -140,61 +139,57 @@ def test_info_is_always_json() -> None:
     assert len(written(plain(circle))) < 10_000
 
 
-@pytest.mark.parametrize(
-    ("space", "given", "expected"),
-    [
-        (spaces.Discrete(3), 1, 1),
-        (spaces.Discrete(3), 1.0, 1),
-        (spaces.Discrete(3), True, 1),
-        (spaces.Discrete(3), [2], 2),
-        (spaces.Discrete(3, start=5), 0, 5),
-        (spaces.Box(-2, 2, (1,)), 0.5, [0.5]),  # MATLAB writes a vector of one as a number
-        (spaces.Box(-2, 2, (1,)), [[0.5]], [0.5]),
-        (BOX, [0, 0.5, 1, 0, 0, 0], [[0, 0.5, 1], [0, 0, 0]]),
-        (spaces.Box(0, 255, (2,), np.uint8), [255, 0.0], [255, 0]),
-        (spaces.MultiDiscrete([2, 3]), [1, 2.0], [1, 2]),
-        (spaces.MultiDiscrete([2, 3], start=[0, 4]), [1, 2], [1, 6]),
-        (spaces.MultiBinary(2), [True, 0], [1, 0]),
-        (spaces.Box(-1, 1, (1,)), 7, [7]),  # out of bounds is the environment's affair, as it was
-    ],
-    ids=str,
-)
-def test_actions_are_made_to_fit(space: spaces.Space, given: Any, expected: Any) -> None:
-    action = decoded(space, given)
-    assert action.dtype == space.dtype and action.shape == space.shape
-    assert action.tolist() == expected
+def test_actions_are_made_to_fit() -> None:
+    for space, said, expected in each(
+        [
+            (spaces.Discrete(3), 1, 1),
+            (spaces.Discrete(3), 1.0, 1),
+            (spaces.Discrete(3), True, 1),
+            (spaces.Discrete(3), [2], 2),
+            (spaces.Discrete(3, start=5), 0, 5),
+            (spaces.Box(-2, 2, (1,)), 0.5, [0.5]),  # MATLAB writes a vector of one as a number
+            (spaces.Box(-2, 2, (1,)), [[0.5]], [0.5]),
+            (BOX, [0, 0.5, 1, 0, 0, 0], [[0, 0.5, 1], [0, 0, 0]]),
+            (spaces.Box(0, 255, (2,), np.uint8), [255, 0.0], [255, 0]),
+            (spaces.MultiDiscrete([2, 3]), [1, 2.0], [1, 2]),
+            (spaces.MultiDiscrete([2, 3], start=[0, 4]), [1, 2], [1, 6]),
+            (spaces.MultiBinary(2), [True, 0], [1, 0]),
+            (spaces.Box(-1, 1, (1,)), 7, [7]),  # out of bounds is the environment's affair, as it was
+        ]
+    ):
+        action = decoded(space, said)
+        assert action.dtype == space.dtype and action.shape == space.shape
+        assert action.tolist() == expected
 
 
-@pytest.mark.parametrize(
-    ("space", "given", "message"),
-    [
-        (spaces.Discrete(3), 3, "the action 3 does not fit: expected an integer from 0 to 2"),
-        (spaces.Discrete(3), -1, "expected an integer"),
-        (spaces.Discrete(3), 0.5, "expected an integer"),
-        (spaces.Discrete(3), "1", "expected an integer"),
-        (spaces.Discrete(3), [1, 1], "expected an integer"),
-        (spaces.Discrete(3), {"a": 1}, "expected an integer"),
-        (spaces.Discrete(3), 10**400, "expected an integer"),
-        (spaces.Discrete(3, start=5), 5, "expected an integer from 0 to 2"),
-        (BOX, [1, 2, 3], r"finite numbers \(float32\) of shape \[2, 3\]"),
-        (BOX, [[1, 2], [3]], "finite numbers"),
-        (BOX, [None] * 6, "finite numbers"),
-        (BOX, [INF] * 6, "finite numbers"),
-        (BOX, [1e300] * 6, "finite numbers"),  # infinity in float32
-        (spaces.Box(0, 255, (1,), np.uint8), 256, "finite numbers"),
-        (spaces.Box(0, 255, (1,), np.uint8), 0.5, "finite numbers"),
-        (spaces.MultiDiscrete([2, 3]), [1, 3], "expected integers"),
-        (spaces.MultiBinary(2), [1, 2], "expected 0 and 1"),
-        (spaces.Text(3), "long word", "expected a string"),
-        (spaces.Text(3), 1, "expected a string"),
-        (spaces.Tuple([spaces.Discrete(2)]), [0, 0], "expected a list of 1"),
-        (spaces.Dict(a=spaces.Discrete(2)), {"b": 0}, "expected an object of"),
-    ],
-    ids=str,
-)
-def test_what_is_no_action_is_refused(space: spaces.Space, given: Any, message: str) -> None:
-    with pytest.raises(BadInput, match=message):
-        decoded(space, given)
+def test_what_is_no_action_is_refused() -> None:
+    for space, said, message in each(
+        [
+            (spaces.Discrete(3), 3, "the action 3 does not fit: expected an integer from 0 to 2"),
+            (spaces.Discrete(3), -1, "expected an integer"),
+            (spaces.Discrete(3), 0.5, "expected an integer"),
+            (spaces.Discrete(3), "1", "expected an integer"),
+            (spaces.Discrete(3), [1, 1], "expected an integer"),
+            (spaces.Discrete(3), {"a": 1}, "expected an integer"),
+            (spaces.Discrete(3), 10**400, "expected an integer"),
+            (spaces.Discrete(3, start=5), 5, "expected an integer from 0 to 2"),
+            (BOX, [1, 2, 3], r"finite numbers \(float32\) of shape \[2, 3\]"),
+            (BOX, [[1, 2], [3]], "finite numbers"),
+            (BOX, [None] * 6, "finite numbers"),
+            (BOX, [INF] * 6, "finite numbers"),
+            (BOX, [1e300] * 6, "finite numbers"),  # infinity in float32
+            (spaces.Box(0, 255, (1,), np.uint8), 256, "finite numbers"),
+            (spaces.Box(0, 255, (1,), np.uint8), 0.5, "finite numbers"),
+            (spaces.MultiDiscrete([2, 3]), [1, 3], "expected integers"),
+            (spaces.MultiBinary(2), [1, 2], "expected 0 and 1"),
+            (spaces.Text(3), "long word", "expected a string"),
+            (spaces.Text(3), 1, "expected a string"),
+            (spaces.Tuple([spaces.Discrete(2)]), [0, 0], "expected a list of 1"),
+            (spaces.Dict(a=spaces.Discrete(2)), {"b": 0}, "expected an object of"),
+        ]
+    ):
+        with pytest.raises(BadInput, match=message):
+            decoded(space, said)
 
 
 def test_bounds() -> None:
@@ -204,29 +199,27 @@ def test_bounds() -> None:
     assert decoded(BOX, [1] * 6, "strict").max() == 1
 
 
-@pytest.mark.parametrize(
-    ("space", "text", "expected"),
-    [
-        (spaces.Discrete(2), "0", True),
-        (spaces.Discrete(2), "+1", True),
-        (spaces.Discrete(2), "01", True),
-        (spaces.Discrete(2), "2", False),
-        (spaces.Discrete(2), "-1", False),
-        (spaces.Discrete(2), "1.0", True),
-        (spaces.Discrete(2), "0.5", False),
-        (spaces.Discrete(2), "", False),
-        (spaces.Discrete(2), "one", False),
-        (spaces.Discrete(2), "NaN", False),
-        (spaces.Discrete(2), "[" * 5000, False),
-        (spaces.Discrete(2), "9" * 5000, False),
-        (spaces.Box(-1, 1, (2,)), "[0.5, 1]", True),
-        (spaces.Box(-1, 1, (2,)), "[0.5, 2]", False),
-        (spaces.Dict(a=spaces.Discrete(2)), '{"a": 1}', True),
-    ],
-    ids=str,
-)
-def test_membership_of_a_text(space: spaces.Space, text: str, expected: bool) -> None:
-    assert member(space, text) is expected
+def test_membership_of_a_text() -> None:
+    for space, text, expected in each(
+        [
+            (spaces.Discrete(2), "0", True),
+            (spaces.Discrete(2), "+1", True),
+            (spaces.Discrete(2), "01", True),
+            (spaces.Discrete(2), "2", False),
+            (spaces.Discrete(2), "-1", False),
+            (spaces.Discrete(2), "1.0", True),
+            (spaces.Discrete(2), "0.5", False),
+            (spaces.Discrete(2), "", False),
+            (spaces.Discrete(2), "one", False),
+            (spaces.Discrete(2), "NaN", False),
+            (spaces.Discrete(2), "[" * 5000, False),
+            (spaces.Discrete(2), "9" * 5000, False),
+            (spaces.Box(-1, 1, (2,)), "[0.5, 1]", True),
+            (spaces.Box(-1, 1, (2,)), "[0.5, 2]", False),
+            (spaces.Dict(a=spaces.Discrete(2)), '{"a": 1}', True),
+        ]
+    ):
+        assert member(space, text) is expected
 
 
 def test_bodies() -> None:

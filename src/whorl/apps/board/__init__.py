@@ -6,7 +6,7 @@ submit.py      a run folder becomes an entry
 verify.py      plays the evaluation of an entry again
 merge.py       the entries of several boards in one
 rank.py        entries become rows: one for each setting, ranked over its seeds
-references.py  published scores, shown beside the rows and never ranked against them
+references.py  published scores (references.json), shown beside the rows and never ranked against them
 view.py        what the templates show
 chart.py       curves, histograms and intervals as SVG
 page.py        the pages, as a folder

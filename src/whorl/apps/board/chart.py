@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -68,9 +68,7 @@ class Whisker:
 
 def chart(unit: str, settings: Sequence[Curves], threshold: float | None = None) -> Chart | None:
     """The learning curves of `settings` over steps or seconds. None if no seed has two evaluations there."""
-    settings = [
-        Curves(s.agent, s.env, s.options, [seed for seed in s.seeds if _drawable(seed, unit)]) for s in settings
-    ]
+    settings = [replace(s, seeds=[seed for seed in s.seeds if _drawable(seed, unit)]) for s in settings]
     seeds = [seed for setting in settings for seed in setting.seeds]
     if not seeds:
         return None

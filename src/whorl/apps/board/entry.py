@@ -13,7 +13,6 @@ import json
 import math
 import os
 import shutil
-import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,8 +33,7 @@ from whorl.apps.board.forms import (
 )
 from whorl.apps.strict_json import strict
 from whorl.errors import BadInput, Damaged
-from whorl.training import folder
-from whorl.training.folder import TEMPORARY
+from whorl.files import TEMPORARY, json_bytes, make, read_regular, sync_folder, temporary, write_synced
 
 MIB = 1 << 20
 LIMITS = {
@@ -146,22 +144,7 @@ def contents(path: Path) -> dict[str, bytes]:
             raise Damaged(f"{path} is not an entry: {name} is missing")
         if name not in LIMITS:
             raise Damaged(f"{path} holds {short(name)}, which is no part of an entry ({', '.join(LIMITS)}): remove it")
-    return {name: _bytes(path / name, LIMITS[name]) for name in names}
-
-
-def _bytes(path: Path, limit: int) -> bytes:
-    """A regular file: not a link, which could lead out of the folder, nor a pipe, which could never end."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError as error:
-        raise Damaged(f"{path} cannot be read as a regular file: {error.strerror}") from None
-    with open(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise Damaged(f"{path} is not a regular file")
-        if status.st_size > limit:
-            raise Damaged(f"{path} has {status.st_size:,} bytes, more than the {limit:,} it may have")
-        return file.read(limit)
+    return {name: read_regular(path / name, LIMITS[name]) for name in names}
 
 
 def parse(files: dict[str, bytes], path: Path) -> Entry:
@@ -217,7 +200,7 @@ def write(
     claim = {"format": FORMAT, "protocol": PROTOCOL, **claim}
     data = claim | _derived(claim, curve, files)
     data["id"] = _identity(data)
-    files["entry.json"] = folder.json_bytes(data, "entry.json")
+    files["entry.json"] = json_bytes(data, "entry.json")
     try:
         parse(files, Path(board) / "entries" / data["id"])
     except Damaged as error:
@@ -237,13 +220,13 @@ def publish(board: str | Path, files: dict[str, bytes]) -> Entry:
     entry = parse(files, path)
     if path.exists():
         return read(path)
-    draft = folder.temporary(path)
-    folder.make(path.parent)
+    draft = temporary(path)
+    make(path.parent)
     try:
         draft.mkdir()
         for name, data in files.items():
-            folder.write_synced(draft / name, data)
-        folder.sync_folder(draft)
+            write_synced(draft / name, data)
+        sync_folder(draft)
         os.rename(draft, path)
     except OSError as error:
         shutil.rmtree(draft, ignore_errors=True)
@@ -255,7 +238,7 @@ def publish(board: str | Path, files: dict[str, bytes]) -> Entry:
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
-    folder.sync_folder(path.parent)
+    sync_folder(path.parent)
     return entry
 
 

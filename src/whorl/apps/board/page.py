@@ -13,6 +13,7 @@ import io
 import os
 import shutil
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import jinja2
 from PIL import Image
 
 import whorl
+from whorl import files
 from whorl.apps.board import entry as entries
 from whorl.apps.board import view
 from whorl.apps.board.chart import number
@@ -28,7 +30,6 @@ from whorl.apps.board.forms import EPISODES
 from whorl.apps.board.rank import rows
 from whorl.apps.board.references import references
 from whorl.errors import BadInput
-from whorl.training import folder
 
 MARKER = ".whorl-board"  # what makes a folder an export, which the next one may replace
 PARTS = {MARKER, "index.html", "env", "run", "data", "media", "static"}
@@ -50,8 +51,8 @@ def export(board: str | Path, out: str | Path) -> Path:
     problems = [
         problem.replace(f"{board}/", "") for problem in problems
     ]  # pages are for others: they need not know where the board lay
-    folder.make(out.parent)
-    draft = folder.temporary(out)
+    files.make(out.parent)
+    draft = files.temporary(out)
     try:
         write(good, problems, draft)
         _swap(draft, out)
@@ -79,7 +80,7 @@ def _swap(draft: Path, out: Path) -> None:
     if not out.exists():
         os.rename(draft, out)
         return
-    old = folder.temporary(out)
+    old = files.temporary(out)
     os.rename(out, old)
     try:
         os.rename(draft, out)
@@ -93,9 +94,9 @@ def write(good: Sequence[Entry], problems: Sequence[str], out: Path) -> None:
     """Writes all pages into the new folder `out`. good: intact entries; problems: sentences about the others."""
     for part in ("env", "run", "data", "media"):
         (out / part).mkdir(parents=True)
-    folder.write_synced(out / MARKER, b"The whorl leaderboard; `whorl board --export` may replace this folder.\n")
+    files.write_synced(out / MARKER, b"The whorl leaderboard; `whorl board --export` may replace this folder.\n")
     shutil.copytree(HERE / "static", out / "static")
-    pages, tables, problems = _Pages(out), rows(good), list(problems)
+    tables, problems = rows(good), list(problems)
     envs = []
     for env, slug in sorted(view.slugs(tables).items(), key=lambda item: item[0].lower()):
         table = tables[env]
@@ -110,34 +111,33 @@ def write(good: Sequence[Entry], problems: Sequence[str], out: Path) -> None:
                 media[one.id] = _media(one, out, problems)
         best = max(table[0].entries, key=lambda one: one.mean)
         page |= {"media": media[best.id], "media_of": f"{best.agent}, seed {best.settings['seed']}"}
-        pages.write(f"env/{slug}.html", "env.html", env=page)
+        _render(out, f"env/{slug}.html", "env.html", env=page)
         (out / page["csv"]).write_text(_csv(view.csv_rows(page["rows"])), encoding="utf-8", errors="replace")
         differing = view.options(table)
         for row in table:
             for one in (*row.entries, *row.repeated):
                 shown = view.run(one, row, page, differing) | {"media": media[one.id], "env_url": page["url"]}
-                pages.write(f"run/{one.id}.html", "run.html", run=shown)
+                _render(out, f"run/{one.id}.html", "run.html", run=shown)
         envs.append(page)
     counts = view.counts(good, sum(map(len, tables.values())))
-    pages.write("index.html", "index.html", envs=envs, counts=counts, problems=problems)
+    _render(out, "index.html", "index.html", envs=envs, counts=counts, problems=problems)
 
 
-class _Pages:
-    """Templates to files."""
+@cache
+def _templates() -> jinja2.Environment:
+    found = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE / "templates"), autoescape=True, undefined=jinja2.StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    found.filters["zip"] = zip
+    found.globals |= {"policy": POLICY, "version": whorl.__version__, "episodes": EPISODES}
+    return found
 
-    def __init__(self, out: Path):
-        self._out = out
-        self._templates = jinja2.Environment(
-            loader=jinja2.FileSystemLoader(HERE / "templates"), autoescape=True, undefined=jinja2.StrictUndefined,
-            trim_blocks=True, lstrip_blocks=True,
-        )  # fmt: skip
-        self._templates.filters["zip"] = zip
-        self._templates.globals |= {"policy": POLICY, "version": whorl.__version__, "episodes": EPISODES}
 
-    def write(self, name: str, template: str, **shown: Any) -> None:
-        """Renders a template into the file `name`, whose links begin at the folder of the export."""
-        html = self._templates.get_template(template).render(root="../" * name.count("/"), **shown)
-        (self._out / name).write_text(html, encoding="utf-8", errors="replace")  # a lone surrogate becomes "?"
+def _render(out: Path, name: str, template: str, **shown: Any) -> None:
+    """Renders a template into the file `name`, whose links begin at the folder of the export, `out`."""
+    html = _templates().get_template(template).render(root="../" * name.count("/"), **shown)
+    (out / name).write_text(html, encoding="utf-8", errors="replace")  # a lone surrogate becomes "?"
 
 
 def _csv(table: list[list[Any]]) -> str:

@@ -18,8 +18,8 @@ import numpy as np
 from whorl.apps.board.entry import Entry
 from whorl.errors import BadInput
 from whorl.functional.bands import iqm_band
+from whorl.options import to_json
 from whorl.training.catalog import find, presets
-from whorl.training.config import to_json
 from whorl.training.plot import flat
 
 FEW = 5  # seeds below which an interval says little

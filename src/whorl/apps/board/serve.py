@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import os
 import shutil
 import socket
@@ -11,14 +10,18 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, MutableMapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from whorl.apps.board.page import POLICY, export
-from whorl.apps.guard import Guard, check_bind, own_hosts
-from whorl.apps.listen import address, in_thread, listening
-from whorl.errors import BadInput, WhorlError
+from whorl.apps.guard import Guard, Receive, Send, check_bind, own_hosts
+from whorl.apps.listen import address, in_thread, listening, needed, server
+from whorl.errors import WhorlError
+
+if TYPE_CHECKING:
+    from starlette.staticfiles import StaticFiles
+    from uvicorn import Server
 
 LOOK = 1.0  # seconds between two looks at the board
 HEADERS = {"content-security-policy": f"{POLICY}; frame-ancestors 'none'", "cache-control": "no-cache"}
@@ -36,41 +39,32 @@ def serve(
     Raises BadInput for an address that other machines reach without a token (a browser asks for it: any user name, the token as the
     password), a port in use, a folder that is no board, and without the extra `server`.
     """
-    with _prepared(board, host, port, token) as (server, sockets, url):
+    with _prepared(board, host, port, token) as (prepared, sockets, url):
         ready(url)
         with contextlib.suppress(KeyboardInterrupt):  # uvicorn has stopped by then, and raises it again
-            server.run(sockets)
+            prepared.run(sockets)
 
 
 @contextlib.contextmanager
 def running(board: str | Path, host: str = "127.0.0.1", port: int = 0, token: str | None = None) -> Iterator[str]:
     """The same in a thread, on a free port unless one is given; gives the address."""
-    with _prepared(board, host, port, token) as (server, sockets, url), in_thread(server, sockets, f"board {url}"):
+    with _prepared(board, host, port, token) as (prepared, sockets, url), in_thread(prepared, sockets, f"board {url}"):
         yield url
 
 
 @contextlib.contextmanager
 def _prepared(
     board: str | Path, host: str, port: int, token: str | None
-) -> Iterator[tuple[Any, list[socket.socket], str]]:
+) -> Iterator[tuple[Server, list[socket.socket], str]]:
     """A uvicorn server that has not started, its listening sockets and its address."""
     check_bind(host, token)
-    try:
-        uvicorn: Any = importlib.import_module("uvicorn")
-        starlette: Any = importlib.import_module("starlette.applications")
-        routing: Any = importlib.import_module("starlette.routing")
-    except ModuleNotFoundError as error:
-        raise BadInput(f'serving needs {error.name}, which is missing: pip install "whorl[server]"') from error
+    _, starlette, routing = needed("uvicorn", "starlette.applications", "starlette.routing")
     with contextlib.closing(Live(board)) as live, contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(contextlib.closing(each)) for each in listening(host, port)]
         port = sockets[0].getsockname()[1]
         app = starlette.Starlette(routes=[routing.Mount("/", live)])
         guarded = Guard(app, token, own_hosts(host, port), headers=HEADERS)
-        config = uvicorn.Config(
-            guarded, log_level="warning", log_config=None, access_log=False, server_header=False, lifespan="off", ws="none",
-            timeout_graceful_shutdown=5,
-        )  # fmt: skip
-        yield uvicorn.Server(config), sockets, address(host, port)
+        yield server(guarded, lifespan="off"), sockets, address(host, port)
 
 
 class Live:
@@ -80,14 +74,13 @@ class Live:
         self._board = Path(board)
         self._root = Path(tempfile.mkdtemp(prefix="whorl-board-"))
         self._exporting, self._looked, self._number = threading.Lock(), 0.0, 0
-        self._seen: Any = None
         try:
             self._files = self._exported()
         except BaseException:
             self.close()
             raise
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         from starlette.concurrency import run_in_threadpool
 
         files = await run_in_threadpool(self._newest)
@@ -96,7 +89,7 @@ class Live:
     def close(self) -> None:
         shutil.rmtree(self._root, ignore_errors=True)
 
-    def _newest(self) -> Any:
+    def _newest(self) -> StaticFiles:
         """The newest export. Who finds the board changed exports it; the others are served the last one meanwhile, and everybody
         is where that fails, until the board changes again."""
         if time.monotonic() - self._looked > LOOK and self._exporting.acquire(blocking=False):
@@ -110,7 +103,7 @@ class Live:
                 self._exporting.release()
         return self._files
 
-    def _exported(self) -> Any:
+    def _exported(self) -> StaticFiles:
         from starlette.staticfiles import StaticFiles
 
         self._seen = self._state()  # before the export: what changes meanwhile is seen by the next look

@@ -16,18 +16,18 @@ import gymnasium
 import numpy as np
 import torch
 
+from whorl import files
 from whorl.apps.board import entry
 from whorl.apps.board.entry import Entry
 from whorl.apps.board.forms import EPISODES, FIELDS, GIFS, HELD_OUT, LINE
-from whorl.envs.adapters.gym_client import environment_behind
 from whorl.envs.adapters.gymnasium import Gymnasium
 from whorl.envs.env import Env, Observation
+from whorl.envs.ids import environment_behind
 from whorl.envs.make import make_env
 from whorl.errors import BadInput, Incompatible
 from whorl.functional.streams import stream
 from whorl.policies.policy import Policy
 from whorl.training import checkpoint, folder
-from whorl.training.curve import whole_lines
 from whorl.training.evaluate import Evaluation, evaluate
 from whorl.training.plot import evaluations
 from whorl.training.process import threads_of_torch
@@ -51,7 +51,7 @@ def submit(run: str | Path, board: str | Path = "board", author: str = "", note:
             raise BadInput(f"{what} should be {LINE[1]}, got {line[:300]!r}")
     trained, which, env_id, policy = _best(folder.open_run(run))
     s = trained.settings
-    made_at = folder.read_json(trained.path / "meta.json")
+    made_at = files.read_json(trained.path / "meta.json")
     now = folder.meta()
     score, threshold = examine(trained.policy, env_id)
     if not np.isfinite(score.returns).all():
@@ -69,7 +69,7 @@ def submit(run: str | Path, board: str | Path = "board", author: str = "", note:
         "settings": {
             name: value for name, value in dataclasses.asdict(s).items() if name not in ("env", "agent", "own_env")
         },
-        "config": folder.read_json(trained.path / "config.json")["config"],
+        "config": files.read_json(trained.path / "config.json")["config"],
         "versions": made_at["versions"],
         "commit": made_at["commit"],
         "machine": machine(made_at),
@@ -142,7 +142,7 @@ def _progress(run: Path) -> tuple[dict[str, list | None], float | None, float | 
     curve: dict[str, list | None] = {"step": found.step[keep].tolist(), "seconds": seconds}
     curve |= {"mean": found.mean[keep].tolist(), "std": found.std[keep].tolist()}
     timed, fps = None, None
-    for line in whole_lines(run / "metrics.jsonl"):
+    for line in files.whole_lines(run / "metrics.jsonl"):
         row = json.loads(line) if '"time/' in line else {}
         timed = row if row.get("time/seconds") else timed
         fps = row.get("time/fps", fps)
@@ -242,7 +242,7 @@ class _Seeded(gymnasium.Wrapper):
         return self.env.reset(seed=self._own, options=options)
 
 
-def _rows(tree: Observation) -> Observation:
+def _rows(tree: Any) -> Any:
     """[1, ...] -> [EPISODES, ...]."""
     if isinstance(tree, dict):
         return {key: _rows(part) for key, part in tree.items()}

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import safetensors.torch
 
+from whorl import options
 from whorl.apps.board import entry
 from whorl.apps.board.entry import MIB, Entry
 from whorl.apps.board.forms import EPISODES
@@ -24,8 +25,7 @@ from whorl.policies.policy import Policy
 from whorl.spaces import flat_size
 from whorl.training import folder
 from whorl.training.build import new_agent
-from whorl.training.catalog import agent_class
-from whorl.training.config import check, from_json, to_json
+from whorl.training.catalog import config_from_json, config_to_json
 from whorl.training.plot import flat
 
 NOISE = 2  # standard errors of the difference that another version or machine may make
@@ -108,10 +108,9 @@ def policy(claim: Entry) -> Policy:
     data = entry.contents(claim.path)["policy.safetensors"]
     env = make_env(claim.env, 1)
     try:
-        cls = agent_class(claim.agent).Config
-        config = from_json(cls, claim.config)
-        check(config)
-        if foreign := flat(claim.config).keys() - flat(to_json(cls())).keys():
+        config = config_from_json(claim.agent, claim.config)
+        options.check(config)
+        if foreign := flat(claim.config).keys() - flat(config_to_json(claim.agent, config)).keys():
             raise BadInput(f"the config of {claim.agent} has no field {min(foreign)}")
         check_sizes(claim.config, len(data), flat_size(env.observation_space), flat_size(env.action_space))
         rebuilt = new_agent(claim.agent, env, config, claim.settings["seed"]).policy.eval()

@@ -11,10 +11,8 @@ import contextlib
 import logging
 import re
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -27,24 +25,18 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from whorl.apps.guard import loopback
 from whorl.apps.gym_server import ids, vectors
 from whorl.apps.gym_server.instances import Instance, Instances, Session
-from whorl.apps.gym_server.monitor import confined, flag, score
-from whorl.apps.gym_server.serve import Settings
-from whorl.apps.gym_server.wire import BOUNDS, choice, fields, parsed, required, text, whole, written
+from whorl.apps.gym_server.monitor import flag, score
+from whorl.apps.gym_server.service import Service, client, fields, service
+from whorl.apps.gym_server.settings import Settings
+from whorl.apps.gym_server.wire import BOUNDS, choice, parsed, required, text, whole, written
 from whorl.errors import BadInput, WhorlError
+from whorl.files import confined
 
 logger = logging.getLogger("whorl")
 
+HERE = "on this server"  # for the words of `confined`
+
 Handler = Callable[[Request], Awaitable[Response]]
-
-
-@dataclass(frozen=True)
-class Service:
-    """What the handlers share: `request.app.state.service`."""
-
-    settings: Settings
-    root: Path  # the folder that monitors write in and uploads are read from
-    instances: Instances
-    stop: Callable[[], None]  # the whole server
 
 
 def application(settings: Settings, root: Path, stop: Callable[[], None]) -> ASGIApp:
@@ -104,7 +96,7 @@ async def _refused(request: Request, error: Exception) -> Response:
     return failure(error.status_code, said, error.headers)
 
 
-def failure(status: int, message: str, headers: Any = None) -> Response:
+def failure(status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:
     return Response(written({"message": message}), status, headers, "application/json")
 
 
@@ -118,15 +110,6 @@ def nothing(request: Request) -> Response:
     if service(request).settings.empty_as_json or "1" in wanted:
         return done(b"{}")
     return Response(status_code=204, media_type="text/html")  # with charset=utf-8: the original's, and Haskell wants it
-
-
-def service(request: Request) -> Service:
-    return request.app.state.service
-
-
-def client(request: Request) -> str | None:
-    """The process that asks, as whorl's client says it."""
-    return request.headers.get("x-whorl-client")
 
 
 def instance(request: Request) -> Instance:
@@ -206,7 +189,7 @@ async def monitor_start(request: Request) -> Response:
     name, root = text(body, "directory"), service(request).root
     force, resume = flag(body.get("force"), "force"), flag(body.get("resume"), "resume")
     filmed = body.get("video_callable", body.get("video-callable"))  # the latter as Clojure writes it
-    await here.ask(lambda: here.holds.monitor_start(confined(root, name), force, resume, filmed))
+    await here.ask(lambda: here.holds.monitor_start(confined(root, name, where=HERE), force, resume, filmed))
     return nothing(request)
 
 
@@ -226,7 +209,7 @@ async def upload(request: Request) -> Response:
     body, root = await fields(request), service(request).root
     name, algorithm = text(body, "training_dir"), body.get("algorithm_id") or None
     required(body, "api_key")
-    await run_in_threadpool(lambda: score(confined(root, name, create=False), algorithm))
+    await run_in_threadpool(lambda: score(confined(root, name, create=False, where=HERE), algorithm))
     return nothing(request)
 
 

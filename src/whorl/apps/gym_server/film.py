@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from whorl import files
 from whorl.errors import EnvError
-from whorl.training import folder
 
 GIF_FRAMES, MP4_FRAMES = 250, 10_000  # of one video: a GIF leaves frames out, an mp4 stops
 
@@ -22,7 +22,7 @@ class Film:
     def __init__(self, directory: Path, name: str, episode: int, fps: float) -> None:
         self._kind = "mp4" if importlib.util.find_spec("imageio_ffmpeg") else "gif"
         self._file, self._meta = directory / f"{name}.{self._kind}", directory / f"{name}.meta.json"
-        self._draft = directory / f"{folder.TEMPORARY}{self._file.name}"
+        self._draft = directory / f"{files.TEMPORARY}{self._file.name}"
         self._episode, self._fps = episode, fps
         self._frames: list[np.ndarray] = []  # of a GIF, every `_stride`-th
         self._stride, self._count = 1, 0
@@ -57,7 +57,7 @@ class Film:
         os.replace(self._draft, self._file)
         content = {"mp4": "video/mp4", "gif": "image/gif"}[self._kind]
         meta = {"episode_id": self._episode, "content_type": content, "frames_drawn": self._count}
-        folder.write_json(self._meta, meta)
+        files.write_json(self._meta, meta)
         return [self._file.name, self._meta.name]
 
     def discard(self) -> None:

@@ -6,9 +6,6 @@ a module. Libraries that register environments are imported when the server star
 
 from __future__ import annotations
 
-import difflib
-import importlib
-import importlib.util
 import re
 import secrets
 from collections.abc import Iterable
@@ -22,8 +19,10 @@ from gymnasium.wrappers import FlattenObservation
 
 from whorl.apps.gym_server.wire import described
 from whorl.envs import native
+from whorl.envs.adapters import LIBRARIES, install, library
 from whorl.envs.env import Env
-from whorl.envs.make import EXTRAS, REGISTER, known_envs, make_env
+from whorl.envs.ids import near
+from whorl.envs.make import make_env
 from whorl.errors import BadInput
 
 LONGEST = 100  # letters of an id
@@ -38,9 +37,8 @@ RETIRED |= {"BipedalWalker": 2, "BipedalWalkerHardcore": 2, **dict.fromkeys(MUJO
 
 def register_libraries() -> None:
     """Import the libraries that bring environments, where they are installed. An id that arrives later imports nothing."""
-    for module in REGISTER.values():
-        if importlib.util.find_spec(module):
-            importlib.import_module(module)
+    for each in LIBRARIES:
+        each.register()
 
 
 def resolved(env_id: Any, allow: Iterable[str] = ()) -> tuple[str, dict[str, Any]]:
@@ -57,11 +55,10 @@ def resolved(env_id: Any, allow: Iterable[str] = ()) -> tuple[str, dict[str, Any
         raise malformed(env_id, f"this server makes {', '.join(patterns)}")
     if today in gymnasium.registry or today in native.WORLDS:
         return today, options
-    near = difflib.get_close_matches(env_id, known_envs(), n=3)
-    namespace = env_id.partition("/")[0]
-    if namespace in EXTRAS:
-        raise malformed(env_id, f'it needs an extra that is not installed: pip install "whorl[{EXTRAS[namespace]}]"')
-    raise malformed(env_id, f"there is {', '.join(near)}" if near else "no environment is called so")
+    if extra := library(env_id).extra:
+        raise malformed(env_id, f"it needs an extra that is not installed: {install(extra)}")
+    there = ", ".join(near(env_id))
+    raise malformed(env_id, f"there is {there}" if there else "no environment is called so")
 
 
 def malformed(env_id: Any, reason: object) -> BadInput:
@@ -143,7 +140,7 @@ class Native(gymnasium.Env):
 
     def _info(self) -> dict[str, Any]:
         mask = self._env.action_mask
-        return {} if mask is None else {"action_mask": mask[0].copy()}
+        return {} if mask is None else {"action_mask": np.array(mask[0])}
 
     def render(self) -> Any:
         return self._env.render()

@@ -5,18 +5,16 @@ openaigym.episode_batch.<id>.<pid>.stats.json     {initial_reset_timestamp, time
                                                    episode_ends}; the last is ours: "terminated", "truncated", or "reset" by the client
 openaigym.video.<id>.<pid>.video000000.mp4|gif    with .meta.json
 
-Folder names come from outside: `confined` keeps them inside one root. `score` sums a folder up in `upload.json`.
+Folder names come from outside: `files.confined` keeps them inside one root. `score` sums a folder up in `upload.json`.
 """
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import logging
 import math
 import os
 import re
-import stat
 import time
 from pathlib import Path
 from typing import Any
@@ -24,10 +22,11 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from whorl import files
 from whorl.apps.gym_server.film import Film
 from whorl.apps.strict_json import strict
-from whorl.errors import BadInput, EnvError
-from whorl.training import folder
+from whorl.errors import BadInput, Damaged, EnvError
+from whorl.files import shown
 
 logger = logging.getLogger("whorl")
 
@@ -35,7 +34,6 @@ PREFIX = "openaigym."
 MANIFEST = PREFIX + "manifest."
 FLUSH_SECONDS = 10.0  # a killed server loses at most the episodes of this time
 TRIALS = 100  # episodes of a score, as on OpenAI's leaderboard
-MAX_PARTS, MAX_NAME = 8, 1000  # of a folder's name: parts, characters
 MAX_MANIFEST, MAX_STATS = 1 << 20, 16 << 20  # bytes of a file that is read
 
 _numbers = itertools.count()  # of the monitors of this process
@@ -65,7 +63,7 @@ class Monitor(gymnasium.Wrapper):
         super().__init__(env)
         self.directory, self.env_id = Path(directory), env_id
         self._every = video_rule(video_callable)
-        folder.make(self.directory)
+        files.make(self.directory)
         if force:
             _clear(self.directory)
         elif not resume:
@@ -145,8 +143,8 @@ class Monitor(gymnasium.Wrapper):
         stats |= {"episode_rewards": returns, "episode_types": ["t"] * len(times), "episode_ends": ends}
         name = f"{PREFIX}episode_batch.{self._infix}.stats.json"
         manifest = {"stats": name, "videos": self._videos, "env_info": self._info}
-        folder.write_json(self.directory / name, stats)
-        folder.write_json(self.directory / f"{MANIFEST}{self._infix}.manifest.json", manifest)
+        files.write_json(self.directory / name, stats)
+        files.write_json(self.directory / f"{MANIFEST}{self._infix}.manifest.json", manifest)
         self._written = time.monotonic()
 
     def _new_film(self) -> Film | None:
@@ -193,7 +191,7 @@ def flag(value: Any, name: str = "a flag") -> bool:
     """
     text = _plain(value)
     if text not in ("true", "1", "false", "0", ""):
-        raise BadInput(f"{name} must be true or false, got {_shown(value)}")
+        raise BadInput(f"{name} must be true or false, got {shown(value)}")
     return text in ("true", "1")
 
 
@@ -206,7 +204,7 @@ def video_rule(value: Any) -> int:
     if text in ("false", "true", ""):
         return int(text == "true")
     if not re.fullmatch(r"[0-9]{1,9}", text):
-        raise BadInput(f"video_callable must be false, true or a number N for every N-th episode, got {_shown(value)}")
+        raise BadInput(f"video_callable must be false, true or a number N for every N-th episode, got {shown(value)}")
     return int(text)
 
 
@@ -217,65 +215,6 @@ def _plain(value: Any) -> str:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return str(value).lower() if isinstance(value, bool | int | str) else "?"
-
-
-def confined(root: Path, name: str, create: bool = True) -> Path:
-    """The folder inside `root` that a name from outside means; made, with those above it, unless `create` is False.
-
-    Of an absolute path only the last part counts: original clients send "<system temp>/random-agent-results". Refused with
-    BadInput: "..", backslashes, drive letters, "%", control characters, parts that `folder.check_name` refuses, names that are
-    too long, a file in the way, and symlinks below `root`, wherever they lead. The folders are made and opened one inside the
-    other without following links, so that nothing which is swapped in meanwhile leads outside.
-    """
-    parts = _parts(name)
-    root = Path(root).resolve()
-    if create:
-        folder.make(root)
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
-    inner, descriptor = root, -1
-    try:
-        descriptor = os.open(root, flags)
-        for part in parts:
-            inner = inner / part
-            if create:
-                with contextlib.suppress(FileExistsError):
-                    os.mkdir(part, dir_fd=descriptor)
-            outer, descriptor = descriptor, os.open(part, flags, dir_fd=descriptor)
-            os.close(outer)
-        same = os.path.samestat(os.fstat(descriptor), os.stat(inner))  # what the path names is what was opened
-        _check(same, f"{_shown(name)} cannot be a folder on this server: it was moved meanwhile")
-    except FileNotFoundError:
-        raise BadInput(f"there is no folder {_shown(name)} on this server") from None
-    except OSError as error:  # no folder, or a link
-        raise BadInput(f"{_shown(name)} cannot be a folder on this server: {error.strerror}") from None
-    finally:
-        if descriptor >= 0:
-            os.close(descriptor)
-    return inner
-
-
-def _parts(name: str) -> list[str]:
-    if not isinstance(name, str) or not name:
-        raise BadInput(f"a folder is named by a string, got {_shown(name)}")
-    every = [part for part in name.split("/") if part not in ("", ".")]
-    parts = every[-1:] if name.startswith("/") else every
-    if len(name) > MAX_NAME or not 1 <= len(parts) <= MAX_PARTS:
-        raise BadInput(
-            f"{_shown(name)} cannot be a folder on this server: it may have 1 to {MAX_PARTS} parts "
-            f"and {MAX_NAME} characters"
-        )
-    odd = re.search(r"[\\%\x00-\x1f\x7f-\x9f]|^/*[A-Za-z]:", name)
-    if odd or ".." in every or not all(folder.NAME.fullmatch(part) for part in parts):
-        raise BadInput(
-            f"{_shown(name)} cannot be a folder on this server: each part of its name is 1 to 100 letters, digits, "
-            "'.', '_' or '-', the first of them a letter or a digit"
-        )
-    return parts
-
-
-def _shown(value: Any) -> str:
-    text = ascii(value)
-    return text if len(text) <= 100 else text[:100] + "..."
 
 
 # ------------------------------------------------------------------------------------------------- the folder
@@ -326,12 +265,12 @@ def score(training_dir: Path, algorithm_id: str | None = None) -> dict[str, Any]
     """
     training_dir, here = Path(training_dir), f"training_dir {Path(training_dir).name!r}"
     words = algorithm_id is None or (isinstance(algorithm_id, str) and algorithm_id.isprintable())
-    _check(words and len(algorithm_id or "") <= 200, f"algorithm_id must be a short text, got {_shown(algorithm_id)}")
+    _check(words and len(algorithm_id or "") <= 200, f"algorithm_id must be a short text, got {shown(algorithm_id)}")
     names = [entry.name for entry in _monitor_files(training_dir, MANIFEST) if entry.name.endswith(".manifest.json")]
     _check(bool(names), f"{here} has no monitor files: start the monitor there, play, and close it")
     batches = [_batch(training_dir, name) for name in names]
     ids = sorted({batch["env_id"] for batch in batches})
-    _check(len(ids) == 1, f"{here} mixes environments ({_shown(ids)}): use one folder for each")
+    _check(len(ids) == 1, f"{here} mixes environments ({shown(ids)}): use one folder for each")
     episodes = sorted((row for batch in batches for row in batch["episodes"]), key=lambda row: row[0])
     returns = np.array([ret for _, ret, end in episodes if end != "reset"])
     threshold = next((batch["reward_threshold"] for batch in batches if batch["reward_threshold"] is not None), None)
@@ -345,7 +284,7 @@ def score(training_dir: Path, algorithm_id: str | None = None) -> dict[str, Any]
         "videos": [video for batch in batches for video in batch["videos"]],
     }
     try:
-        folder.write_json(training_dir / "upload.json", result)
+        files.write_json(training_dir / "upload.json", result)
     except OSError as error:
         raise BadInput(f"{here}: upload.json cannot be written there: {error.strerror}") from error
     return result
@@ -367,7 +306,7 @@ def _batch(directory: Path, name: str) -> dict[str, Any]:
     env_id, threshold = info.get("env_id"), info.get("reward_threshold")
     _check(isinstance(env_id, str) and 0 < len(env_id) <= 200, f"{name}: env_id must be the id of an environment")
     _check(threshold is None or _number(threshold), f"{name}: reward_threshold must be a finite number or null")
-    _check(_own(table, "episode_batch."), f"{name}: stats must be the name of a file beside it, got {_shown(table)}")
+    _check(_own(table, "episode_batch."), f"{name}: stats must be the name of a file beside it, got {shown(table)}")
     pairs = isinstance(films, list) and all(isinstance(pair, list) and len(pair) == 2 for pair in films)
     _check(
         pairs and all(_own(file, "video.") for pair in films for file in pair), f"{name}: videos must be pairs of files"
@@ -391,17 +330,11 @@ def _check(holds: bool, message: str) -> None:
 
 
 def _read(directory: Path, name: str, limit: int) -> dict[str, Any]:
-    """A JSON object from a regular file of at most `limit` bytes. Follows no link and waits for no pipe."""
+    """A JSON object from a regular file of at most `limit` bytes."""
     try:
-        with open(os.open(directory / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
-            status = os.fstat(file.fileno())
-            _check(stat.S_ISREG(status.st_mode), f"{name} must be a regular file")
-            _check(status.st_size <= limit, f"{name} has {status.st_size} bytes, {limit} are allowed")
-            data = strict(file.read(limit))
-    except BadInput:
-        raise
-    except OSError as error:
-        raise BadInput(f"{name} cannot be read: {error.strerror}") from None
+        data = strict(files.read_regular(directory / name, limit, name))
+    except Damaged as error:
+        raise BadInput(str(error)) from None
     except (ValueError, RecursionError) as error:
         raise BadInput(f"{name} is not valid JSON ({error})") from None
     if not isinstance(data, dict):

@@ -4,41 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import getpass
-import importlib
 import os
 import re
 import socket
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from whorl.apps.guard import Guard, check_bind, loopback, own_hosts
-from whorl.apps.listen import address, in_thread, listening
+from whorl.apps.gym_server.settings import Settings
+from whorl.apps.listen import address, in_thread, listening, needed, server
 from whorl.errors import BadInput
 
+if TYPE_CHECKING:
+    from uvicorn import Server
+
 KEEP_ALIVE = 120  # seconds that a connection may rest between two requests: clients compute in between
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """All that `serve` and `running` take, as keywords."""
-
-    host: str = "127.0.0.1"  # where to listen; 127.0.0.1 and localhost mean ::1 too
-    port: int = 5000  # 0 takes a free one
-    token: str | None = None  # HTTP Basic password (or Bearer) that every request must carry; needed off loopback
-    allow_hosts: Sequence[
-        str
-    ] = ()  # further names that requests may call this server by, as host:port: of a tunnel or a proxy
-    allow: Sequence[str] = ()  # patterns of ids that may be made, as of file names; none = all that are registered
-    allow_shutdown: bool = False  # whether POST /v1/shutdown/ stops the server
-    root: Path | None = None  # where monitors write and uploads are read; None: a folder of the user's in /tmp
-    max_envs: int = 64  # environments open at a time; a vector counts all of its own
-    idle: float = 600.0  # seconds after its last call until an environment is closed
-    patience: float = 60.0  # seconds that a call may take
-    empty_as_json: bool = False  # answer 200 {} instead of 204, for clients that take 200 only (the C++ one)
-    lenient: bool = False  # hand a step after the end of an episode on to the environment, instead of refusing it
 
 
 def serve(ready: Callable[[str], None] | None = None, **settings: Any) -> None:
@@ -48,25 +30,25 @@ def serve(ready: Callable[[str], None] | None = None, **settings: Any) -> None:
     Raises BadInput for an address that other machines reach without a token, a port in use, numbers that mean nothing, and
     without the extra `server`.
     """
-    server, sockets, url = _prepared(Settings(**settings))
+    prepared, sockets, url = _prepared(Settings(**settings))
     print(f"Server starting at: {url}", flush=True)
     if ready:
         ready(url)
     with contextlib.suppress(KeyboardInterrupt):  # uvicorn has stopped by then, and raises it again
-        server.run(sockets)
+        prepared.run(sockets)
 
 
 @contextlib.contextmanager
 def running(ready: Callable[[str], None] | None = None, **settings: Any) -> Iterator[str]:
     """The same in a thread, on a free port unless one is given; gives the address. At the end every environment is closed."""
-    server, sockets, url = _prepared(Settings(**{"port": 0, **settings}))
-    with in_thread(server, sockets, f"gym server {url}"):
+    prepared, sockets, url = _prepared(Settings(**{"port": 0, **settings}))
+    with in_thread(prepared, sockets, f"gym server {url}"):
         if ready:
             ready(url)
         yield url
 
 
-def _prepared(settings: Settings) -> tuple[Any, list[socket.socket], str]:
+def _prepared(settings: Settings) -> tuple[Server, list[socket.socket], str]:
     """A uvicorn server that has not started, its listening sockets, its address."""
     check_bind(settings.host, settings.token)
     for name in settings.allow_hosts:
@@ -78,28 +60,18 @@ def _prepared(settings: Settings) -> tuple[Any, list[socket.socket], str]:
     for name in ("max_envs", "idle", "patience"):
         if not getattr(settings, name) > 0:
             raise BadInput(f"{name} must be above 0, got {getattr(settings, name)}")
-    try:
-        uvicorn: Any = importlib.import_module("uvicorn")
-        app: Any = importlib.import_module("whorl.apps.gym_server.app")
-    except ModuleNotFoundError as error:
-        if error.name not in ("uvicorn", "starlette"):
-            raise
-        raise BadInput(f'serving needs {error.name}, which is missing: pip install "whorl[server]"') from error
+    _, app = needed("uvicorn", "whorl.apps.gym_server.app")
     root = _own_folder() if settings.root is None else settings.root.resolve()
     sockets = listening(settings.host, settings.port)
     port = sockets[0].getsockname()[1]
 
     def stop() -> None:
-        server.should_exit = True
+        prepared.should_exit = True
 
     hosts = [*own_hosts(settings.host, port), *settings.allow_hosts]
     guarded = Guard(app.application(settings, root, stop), settings.token, hosts)
-    config = uvicorn.Config(
-        guarded, log_level="warning", log_config=None, access_log=False, server_header=False, lifespan="on", ws="none",
-        timeout_keep_alive=KEEP_ALIVE, timeout_graceful_shutdown=5,
-    )  # fmt: skip
-    server = uvicorn.Server(config)
-    return server, sockets, address(settings.host, port)
+    prepared = server(guarded, lifespan="on", timeout_keep_alive=KEEP_ALIVE)
+    return prepared, sockets, address(settings.host, port)
 
 
 def _own_folder() -> Path:

@@ -35,7 +35,8 @@ import whorl
 from whorl.apps.gym_server import ids
 from whorl.apps.gym_server.instances import Instance
 from whorl.apps.gym_server.monitor import flag
-from whorl.apps.gym_server.wire import fields, required, whole, written
+from whorl.apps.gym_server.service import client, fields, service
+from whorl.apps.gym_server.wire import required, whole, written
 from whorl.envs.env import Env
 from whorl.envs.make import make_env
 from whorl.errors import BadInput
@@ -199,7 +200,7 @@ def _array(file: IO[bytes], like: np.ndarray) -> np.ndarray:
 
 def vector(request: Request) -> Instance:
     id = request.path_params["id"]
-    if found := request.app.state.service.instances.find(id, Vector):
+    if found := service(request).instances.find(id, Vector):
         return found
     raise HTTPException(404, f"there is no vector {id[:100]}: it was closed, or has been idle for too long")
 
@@ -216,11 +217,11 @@ async def hello(request: Request) -> Response:
 
 
 async def create(request: Request) -> Response:
-    body, service = await fields(request), request.app.state.service
-    env_id, most = required(body, "env_id"), service.settings.max_envs
+    body, here = await fields(request), service(request)
+    env_id, most = required(body, "env_id"), here.settings.max_envs
     num_envs = whole(body, "num_envs", 1, most) or 1
     seed, limit = whole(body, "seed") or 0, whole(body, "max_episode_steps", 1)
-    today, options = ids.resolved(env_id, service.settings.allow)
+    today, options = ids.resolved(env_id, here.settings.allow)
     if limit is not None:
         options["max_episode_steps"] = limit
     if flag(body.get("render"), "render"):
@@ -237,8 +238,7 @@ async def create(request: Request) -> Response:
             env.close()
             raise
 
-    client = request.headers.get("x-whorl-client")
-    made = await service.instances.open(env_id, make, client, num_envs, secret=True)
+    made = await here.instances.open(env_id, make, client(request), num_envs, secret=True)
     return Response(written({"vector_id": made.id, **made.holds.described}), 200, media_type="application/json")
 
 
@@ -269,7 +269,7 @@ async def render(request: Request) -> Response:
 
 
 async def close(request: Request) -> Response:
-    await request.app.state.service.instances.close(vector(request))
+    await service(request).instances.close(vector(request))
     return Response(status_code=204)
 
 

@@ -15,12 +15,10 @@ from typing import Any
 
 import numpy as np
 from gymnasium import spaces
-from starlette.exceptions import HTTPException
-from starlette.requests import Request
 
-from whorl.apps.guard import loopback
 from whorl.apps.strict_json import strict
 from whorl.errors import BadInput, NotFinite
+from whorl.files import shown
 
 HUGE = 1e100  # infinity, on the wire
 DEPTH = 32  # levels of nesting that a body may have
@@ -28,23 +26,6 @@ INVALID = "Request is not a valid json"  # clients know these words
 BOUNDS = ("accept", "clip", "strict")
 
 # --------------------------------------------------------------------------------------------------- bodies
-
-
-async def fields(request: Request) -> dict[str, Any]:
-    """The body as an object; `[]` and `""`, which some languages write for an empty one, count as such.
-
-    Raises BadInput for anything else, and HTTPException 415 where the server is not on loopback and the body is not
-    announced as JSON: pages may send anything else across origins.
-    """
-    kind = request.headers.get("content-type", "")
-    if not loopback(request.app.state.service.settings.host) and "json" not in kind.lower():
-        raise HTTPException(415, f"expected Content-Type: application/json, got {kind[:100]!r}")
-    body = parsed(await request.body())
-    if body == "" or body == []:
-        return {}
-    if not isinstance(body, dict):
-        raise BadInput(INVALID)
-    return body
 
 
 def parsed(body: bytes | str) -> Any:
@@ -106,12 +87,6 @@ def choice(body: dict[str, Any], name: str, words: tuple[str, ...]) -> str:
     if value not in words:
         raise BadInput(f"'{name}' must be one of {', '.join(words)}, got {shown(value)}")
     return str(value)
-
-
-def shown(value: Any, length: int = 80) -> str:
-    """What came, for a message: cut where it gets long."""
-    said = ascii(value)
-    return said if len(said) <= length else said[:length] + "..."
 
 
 # --------------------------------------------------------------------------------------------------- spaces

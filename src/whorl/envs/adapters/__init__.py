@@ -1,1 +1,52 @@
-"""One file per library whose environments whorl can step."""
+"""The libraries whose environments whorl can step: one row of the table, and one file if none here can step them.
+
+A file's `make(id, num_envs, seed, device, prefer, options)` makes N of them; it is imported when the first is made.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from whorl.envs.env import Env
+from whorl.envs.ids import entry_point, is_url, namespace
+
+
+class Library(NamedTuple):
+    """Where environments come from."""
+
+    has: Callable[[str], bool]  # whether an id is one of its
+    adapter: str  # the file, in this folder
+    extra: str = ""  # of whorl that installs it
+    module: str = ""  # by which it is found
+    registers: bool = False  # importing the module brings its ids into Gymnasium's registry
+
+    def make(self, id: str, num_envs: int, seed: int, device: str, prefer: str, options: dict[str, Any]) -> Env:
+        adapter = importlib.import_module(f"{__name__}.{self.adapter}")
+        return adapter.make(id, num_envs, seed, device, prefer, options)
+
+    def register(self) -> None:
+        """Bring its ids into Gymnasium's registry, where it is installed."""
+        if self.registers and importlib.util.find_spec(self.module):
+            importlib.import_module(self.module)
+
+
+LIBRARIES = (  # the first that has an id steps it
+    Library(is_url, "http"),
+    Library(lambda id: namespace(id) == "ALE", "gymnasium", "atari", "ale_py", registers=True),
+    Library(lambda id: "box2d" in entry_point(id), "gymnasium", "box2d", "Box2D"),
+    Library(lambda id: "mujoco" in entry_point(id), "gymnasium", "mujoco", "mujoco"),
+    Library(lambda id: True, "gymnasium"),
+)
+
+
+def library(id: str) -> Library:
+    """The library that an environment's id belongs to."""
+    return next(each for each in LIBRARIES if each.has(id))
+
+
+def install(extra: str) -> str:
+    """The command that installs an extra of whorl."""
+    return f'pip install "whorl[{extra}]"'

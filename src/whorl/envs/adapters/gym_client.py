@@ -12,13 +12,13 @@ import os
 import secrets
 import time
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection, IncompleteRead
-from typing import Any, NamedTuple
-from urllib.parse import quote, unquote, urlsplit
+from typing import Any
+from urllib.parse import quote, urlsplit
 
+from whorl.envs.ids import TOKEN, place
 from whorl.errors import BadInput, EnvError
 
-SCHEMES = ("http://", "https://")
-TOKEN, TIMEOUT = "WHORL_GYM_TOKEN", "WHORL_GYM_TIMEOUT"  # environment variables
+TIMEOUT = "WHORL_GYM_TIMEOUT"  # an environment variable
 PATIENCE = 120.0  # seconds that an answer may take, where nobody says otherwise
 CLOSING = 5.0  # seconds that a server may take to free environments, which it does by itself too
 CLIENT = secrets.token_hex(8)  # this process, to a server: while it asks for anything, none of its environments is idle
@@ -32,57 +32,6 @@ GONE = (
     "checkpoint with `whorl resume`"
 )
 NO_SERVER = "Is this a gym HTTP server?"
-
-
-class Place(NamedTuple):
-    """A URL taken apart."""
-
-    base: str  # "http://host:port", without credentials
-    path: str  # without the first slash
-    token: str | None  # the password
-
-
-def place(url: str) -> Place:
-    """Raises BadInput, without showing the password, for what is not the URL of a server or of an environment on one."""
-    example = "expected a URL such as http://127.0.0.1:5000/CartPole-v1"
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
-    except ValueError:  # whose text may hold a part of the password
-        raise BadInput(f"{example}, got one whose host or port cannot be read; a password needs %2F for /") from None
-    if (
-        parts.scheme not in ("http", "https")
-        or not host
-        or not host.isprintable()
-        or " " in host
-        or parts.query
-        or parts.fragment
-    ):
-        raise BadInput(f"{example}, with neither query nor fragment, got {parts.scheme}://{host or ''}{parts.path}")
-    if parts.username and parts.password is None:
-        raise BadInput(f"{example}; a token is its password, as in http://user:TOKEN@{host}, got a user name alone")
-    name = f"[{host}]" if ":" in host else host
-    base = f"{parts.scheme}://{name}" + (f":{port}" if port is not None else "")
-    return Place(base, unquote(parts.path).strip("/"), None if parts.password is None else unquote(parts.password))
-
-
-def is_url(id: str) -> bool:
-    """Whether an environment's id is the URL of one on a server."""
-    return id.lower().startswith(SCHEMES)
-
-
-def environment_behind(id: str) -> str:
-    """The environment's id behind a URL; any other id as it is."""
-    return place(id).path if is_url(id) else id
-
-
-def check_no_token(id: str) -> None:
-    """Raises BadInput for a URL with a password: what is trained in is written into the run's folder."""
-    if is_url(id) and place(id).token is not None:
-        raise BadInput(
-            "the URL of an environment must not hold a token, because it is written into the run's folder: set the "
-            f"environment variable {TOKEN} instead"
-        )
 
 
 class Connection:

@@ -16,6 +16,8 @@ from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 from gymnasium.vector.utils import concatenate, create_empty_array
 
+from whorl.envs import ids, native
+from whorl.envs.adapters import install, library
 from whorl.envs.adapters.spaces import actions, discrete_sizes, observations
 from whorl.envs.env import Env, Observation, Step
 from whorl.errors import BadInput, EnvError, WhorlError
@@ -195,6 +197,52 @@ class Gymnasium(Env):
         return _replace(successor, rows, _rows(fresh, rows)), fresh_mask
 
 
+def make(id: str, num_envs: int, seed: int, device: str, prefer: str, options: dict[str, Any]) -> Env:
+    """For `make_env`: `Gymnasium`, after a look at what was asked."""
+    if prefer not in ("native", Gymnasium.origin):
+        raise BadInput(f"prefer must be 'native' or 'gymnasium', got {prefer!r}")
+    if id not in gymnasium.registry:
+        library(id).register()
+    if id not in gymnasium.registry:
+        raise _unknown(id)
+    if device != "cpu":
+        raise BadInput(
+            f"{id} is stepped by gymnasium on the CPU, got device={device!r}; {', '.join(native.WORLDS)} can live on a device"
+        )
+    try:
+        return Gymnasium(id, num_envs, seed, **options)
+    except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
+        if type(error) is ImportError and ids.newest(id) != id:
+            raise BadInput(f"{id} is retired ({error}); use {ids.newest(id)}") from error
+        extra = library(id).extra
+        hint = install(extra) if extra else "install it"
+        raise BadInput(f"{id} needs a package that is missing ({error}): {hint}") from error
+    except gymnasium.error.Error as error:
+        raise BadInput(f"{id} cannot be made: {error}") from error
+    except TypeError as error:
+        if not options:
+            raise
+        raise BadInput(f"{id} does not take these options: {', '.join(options)} ({error})") from error
+
+
+def _unknown(id: str) -> BadInput:
+    """Why there is no such id: retired version, missing extra, or a slip of the pen."""
+    if id in native.WORLDS:
+        return BadInput(f"{id} exists only as a native world: leave prefer='gymnasium' out")
+    if extra := library(id).extra:
+        return BadInput(f"{id} needs an extra that is not installed: {install(extra)}")
+    reason = f"no environment is called {id!r}"
+    if "-v" in id:
+        try:
+            gymnasium.spec(id)
+        except (gymnasium.error.DeprecatedEnv, gymnasium.error.VersionNotFound) as error:
+            reason = str(error)
+        except gymnasium.error.Error:
+            pass  # no such name in any version: the near matches say more
+    near = ids.near(id)
+    return BadInput(f"{reason}; near matches: {', '.join(near)}" if near else f"{reason}; `known_envs()` lists all")
+
+
 class _Indexed(gymnasium.Wrapper):
     """Says which environment an exception came from, and keeps the last observation from the reset that follows it."""
 
@@ -280,11 +328,11 @@ def _per_row(final: Any) -> bool:
     return isinstance(final, list) or (isinstance(final, np.ndarray) and final.dtype == object)
 
 
-def _rows(tree: Observation, rows: np.ndarray) -> Observation:
+def _rows(tree: Any, rows: np.ndarray) -> Any:
     return {key: _rows(value, rows) for key, value in tree.items()} if isinstance(tree, dict) else tree[rows]
 
 
-def _replace(tree: Observation, rows: np.ndarray, source: Observation) -> Observation:
+def _replace(tree: Any, rows: np.ndarray, source: Any) -> Any:
     """A copy of `tree` whose `rows` are those of `source`."""
     if isinstance(tree, dict):
         return {key: _replace(value, rows, source[key]) for key, value in tree.items()}

@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from whorl.envs.adapters.gym_client import Connection, from_json, place
+from whorl.envs.adapters.gym_client import Connection, from_json
 from whorl.envs.adapters.http_instances import Instances
 from whorl.envs.adapters.http_vector import Vector
 from whorl.envs.adapters.spaces import discrete_sizes
 from whorl.envs.env import Env, Observation, Step
+from whorl.envs.ids import place
 from whorl.errors import BadInput, EnvError
 
 PROTOCOL = 1  # of whorl's server
@@ -154,6 +155,18 @@ class Http(Env):
                 i = int(wrong.any(-1).argmax())
                 raise BadInput(f"{self.id}: an action of {self.action_space} cannot be {action[i]} (environment {i})")
         return np.ascontiguousarray(action, dtype)
+
+
+def make(id: str, num_envs: int, seed: int, device: str, prefer: str, options: dict[str, Any]) -> Env:
+    """For `make_env`: `Http`, after a look at what was asked."""
+    if device != "cpu" or prefer not in ("native", Http.origin):  # the default, and what `origin` says
+        raise BadInput("an environment on a server is stepped there: leave device and prefer out")
+    if unknown := set(options) - {"render_mode", "max_episode_steps", "protocol", "timeout"}:
+        raise BadInput(
+            f"an environment on a server has no option {', '.join(sorted(unknown))}, only render_mode, max_episode_steps, "
+            "protocol and timeout"
+        )
+    return Http(id, num_envs, seed, **options)
 
 
 def _is_whorl(connection: Connection) -> bool:

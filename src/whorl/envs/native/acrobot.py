@@ -17,7 +17,9 @@ _HIGH = np.array([1, 1, 1, 1, MAX_SPIN_1, MAX_SPIN_2], np.float32)
 
 
 @register_jitable
-def rates(angle_1, angle_2, spin_1, spin_2, torque):
+def rates(
+    angle_1: float, angle_2: float, spin_1: float, spin_2: float, torque: float
+) -> tuple[float, float, float, float]:
     """Time derivatives of the four. Both links have mass 1, length 1, centre of mass at 0.5 and moment of inertia 1."""
     cos, sin = math.cos(angle_2), math.sin(angle_2)
     d1 = 0.25 + (1.25 + cos) + 2.0
@@ -29,7 +31,7 @@ def rates(angle_1, angle_2, spin_1, spin_2, torque):
 
 
 @register_jitable
-def wrap(angle):
+def wrap(angle: float) -> float:
     """The angle within [-pi, pi]."""
     while angle > math.pi:
         angle = angle - 2 * math.pi
@@ -39,7 +41,7 @@ def wrap(angle):
 
 
 @register_jitable
-def dynamics(state, action, chance):
+def dynamics(state: np.ndarray, action: int, chance: float) -> tuple[float, bool]:
     a, b, c, d = state
     torque, half = action - 1.0, SECONDS / 2
     k1 = rates(a, b, c, d, torque)
@@ -55,7 +57,7 @@ def dynamics(state, action, chance):
 
 
 @register_jitable
-def observe(state, out):
+def observe(state: np.ndarray, out: np.ndarray) -> None:
     out[0], out[1] = math.cos(state[0]), math.sin(state[0])
     out[2], out[3] = math.cos(state[1]), math.sin(state[1])
     out[4], out[5] = state[2], state[3]

@@ -23,7 +23,7 @@ def reached(achieved_goal: Any, desired_goal: Any) -> Any:
 
 
 @register_jitable
-def dynamics(state, action, chance):
+def dynamics(state: np.ndarray, action: int, chance: float) -> tuple[float, bool]:
     n = len(state) // 2
     state[action] = 1 - int(state[action])
     for k in range(n):
@@ -33,7 +33,7 @@ def dynamics(state, action, chance):
 
 
 @register_jitable
-def observe(state, out):
+def observe(state: np.ndarray, out: np.ndarray) -> None:
     n = len(state) // 2
     for k in range(n):
         out[k] = out[2 * n + k] = int(state[k])  # achieved_goal, observation

@@ -20,7 +20,7 @@ _HIGH = np.array([2 * MAX_POSITION, np.inf, 2 * MAX_ANGLE, np.inf], np.float32)
 
 
 @register_jitable
-def dynamics(state, action, chance):
+def dynamics(state: np.ndarray, action: int, chance: float) -> tuple[float, bool]:
     x, velocity, angle, spin = state
     force = FORCE if action == 1 else -FORCE
     cos, sin = math.cos(angle), math.sin(angle)
@@ -34,7 +34,7 @@ def dynamics(state, action, chance):
 
 
 @register_jitable
-def observe(state, out):
+def observe(state: np.ndarray, out: np.ndarray) -> None:
     for k in range(4):
         out[k] = state[k]
 

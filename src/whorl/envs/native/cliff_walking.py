@@ -17,7 +17,7 @@ _COLOURS[3, 11] = (90, 190, 90)
 
 
 @register_jitable
-def dynamics(state, action, chance):
+def dynamics(state: np.ndarray, action: int, chance: float) -> tuple[float, bool]:
     row, column = int(state[0]) // COLUMNS, int(state[0]) % COLUMNS
     row = min(max(row + (action == 2) - (action == 0), 0), ROWS - 1)
     column = min(max(column + (action == 1) - (action == 3), 0), COLUMNS - 1)

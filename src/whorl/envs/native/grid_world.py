@@ -20,7 +20,7 @@ _COLOURS[-1, -1] = (90, 190, 90)
 
 
 @register_jitable
-def moved(cell, action):
+def moved(cell: int, action: int) -> int:
     """The cell one step up, right, down or left; the same one where a wall or the border is in the way."""
     row, column = cell // SIZE, cell % SIZE
     row, column = row + (action == 2) - (action == 0), column + (action == 1) - (action == 3)
@@ -30,14 +30,14 @@ def moved(cell, action):
 
 
 @register_jitable
-def dynamics(state, action, chance):
+def dynamics(state: np.ndarray, action: int, chance: float) -> tuple[float, bool]:
     state[0] = moved(int(state[0]), action)
     terminated = state[0] == GOAL
     return (1.0 if terminated else -0.04), terminated
 
 
 @register_jitable
-def observe(state, out):
+def observe(state: np.ndarray, out: np.ndarray) -> None:
     out[0] = int(state[0])
 
 
@@ -61,10 +61,10 @@ class GridWorld(World):
 
     def __init__(self, num_envs: int = 1, seed: int = 0, max_episode_steps: int | None = None):
         super().__init__(num_envs, seed, max_episode_steps)
-        self.action_mask = ALLOWED[np.full(num_envs, START)]
+        self.action_mask = self._mask = ALLOWED[np.full(num_envs, START)]
 
-    def _masked(self, observation: np.ndarray) -> np.ndarray:
-        ALLOWED.take(observation, 0, self.action_mask, mode="clip")
+    def _masked(self, observation: Any) -> Any:
+        ALLOWED.take(observation, 0, self._mask, mode="clip")
         return observation
 
     def reset(self, seed: int | None = None) -> Observation:

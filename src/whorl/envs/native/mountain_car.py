@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from gymnasium import spaces
@@ -17,7 +18,7 @@ _LOW, _HIGH = np.array([LEFT, -MAX_SPEED], np.float32), np.array([RIGHT, MAX_SPE
 
 
 @register_jitable
-def dynamics(state, action, chance):
+def dynamics(state: np.ndarray, action: Any, chance: float) -> tuple[float, bool]:
     velocity = state[1] + ((action - 1) * FORCE + math.cos(3 * state[0]) * (-GRAVITY))
     velocity = clip(velocity, -MAX_SPEED, MAX_SPEED)
     position = clip(state[0] + velocity, LEFT, RIGHT)
@@ -28,7 +29,7 @@ def dynamics(state, action, chance):
 
 
 @register_jitable
-def continuous_dynamics(state, action, chance):
+def continuous_dynamics(state: np.ndarray, action: Any, chance: float) -> tuple[Any, Any]:
     single = np.float32  # Gymnasium keeps this state in single precision
     position, velocity = single(state[0]), single(state[1])
     force = clip(action[0], single(-1), single(1))
@@ -44,7 +45,7 @@ def continuous_dynamics(state, action, chance):
 
 
 @register_jitable
-def observe(state, out):
+def observe(state: np.ndarray, out: np.ndarray) -> None:
     out[0], out[1] = state[0], state[1]
 
 

@@ -16,7 +16,7 @@ _HIGH = np.array([1, 1, MAX_SPEED], np.float32)
 
 
 @register_jitable
-def dynamics(state, action, chance):
+def dynamics(state: np.ndarray, action: np.ndarray, chance: float) -> tuple[float, bool]:
     single = np.float32  # the action's share is computed in its own precision, as Gymnasium's is
     angle, speed = state
     torque = clip(action[0], single(-MAX_TORQUE), single(MAX_TORQUE))
@@ -29,7 +29,7 @@ def dynamics(state, action, chance):
 
 
 @register_jitable
-def observe(state, out):
+def observe(state: np.ndarray, out: np.ndarray) -> None:
     out[0], out[1], out[2] = math.cos(state[0]), math.sin(state[0]), state[1]
 
 

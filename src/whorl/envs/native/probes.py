@@ -30,12 +30,12 @@ CONSTANT, OBSERVATION, DISCOUNT, ACTION, POLICY = range(5)
 
 
 @register_jitable
-def observed(x):
+def observed(x: float) -> float:
     return np.sign(x)
 
 
 @register_jitable
-def simple(state):
+def simple(state: np.ndarray) -> tuple[float, bool]:
     """(reward, terminated) of the probes in which actions do nothing; state = (kind, number whose sign is observed)."""
     if state[0] == DISCOUNT and state[1] == 0:
         state[1] = 1.0
@@ -44,7 +44,7 @@ def simple(state):
 
 
 @register_jitable
-def discrete(state, action, chance):
+def discrete(state: np.ndarray, action: int, chance: float) -> tuple[float, bool]:
     if state[0] < ACTION:
         return simple(state)
     side = 2.0 * action - 1.0
@@ -52,7 +52,7 @@ def discrete(state, action, chance):
 
 
 @register_jitable
-def continuous(state, action, chance):
+def continuous(state: np.ndarray, action: np.ndarray, chance: float) -> tuple[float, bool]:
     if state[0] < ACTION:
         return simple(state)
     best = 0.5 if state[0] == ACTION else 0.5 * observed(state[1])
@@ -60,7 +60,7 @@ def continuous(state, action, chance):
 
 
 @register_jitable
-def observe(state, out):
+def observe(state: np.ndarray, out: np.ndarray) -> None:
     out[0] = observed(state[1])
 
 

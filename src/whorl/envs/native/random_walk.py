@@ -12,7 +12,7 @@ STATES = 19
 
 
 @register_jitable
-def dynamics(state, action, chance):
+def dynamics(state: np.ndarray, action: int, chance: float) -> tuple[float, bool]:
     cell = state[0] + (1.0 if chance < 0.5 else -1.0)
     if cell < 0 or cell >= STATES:  # the walk is over; the successor shown is the edge it fell from
         return (-1.0 if cell < 0 else 1.0), True
@@ -21,7 +21,7 @@ def dynamics(state, action, chance):
 
 
 @register_jitable
-def observe(state, out):
+def observe(state: np.ndarray, out: np.ndarray) -> None:
     out[0] = int(state[0])
 
 

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from copy import deepcopy
 from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 from zlib import crc32
 
 import gymnasium
@@ -39,7 +39,7 @@ GAMMA, MIX_1, MIX_2 = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B
 
 
 @register_jitable(forceinline=True)
-def mix(z):
+def mix(z: np.uint64) -> np.uint64:
     """One output of splitmix64 from the state `z` (uint64)."""
     z = z + GAMMA
     z = (z ^ (z >> np.uint64(30))) * MIX_1
@@ -48,25 +48,27 @@ def mix(z):
 
 
 @register_jitable(forceinline=True)
-def stream(seed, index, episode):
+def stream(seed: np.int64, index: int, episode: np.int64) -> np.uint64:
     """The key (uint64) of one episode's random numbers: mix(mix(mix(seed) ^ index) ^ episode)."""
     return mix(mix(mix(np.uint64(seed)) ^ np.uint64(index)) ^ np.uint64(episode))
 
 
 @register_jitable(forceinline=True)
-def uniform(key, k):
+def uniform(key: np.uint64, k: int) -> float:
     """The k-th number of a stream, uniform in [0, 1), 53 bits: (mix(key + k * GAMMA) >> 11) / 2**53."""
     return np.float64(mix(key + np.uint64(k) * GAMMA) >> np.uint64(11)) * 2.0**-53
 
 
 @register_jitable(forceinline=True)
-def clip(x, low, high):
-    """x within [low, high]; NaN stays NaN, so that it is found."""
+def clip(x: Any, low: Any, high: Any) -> Any:
+    """x within [low, high], in its own precision; NaN stays NaN, so that it is found."""
     return low if x < low else high if x > high else x
 
 
 @register_jitable(forceinline=True)
-def advance(dynamics, state, action, i, clock, settings):
+def advance(
+    dynamics: Callable, state: np.ndarray, action: Any, i: int, clock: np.ndarray, settings: np.ndarray
+) -> tuple[np.float32, bool, bool]:
     """One step of environment i, whose state is the row `state`: (reward float32, terminated, truncated)."""
     chance = uniform(stream(settings[SEED], i, clock[i, EPISODE]), len(state) + clock[i, ELAPSED])
     clock[i, ELAPSED] += 1
@@ -75,7 +77,7 @@ def advance(dynamics, state, action, i, clock, settings):
 
 
 @register_jitable(forceinline=True)
-def begin(state, i, clock, settings, start):
+def begin(state: np.ndarray, i: int, clock: np.ndarray, settings: np.ndarray, start: np.ndarray) -> None:
     """The next episode of environment i, whose state is the row `state`."""
     clock[i, EPISODE] += 1
     clock[i, ELAPSED] = 0
@@ -88,7 +90,19 @@ def begin(state, i, clock, settings, start):
 def compiled(dynamics: Callable, observe: Callable) -> Callable:
     """The loop over N environments, compiled around one world's functions (see `World`)."""
 
-    def run(task, choices, action, state, clock, settings, start, observation, successor, reward, flags):
+    def run(
+        task: int,
+        choices: int,
+        action: np.ndarray,
+        state: np.ndarray,
+        clock: np.ndarray,
+        settings: np.ndarray,
+        start: np.ndarray,
+        observation: np.ndarray,
+        successor: np.ndarray,
+        reward: np.ndarray,
+        flags: np.ndarray,
+    ) -> int:
         if task == STEP:
             for i in range(len(state)):
                 if clock[i, EPISODE] < 0:
@@ -112,6 +126,19 @@ def compiled(dynamics: Callable, observe: Callable) -> Callable:
     source = Path(dynamics.__code__.co_filename).read_bytes()
     run.__qualname__ = f"{dynamics.__module__}.{dynamics.__name__}_{crc32(source):08x}"
     return njit(cache=True, error_model="numpy", nogil=True)(run)
+
+
+class Arrays(NamedTuple):
+    """What a world's loop reads and writes, S numbers a state and D an observation."""
+
+    state: np.ndarray  # [N, S] float64
+    clock: np.ndarray  # [N, 2] int64: episode, steps of it
+    settings: np.ndarray  # [2] int64: seed, time limit
+    start: np.ndarray  # [2, S] float64: low, high
+    observation: np.ndarray  # [N, D]
+    successor: np.ndarray  # [N, D]
+    reward: np.ndarray  # [N] float32
+    flags: np.ndarray  # [2, N] bool: terminated, truncated
 
 
 class World(Env):
@@ -148,7 +175,7 @@ class World(Env):
         start = np.array([self.low, self.high], np.float64)
         observation, successor = np.zeros((num_envs, size), dtype), np.zeros((num_envs, size), dtype)
         reward, flags = np.zeros(num_envs, np.float32), np.zeros((2, num_envs), bool)
-        self._arrays = (self._state, self._clock, self._settings, start, observation, successor, reward, flags)
+        self.arrays = Arrays(self._state, self._clock, self._settings, start, observation, successor, reward, flags)
         self._choices = int(getattr(self.action_space, "n", 0))
         self._action = np.zeros((num_envs, *(self.action_space.shape or ())), self.action_space.dtype)
         self._run = compiled(type(self).dynamics, type(self).observe)
@@ -161,7 +188,7 @@ class World(Env):
         if seed is not None:
             self._settings[SEED] = wrapped(seed)
             self._clock[:, EPISODE] = -1
-        self._run(RESET, self._choices, self._action, *self._arrays)
+        self._run(RESET, self._choices, self._action, *self.arrays)
         return self._went_on.observation
 
     def step(self, action: Any) -> Step:
@@ -170,7 +197,7 @@ class World(Env):
             action = self._converted(action)
         if action.shape != self._action.shape:
             raise BadInput(f"{self.id}: expected actions of shape {self._action.shape}, got {action.shape}")
-        ended = self._run(STEP, self._choices, action, *self._arrays)
+        ended = self._run(STEP, self._choices, action, *self.arrays)
         if ended < 0:
             raise BadInput(self._refusal(ended, action))
         return self._some_ended if ended else self._went_on
@@ -198,7 +225,7 @@ class World(Env):
         self._state[:] = state["state"]
         self._clock[:, EPISODE], self._clock[:, ELAPSED] = state["episode"], state["elapsed"]
         self._settings[SEED] = state["seed"]
-        self._run(LOOK, self._choices, self._action, *self._arrays)
+        self._run(LOOK, self._choices, self._action, *self.arrays)
         return self._went_on.observation
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from whorl.errors import BadInput
 from whorl.functional.kernels import eager
-from whorl.functional.shapes import same_shape
+from whorl.functional.shapes import plain, same_shape
 
 BACKENDS = ("eager", "numba")
 
@@ -62,7 +62,7 @@ def _backend(name: str | None, *tensors: Tensor) -> Any:
         raise BadInput(
             f"there is no backend {name!r}: choose one of {', '.join(BACKENDS)}, or None for the fastest that fits"
         )
-    if _plain(tensors):
+    if plain(*tensors):
         return _numba()
     if name is None:
         return eager
@@ -70,15 +70,6 @@ def _backend(name: str | None, *tensors: Tensor) -> Any:
         "backend 'numba' takes CPU tensors of one dtype, float32 or float64, outside torch.compile and torch.func; got "
         + ", ".join(f"{tensor.dtype} on {tensor.device}" for tensor in tensors)
     )
-
-
-def _plain(tensors: tuple[Tensor, ...]) -> bool:
-    if torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is not None:
-        return False
-    dtype = tensors[0].dtype
-    if dtype is not torch.float32 and dtype is not torch.float64:
-        return False
-    return all(type(x) is Tensor and x.is_cpu and x.dtype is dtype for x in tensors)
 
 
 @cache

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 from zlib import crc32
 
-from numba import njit
+from numba import njit, typeof
 
 
 def cached(*parts: ModuleType | str) -> Callable[[Callable], Callable]:
@@ -27,3 +28,9 @@ def cached(*parts: ModuleType | str) -> Callable[[Callable], Callable]:
         return njit(**options)(function)
 
     return compile
+
+
+def bound(function: Any, *arguments: Any) -> Callable[[], Any]:
+    """A compiled function with its arguments, whose types are looked at now and not at every call: for named tuples that takes longer
+    than a small function."""
+    return partial(function.compile(tuple(map(typeof, arguments))), *arguments)

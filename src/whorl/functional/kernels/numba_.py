@@ -10,7 +10,8 @@ import torch
 from numba import njit
 from torch import Tensor
 
-from whorl.functional import kernels
+from whorl.functional.kernels import eager
+from whorl.functional.shapes import plain
 
 compiled: Any = njit(cache=True, nogil=True, error_model="numpy")
 
@@ -37,7 +38,10 @@ class _Recurrence(torch.autograd.Function):
         coefficient, y, final = ctx.saved_tensors
         zero = torch.zeros_like(final)
         before = torch.cat([zero.unsqueeze(0), coefficient[:-1]])  # coefficient[t - 1]
-        g = kernels.recurrence(before.flip(0), grad.flip(0), zero).flip(0)
+        chosen = (
+            recurrence if plain(before, grad, zero) else eager.recurrence
+        )  # a gradient of a gradient may be in a transform
+        g = chosen(before.flip(0), grad.flip(0), zero).flip(0)
         return g * torch.cat([y[1:], final.unsqueeze(0)]), g, coefficient[-1] * g[-1]
 
 

@@ -1,51 +1,87 @@
-"""Where the numbers of a run go. A logger has some of: `log(step, metrics)`, `add(episodes)`, `message(text)`,
-`error(text)`, `position()`, `rewind(position)`, `close()`. `Loggers` calls each on those that have it, and keeps their
-failures away from training."""
+"""Where the numbers of a run go. `Loggers` calls each logger and keeps their failures away from training."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from functools import partial
+from typing import TypeVar
 
-Episode = tuple[int, int, float, int]  # environment steps of the run when it ended, environment index, return, length
+from whorl.batch import Arrays, Numbers, State
+from whorl.collectors.ledger import Episode
+from whorl.errors import BadInput
+
+T = TypeVar("T")
 
 
-class Loggers:
+class Logger:
+    """A place for the numbers of a run. Each of these does nothing: override those that yours can do."""
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Take `metrics` at `step` of the run's progress."""
+
+    def add(self, episodes: Sequence[Episode]) -> None:
+        """Take finished episodes, with raw returns."""
+
+    def message(self, text: str) -> None:
+        """Say something about the run."""
+
+    def error(self, text: str) -> bool:
+        """Say what went wrong, even where messages are silenced. Whether anybody could see it."""
+        return False
+
+    def state(self) -> State:
+        """Where it stands, for the checkpoint. What was logged so far is on disk when this returns."""
+        return {}, {}
+
+    def load_state(self, arrays: Arrays, numbers: Numbers) -> bool:
+        """Take back all that was logged after `state()`."""
+        return True
+
+    def close(self) -> None:
+        """Nothing more will come."""
+
+
+def _go_on(numbers: Numbers, logger: Logger) -> bool:
+    return logger.load_state({}, numbers)
+
+
+class Loggers(Logger):
     """Several loggers as one. One that fails is reported once, counted in `failures`, tried again at the next call, and
     never stops training. A context manager: leaving it closes all of them."""
 
-    def __init__(self, loggers: Iterable[Any]):
+    def __init__(self, loggers: Iterable[Logger]):
         self.failures: dict[str, int] = {}
-        self._loggers: dict[str, Any] = {}
+        self._loggers: dict[str, Logger] = {}
         for logger in loggers:
             kind = type(logger).__name__
+            if not isinstance(logger, Logger):
+                raise BadInput(f"a logger is a whorl.Logger that overrides what it can do; {kind} is not")
             same = sum(name.split()[0] == kind for name in self._loggers)
             self._loggers[f"{kind} {same + 1}" if same else kind] = logger
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """`metrics` at `step` environment steps."""
-        self._each("log", step, metrics)
+        self._each(lambda logger: logger.log(step, metrics), "log")
 
     def add(self, episodes: Sequence[Episode]) -> None:
-        """Finished episodes, raw returns."""
-        self._each("add", episodes)
+        self._each(lambda logger: logger.add(episodes), "add")
 
     def message(self, text: str) -> None:
-        self._each("message", text)
+        self._each(lambda logger: logger.message(text), "message")
 
-    def position(self) -> dict[str, dict[str, int]]:
-        """Where each logger stands, for the checkpoint (JSON). What was logged so far is on disk when it returns."""
-        return {name: position for name, position in self._each("position").items() if position is not None}
+    def state(self) -> State:
+        """By the loggers' names. A logger whose state cannot be had is left out."""
+        return {}, {name: state[1] for name, state in self._each(lambda logger: logger.state(), "state").items()}
 
-    def rewind(self, position: Mapping[str, dict[str, int]]) -> None:
-        """Takes back all that was logged after `position`. A logger that is not in it is left as it is."""
-        for name in position.keys() & self._loggers.keys():
-            self._call(name, "rewind", position[name])
+    def load_state(self, arrays: Arrays, numbers: Numbers) -> bool:
+        """A logger that is not among the saved ones is left as it is."""
+        return all(
+            self._call(n, partial(_go_on, numbers[n]), "load_state") for n in numbers.keys() & self._loggers.keys()
+        )
 
     def close(self) -> None:
-        self._each("close")
+        self._each(lambda logger: logger.close(), "close")
 
     def __enter__(self) -> Loggers:
         return self
@@ -53,26 +89,25 @@ class Loggers:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _each(self, method: str, *args: Any) -> dict[str, Any]:
-        return {
-            name: self._call(name, method, *args) for name, logger in self._loggers.items() if hasattr(logger, method)
-        }
+    def _each(self, call: Callable[[Logger], T], what: str) -> dict[str, T]:
+        answers = {name: self._call(name, call, what) for name in self._loggers}
+        return {name: answer[0] for name, answer in answers.items() if answer}
 
-    def _call(self, name: str, method: str, *args: Any) -> Any:
+    def _call(self, name: str, call: Callable[[Logger], T], what: str) -> tuple[T] | None:
+        """Its answer, or None where it failed."""
         try:
-            return getattr(self._loggers[name], method)(*args)
+            return (call(self._loggers[name]),)
         except Exception as error:  # whatever a logger dies of, the training that it watches goes on
             self.failures[name] = self.failures.get(name, 0) + 1
             if self.failures[name] == 1:
                 self._report(
-                    f"logger {name} failed in {method} ({type(error).__name__}: {error}). "
+                    f"logger {name} failed in {what} ({type(error).__name__}: {error}). "
                     "Training goes on, and it is tried again"
                 )
             return None
 
     def _report(self, text: str) -> None:
-        for name, logger in self._loggers.items():
-            if name not in self.failures and hasattr(logger, "error"):
-                return logger.error(text)
+        if any(logger.error(text) for name, logger in self._loggers.items() if name not in self.failures):
+            return
         with suppress(OSError):  # standard error is gone too: `failures` still has it
             print(text, file=sys.stderr, flush=True)

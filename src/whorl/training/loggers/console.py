@@ -9,8 +9,11 @@ import time
 from collections.abc import Mapping
 from typing import TextIO
 
+from whorl.batch import Arrays, Numbers, State
+from whorl.training.loggers import Logger
 
-class Console:
+
+class Console(Logger):
     """Shows steps, steps/s, time left and mean return of recent episodes.
 
     On a terminal: one line that is renewed, at most ten times a second. Elsewhere (file, pipe): one line every
@@ -63,19 +66,21 @@ class Console:
         if not self._quiet:
             self.error(text)
 
-    def error(self, text: str) -> None:
+    def error(self, text: str) -> bool:
         """As `message`, but quiet does not silence it."""
         if self._live is not None:
             self._live.console.print(text, markup=False, highlight=False)
         else:
             print(text, file=self._stream, flush=True)
+        return True
 
-    def position(self) -> dict[str, int]:
-        return {"step": self._step}
+    def state(self) -> State:
+        return {}, {"step": self._step}
 
-    def rewind(self, position: dict[str, int]) -> None:
+    def load_state(self, arrays: Arrays, numbers: Numbers) -> bool:
         """Counts the mean rate from here on."""
-        self._begin(position["step"])
+        self._begin(numbers["step"])
+        return True
 
     def close(self) -> None:
         """Shows the last line, and the cursor again."""

@@ -8,8 +8,11 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from whorl.batch import Arrays, Numbers, State
+from whorl.training.loggers import Logger
 
-class TensorBoard:
+
+class TensorBoard(Logger):
     """Writes an event file into `folder`, one record per call, no thread: what was logged is in the file, an error is
     raised where it happens. `purge_step`: TensorBoard forgets what older files say about this step and later ones.
 
@@ -35,14 +38,15 @@ class TensorBoard:
         self._write(step=int(step), summary=self._summary(value=values))
         self._last = int(step)
 
-    def position(self) -> dict[str, int]:
+    def state(self) -> State:
         """The last step logged."""
-        return {"step": self._last}
+        return {}, {"step": self._last}
 
-    def rewind(self, position: dict[str, int]) -> None:
-        """Makes TensorBoard forget all steps after `position`, in older files too."""
-        self._last = position["step"]
+    def load_state(self, arrays: Arrays, numbers: Numbers) -> bool:
+        """Makes TensorBoard forget all later steps, in older files too."""
+        self._last = numbers["step"]
         self._purge(self._last + 1)
+        return True
 
     def close(self) -> None:
         self._writer.close()

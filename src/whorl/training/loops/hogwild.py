@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import os
 import signal
+import sys
 import threading
 import time
 import traceback
@@ -26,13 +27,16 @@ from torch import multiprocessing as mp
 
 from whorl import errors
 from whorl.agents.agent import Agent
-from whorl.collectors.serial import Episode
+from whorl.agents.optimizers import adam_state
+from whorl.batch import Buffer
+from whorl.collectors.collector import Collector
+from whorl.collectors.ledger import Episode
 from whorl.envs.make import make_env
 from whorl.errors import BadInput, Incompatible, WhorlError
 from whorl.functional.streams import stream
 from whorl.nets.normalizer import Normalizer
 from whorl.training.build import assemble
-from whorl.training.loop import Hook
+from whorl.training.hooks import Hook
 
 NOTICE = "asynchronous training: no two runs are equal, and a resumed run begins fresh episodes and is not bit-equal"
 REPORT = 8  # rollouts of a worker between two reports
@@ -70,9 +74,10 @@ class Task(NamedTuple):
     seed: int  # of its environments and its acting
 
 
-def check(agent: Agent, collector: Any) -> None:
+def check(agent: Agent, collector: Collector) -> None:
     """Raises BadInput or Incompatible for what cannot be trained asynchronously. Writes nothing, so call it before you do."""
-    if getattr(mp.current_process(), "_inheriting", False):
+    script = sys.modules.get("__mp_main__")  # so a spawned process calls what it imports, until that is its `__main__`
+    if script is not None and script is not sys.modules["__main__"]:
         raise BadInput(
             "a worker process imports the script that started it, and would start the training again: put the call under "
             'if __name__ == "__main__":'
@@ -89,10 +94,23 @@ def check(agent: Agent, collector: Any) -> None:
         raise Incompatible(
             "asynchronous workers share weights, not running statistics: build the policy with normalize_observation=False"
         )
+    optimizers, feed = agent.optimizers().values(), agent.config.feed
+    held = {id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
+    adam = all(type(optimizer) is torch.optim.Adam for optimizer in optimizers)
+    if not adam or any(p.requires_grad and id(p) not in held for p in agent.parameters()):
+        raise Incompatible(
+            f"asynchronous workers share weights and the moments of Adam, but not all of {type(agent).__name__}'s weights are an Adam's: "
+            "use feeds.Rollouts"
+        )
+    if feed.epochs * feed.minibatches != 1:
+        raise Incompatible(
+            "asynchronous workers take one gradient step on each rollout, at the weights it was collected with: feed.epochs and "
+            f"feed.minibatches must be 1, got {feed.epochs} and {feed.minibatches}"
+        )
 
 
-def train(agent: Agent, collector: Any, buffer: Any, total_steps: int, hooks: Iterable[Hook] = ()) -> None:
-    """`loop.train` with `agent.config.workers` processes, until `collector.done(total_steps)` for all of them together.
+def train(agent: Agent, collector: Collector, buffer: Buffer, total_steps: int, hooks: Iterable[Hook] = ()) -> None:
+    """`plain.train` with `agent.config.feed.workers` processes, until `collector.done(total_steps)` for all of them together.
 
     Every worker makes `collector.env.num_envs` environments of its own, of the same id and time limit, and has its own streams, from
     the seed stream(collector.seed, "worker", w, collector.steps). Nothing here steps the collector's environment: this process adds
@@ -106,19 +124,21 @@ def train(agent: Agent, collector: Any, buffer: Any, total_steps: int, hooks: It
     if collector.done(total_steps):
         return
     check(agent, collector)
+    for optimizer in agent.optimizers().values():
+        adam_state(optimizer)  # made before the first step, so that it can be shared
     shared = copy.deepcopy(agent)  # not the agent's own memory, of which actors hold views
     for tensor in tensors(shared):
         tensor.share_memory_()
     with _crew(shared, collector, total_steps) as reports:
         for report in reports:
-            collector.steps += report.steps
-            collector.episodes = [episode._replace(step=collector.steps) for episode in report.episodes]
-            collector.finished += len(report.episodes)
+            step = collector.steps + report.steps
+            collector.ledger.advance(report.steps, [episode._replace(step=step) for episode in report.episodes])
             shared.env_steps += report.steps
             _copy(tensors(shared), tensors(agent))
             metrics = {key: torch.tensor(value) for key, value in report.metrics.items()}
-            for hook in hooks:
-                hook(None, metrics)
+            ended = [hook(None, metrics) for hook in hooks]
+            if any(ended):
+                return
 
 
 def tensors(agent: Agent) -> list[Tensor]:
@@ -141,9 +161,9 @@ def _copy(sources: Iterable[Tensor], targets: Iterable[Tensor]) -> None:
 
 
 @contextmanager
-def _crew(shared: Agent, collector: Any, total_steps: int) -> Iterator[Iterator[Report]]:
+def _crew(shared: Agent, collector: Collector, total_steps: int) -> Iterator[Iterator[Report]]:
     """Start the workers and hand out what they report; on the way out none is left, whatever happened."""
-    workers, env = shared.config.workers, collector.env
+    workers, env = shared.config.feed.workers, collector.env
     options = {"prefer": env.origin} | ({"max_episode_steps": env.max_episode_steps} if env.max_episode_steps else {})
     spawn = mp.get_context("spawn")
     stop = torch.zeros((), dtype=torch.bool).share_memory_()
@@ -159,7 +179,7 @@ def _crew(shared: Agent, collector: Any, total_steps: int) -> Iterator[Iterator[
             with _signals_wait():
                 crew[here].start()
             there.close()  # the worker holds the only other end, so its death closes the pipe
-        yield _reports(crew, stop, total_steps - collector.steps, collector.most_episodes - collector.finished)
+        yield _reports(crew, stop, total_steps - collector.steps, collector.ledger.most_episodes - collector.finished)
     finally:
         stop.fill_(True)
         for pipe in crew:
@@ -303,12 +323,16 @@ def step_on(shared: Agent, agent: Agent) -> None:
     """
     own = {id(theirs): mine for theirs, mine in zip(shared.parameters(), agent.parameters(), strict=True)}
     for name, optimizer in shared.optimizers().items():
-        setattr(agent, name, optimizer)
-        agent.leaves[id(optimizer)] = [own[id(p)] for group in optimizer.param_groups for p in group["params"]]
+        inside, _, attribute = name.rpartition(".")
+        holder: Any = agent.get_submodule(inside)
+        setattr(holder, attribute, optimizer)
+        holder.step.leaves[id(optimizer)] = [own[id(p)] for group in optimizer.param_groups for p in group["params"]]
     for theirs, mine in zip(shared.parameters(), agent.parameters(), strict=True):
         if mine.requires_grad:
             mine.register_post_accumulate_grad_hook(partial(_hand_over, theirs))
 
 
 def _hand_over(theirs: Tensor, mine: Tensor) -> None:
-    theirs.grad, mine.grad = mine.grad, None
+    gradient, mine.grad = mine.grad, None
+    assert gradient is not None
+    theirs.grad = gradient if theirs.grad is None else theirs.grad + gradient  # of micro-batches there are several

@@ -1,7 +1,6 @@
-"""The squashed policy of SAC and its relatives: gSDE, the uniform start, the numpy actor equal to `act`."""
+"""The squashed policy of SAC and its relatives: gSDE, the uniform start."""
 
 import math
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,8 +8,7 @@ import torch
 from gymnasium import spaces
 
 from whorl.errors import BadInput, Incompatible
-from whorl.nets.mlp import MLP
-from whorl.policies.stochastic import Stochastic
+from whorl.policies.squashed import Squashed
 
 BOX = spaces.Box(-1, 1, (4,), np.float32)
 UNEVEN = spaces.Box(np.float32([0, -3]), np.float32([10, 1]))
@@ -18,8 +16,8 @@ UNEVEN = spaces.Box(np.float32([0, -3]), np.float32([10, 1]))
 
 def make(sde=False, every=0, hidden=(16, 16), activation="relu", action_space=UNEVEN, log_std=-1.0):
     torch.manual_seed(0)
-    config = SimpleNamespace(hidden=hidden, activation=activation, sde=sde, sde_every=every, sde_log_std=log_std)
-    return Stochastic.squashed(BOX, action_space, config)
+    options = {"sde": sde, "sde_every": every, "sde_log_std": log_std}
+    return Squashed.build(BOX, action_space, hidden=hidden, activation=activation, **options)
 
 
 class Features(torch.nn.Module):
@@ -33,36 +31,12 @@ class Features(torch.nn.Module):
 
 def known(every=0):
     """gSDE on features [2], one action in [-1, 1]: mean = w . features, std from log_std [2, 1]."""
-    policy = Stochastic(
-        Features(), spaces.Box(-1, 1, (1,), np.float32), std="sde", squash=True, replay=True, sde_every=every
-    )
+    policy = Squashed(Features(), spaces.Box(-1, 1, (1,), np.float32), sde=True, sde_every=every)
     with torch.no_grad():
         policy.head.weight.copy_(torch.tensor([[0.25, -0.5]]))
         policy.head.bias.zero_()
         policy.log_std.copy_(torch.tensor([[0.5], [0.25]]).log())
     return policy
-
-
-@pytest.mark.parametrize("options", [{}, {"activation": "tanh"}, {"sde": True}, {"sde": True, "every": 3}])
-def test_actor_equals_act(options):
-    policy = make(**options)
-    g, n = torch.Generator().manual_seed(0), 3
-    actor, slow_carry, fast_carry = policy.actor(n), policy.initial(n), policy.initial(n)
-    assert actor.__module__.endswith("numpy_actor")
-    for t in range(60):
-        policy.warming.fill_(t < 5)
-        with torch.no_grad():
-            policy.head.bias.add_(0.03)  # the actor's weights are views
-        observation, first = torch.randn(n, 4, generator=g), torch.rand(n, generator=g) < (0.2 if t else 2)
-        z = None if t % 7 == 6 else policy.noise((n,), g)
-        with torch.no_grad():
-            slow, slow_carry = policy.act(observation, slow_carry, first, z)
-        arrays = (observation.numpy(), fast_carry, first.numpy(), None if z is None else z.numpy())
-        fast, fast_carry = actor(*arrays)
-        np.testing.assert_allclose(fast["action"], slow["action"], atol=1e-5)
-        assert set(fast) == set(slow) == {"action"}  # replay agents read no log_prob
-        for key in slow_carry or {}:
-            np.testing.assert_allclose(np.asarray(fast_carry[key]), slow_carry[key], atol=1e-6)
 
 
 @pytest.mark.parametrize("sde", [False, True])
@@ -152,7 +126,7 @@ def test_refuses_what_it_cannot_do():
         make(action_space=spaces.Discrete(2))
     with pytest.raises(Incompatible, match="squashed Gaussian needs finite action bounds"):
         make(action_space=spaces.Box(-np.inf, np.inf, (1,), np.float32))
-    with pytest.raises(BadInput, match="std='sde' is exploration for replay agents: it needs replay=True"):
-        Stochastic(MLP(4, (8,)), UNEVEN, std="sde", squash=True)
-    with pytest.raises(BadInput, match="replay=True is of squashed Gaussians: it needs squash=True"):
-        Stochastic(MLP(4, (8,)), UNEVEN, replay=True)
+    with pytest.raises(Incompatible, match="acts in one-axis Box spaces, got"):
+        make(action_space=spaces.Box(-1, 1, (2, 2), np.float32))
+    with pytest.raises(BadInput, match="says in `width` how many features it gives; Linear does not"):
+        Squashed(torch.nn.Linear(4, 10), UNEVEN)

@@ -14,23 +14,25 @@ import pytest
 import torch
 from torch import nn
 
-from whorl.agents.a3c import A3C, A3CConfig
+from whorl.agents.a2c import A2C, A2CConfig
 from whorl.envs.make import make_env
 from whorl.errors import Incompatible, NotFinite, WhorlError
-from whorl.feeds import Rollouts
+from whorl.feeds import Shared
 from whorl.functional.streams import stream
 from whorl.nets.heads import Critic
 from whorl.nets.normalizer import Normalizer
 from whorl.policies.stochastic import Stochastic
-from whorl.training import hogwild, loop
+from whorl.presets.a3c import DEFAULT
 from whorl.training.build import assemble, build
 from whorl.training.evaluate import evaluate
+from whorl.training.loops import hogwild, plain
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
-def parts(env="CartPole-v1", num_envs=1, seed=0, **fields):
-    return build("a3c", env, A3CConfig(**fields), num_envs=num_envs, seed=seed)
+def parts(env="CartPole-v1", num_envs=1, seed=0, workers=2, steps=20, **fields):
+    config = A2CConfig(feed=Shared(workers=workers, steps=steps), **fields)
+    return build("a3c", env, config, num_envs=num_envs, seed=seed)
 
 
 def learn_once(agent, p):
@@ -95,7 +97,7 @@ def test_one_worker_is_the_serial_loop():
         seed = stream(3, "worker", 0, begun)
         fresh = assemble(serial.agent, make_env("CartPole-v1", 1, seed=seed), seed)
         episodes = []
-        loop.train(
+        plain.train(
             serial.agent,
             fresh.collector,
             fresh.buffer,
@@ -114,13 +116,14 @@ def test_one_worker_is_the_serial_loop():
 
 def test_two_workers_learn_together():
     """Both are in the optimizer's one state; what they learn is the probe's policy and value."""
-    config = {"workers": 2, "learning_rate": 3e-3, "anneal_steps": 48_000, "entropy_weight": 0.0}
-    p = parts("ProbeAction-v0", num_envs=4, feed=Rollouts(steps=5), **config)
+    config = {"learning_rate": 3e-3, "anneal_steps": 48_000, "entropy_weight": 0.0}
+    p = parts("ProbeAction-v0", num_envs=4, steps=5, **config)
     each, last = [0, 0], []
-    hook = lambda rollout, metrics: (last.append(p.collector.steps), [add(e) for e in p.collector.episodes])  # noqa: E731
 
-    def add(episode):
-        each[episode.env // 4] += 1  # an episode of this probe is one step
+    def hook(rollout, metrics):
+        last.append(p.collector.steps)
+        for episode in p.collector.episodes:
+            each[episode.env // 4] += 1  # an episode of this probe is one step
 
     hogwild.train(p.agent, p.collector, p.buffer, 24_000, [hook])
     assert sum(each) == p.collector.steps == p.collector.finished == last[-1] and 24_000 <= last[-1] <= 24_020
@@ -135,8 +138,8 @@ def test_two_workers_learn_together():
 def test_ends_after_so_many_episodes_of_the_same_environment():
     """The workers step what the collector was given: here Gymnasium's, with a time limit; and they wait for slow hooks."""
     env = make_env("CartPole-v1", 2, prefer="gymnasium", max_episode_steps=15)
-    p = assemble(A3C.build(env.observation_space, env.action_space, config := A3CConfig(workers=2)), env)
-    p.collector.most_episodes = 200
+    p = assemble(A2C.build(env.observation_space, env.action_space, config := DEFAULT), env)
+    p.collector.ledger.most_episodes = 200
     steps, finished, lengths, of_env = [], [], [], defaultdict(list)
 
     def slow(rollout, metrics):
@@ -158,7 +161,7 @@ def test_ends_after_so_many_episodes_of_the_same_environment():
 
 def test_nothing_is_started_when_there_is_nothing_to_do():
     p = parts()
-    p.collector.steps = 100
+    p.collector.ledger.count = 100
     hogwild.train(p.agent, p.collector, p.buffer, 100, [lambda *_: pytest.fail("a hook ran")])
 
 
@@ -172,6 +175,12 @@ def test_nothing_is_started_when_there_is_nothing_to_do():
         (lambda p: setattr(p.agent, "compiled", True), "leave compile=True out"),
         (lambda p: p.agent.double().to("meta"), "use device='cpu'"),
         (lambda p: setattr(p.agent.policy, "normalizer", Normalizer((4,))), "normalize_observation=False"),
+        (
+            lambda p: setattr(p.agent, "optimizer", torch.optim.SGD(p.agent.parameters())),
+            "of A2C's weights are an Adam's",
+        ),
+        (lambda p: p.agent.optimizer.param_groups[0]["params"].pop(), "of A2C's weights are an Adam's"),
+        (lambda p: setattr(p.agent, "config", A2CConfig(feed=Shared(epochs=3))), "must be 1, got 3 and 1"),
     ],
 )
 def test_refuses_before_anything_is_started(change, message):
@@ -238,9 +247,9 @@ class Tired(nn.Module):
 
 @pytest.mark.fault
 def test_an_error_in_a_worker_ends_the_run():
-    env, config = make_env("CartPole-v1", 1), A3CConfig(workers=1)
-    policy = Stochastic.build(env.observation_space, env.action_space, config)
-    p = assemble(A3C(policy, Tired(Critic(env.observation_space)), config), env)
+    env, config = make_env("CartPole-v1", 1), A2CConfig(feed=Shared(workers=1, steps=20))
+    policy = Stochastic.build(env.observation_space, env.action_space)
+    p = assemble(A2C(policy, Tired(Critic(env.observation_space)), config), env)
     with pytest.raises(WhorlError, match="^worker 0 raised ZeroDivisionError: tired") as caught:
         hogwild.train(p.agent, p.collector, p.buffer, 10**9)
     assert "in forward" in caught.value.__notes__[0]
@@ -250,8 +259,8 @@ def test_an_error_in_a_worker_ends_the_run():
 SCRIPT = """
 import sys
 from multiprocessing import active_children
-from whorl.agents.a3c import A3CConfig
-from whorl.training import hogwild
+from whorl.presets.a3c import DEFAULT
+from whorl.training.loops import hogwild
 from whorl.training.build import build
 from whorl.training.process import StopSignals
 
@@ -263,7 +272,7 @@ def hook(rollout, metrics):
         raise SystemExit(128 + stop.number)
 
 if __name__ == "__main__" or "unguarded" in sys.argv:
-    p = build("a3c", "CartPole-v1", A3CConfig(workers=2), num_envs=1)
+    p = build("a3c", "CartPole-v1", DEFAULT, num_envs=1)
     with StopSignals() as stop:
         hogwild.train(p.agent, p.collector, p.buffer, 10**9, [hook])
 """

@@ -11,8 +11,9 @@ import whorl.collectors.stream as stream_module
 from tests.training.fingerprint import fingerprint
 from whorl.agents.td import TDConfig
 from whorl.errors import BadInput, NotFinite
-from whorl.training import checkpoint, compiled_td, loop
+from whorl.training import checkpoint
 from whorl.training.build import build
+from whorl.training.loops import compiled_td, plain
 
 TILES = {"learning_rate": 0.05, "epsilon": 0.3, "epsilon_decay": 0.999, "epsilon_min": 0.05}
 CART = {
@@ -86,10 +87,10 @@ def short_blocks(monkeypatch):
 def test_bits_equal_to_the_ordinary_loop(name):
     """All at once, and changing from one loop to the other twice."""
     ordinary, compiled, mixed = (parts(*RUNS[name]) for _ in range(3))
-    episodes = train(ordinary, loop, 2500)
+    episodes = train(ordinary, plain, 2500)
     assert train(compiled, compiled_td, 2500) == episodes and len(episodes) > 5
     assert_equal(compiled, ordinary)
-    changes = train(mixed, loop, 333) + train(mixed, compiled_td, 1500) + train(mixed, loop, 1501)
+    changes = train(mixed, plain, 333) + train(mixed, compiled_td, 1500) + train(mixed, plain, 1501)
     assert changes + train(mixed, compiled_td, 2500) == episodes
     assert_equal(mixed, ordinary)
     assert ordinary.agent.critic.weight.unique().numel() > 5  # there was something to learn
@@ -100,9 +101,9 @@ def test_bits_equal_to_the_ordinary_loop(name):
 @pytest.mark.usefixtures("short_blocks")
 def test_it_stops_at_the_same_episode():
     runs = []
-    for by in (loop, compiled_td):
+    for by in (plain, compiled_td):
         p = parts(*RUNS["cart sarsa"])
-        p.collector.most_episodes = 9
+        p.collector.ledger.most_episodes = 9
         assert len(train(p, by, 10**6)) == 9
         assert p.collector.finished == 9 and p.collector.done(10**6)
         assert train(p, by, 10**6) == []  # and not one step further
@@ -119,14 +120,14 @@ def test_it_stops_at_the_step_it_is_told():
     assert p.collector.steps == 1000
 
 
-@pytest.mark.parametrize("by", [loop, compiled_td])
+@pytest.mark.parametrize("by", [compiled_td, plain])
 def test_divergence_is_named_and_the_weights_are_those_before(by):
     p = parts("MountainCar-v0", {"learning_rate": 1.0, "trace": "accumulating"})
     with pytest.raises(NotFinite, match="the TD error of environment 0 became .* Lower the learning rate .alpha = 1."):
         train(p, by, 200_000)
     assert p.agent.critic.weight.isfinite().all()
     other = parts("MountainCar-v0", {"learning_rate": 1.0, "trace": "accumulating"})
-    train(other, compiled_td if by is loop else loop, p.collector.steps - 1)
+    train(other, compiled_td if by is plain else plain, p.collector.steps - 1)
     assert torch.equal(other.agent.critic.weight, p.agent.critic.weight) and p.agent.env_steps == p.collector.steps
 
 
@@ -148,7 +149,7 @@ def test_cliff_walking():
     for target in ("q_learning", "sarsa", "expected_sarsa"):
         fields = {"target": target, "learning_rate": 0.5, "trace_decay": 0.0, "epsilon": 0.1}
         p = build("td", "CliffWalking-v1", TDConfig(**fields), num_envs=1, seed=1)
-        p.collector.most_episodes = 1000
+        p.collector.ledger.most_episodes = 1000
         returns[target] = sum(e.ret for e in train(p, compiled_td, 10**6)[100:]) / 900
         best, cell, paths[target] = p.agent.critic.weight.argmax(0).tolist(), 36, [36]
         while cell != 47 and len(paths[target]) < 40:
@@ -195,20 +196,20 @@ def test_runs_are_the_same(tmp_path):
     ],
 )
 def test_a_killed_run_goes_on_to_the_same_bits(compile, fields, tmp_path, monkeypatch):
-    import whorl.training.run as module
+    from whorl.training.hooks import Log
 
     total, at, every = (40_000, 20_000, 5000) if compile else (600, 400, 150)
     options = fields | {"checkpoint_every": every, "log_every": 1 if compile else 300}
     whole = run(tmp_path, "a", compile, total, **options)
-    log = module.Run._log
+    log = Log.__call__
 
     def kill(self, rollout, metrics):
         log(self, rollout, metrics)
-        if self.steps >= at:
+        if self._run.steps >= at:
             raise MemoryError
 
     with monkeypatch.context() as patched:
-        patched.setattr(module.Run, "_log", kill)
+        patched.setattr(Log, "__call__", kill)
         with pytest.raises(MemoryError):
             run(tmp_path, "b", compile, total, **options)
     path = (tmp_path / "b" / "last").resolve()

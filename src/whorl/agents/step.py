@@ -1,0 +1,245 @@
+"""One optimizer step: gradient, finite check, clip, step. The only place in the library with these."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from math import inf, isfinite
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad_and_value
+from torch.nn.utils import clip_grad_value_, clip_grads_with_norm_
+from torch.optim import Optimizer
+from torch.optim.adam import adam as adam_step
+
+from whorl.agents.optimizers import FusedAdam, adam_state, is_fused_adam, limits
+from whorl.batch import Batch, Metrics, get
+from whorl.errors import BadInput, NotFinite
+
+Loss = Callable[[Batch], tuple[Tensor, Metrics]]
+Batches = Batch | list[Batch]  # one, or micro-batches
+Weights = Sequence[float | Tensor] | None  # of micro-batches
+
+
+class OptimizerStep(nn.Module):
+    """The optimizer steps of one agent: eager, lean where the optimizer is a plain Adam, or each as one compiled graph.
+
+    `void`, a scalar, says whether a step went wrong: 0 none, 1 the loss, 2 the gradient was NaN or infinite. Such a step is not done,
+    and no other is until somebody has set `void` to 0.
+    `reduce`, where it is set, is called with the list of gradients before their norm is taken, and changes them in place: a mean over
+    ranks. Set it before the first compiled step.
+    `leaves` maps the id of an optimizer to where its gradients come from, if not its own parameters (asynchronous workers).
+    """
+
+    void: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("void", torch.zeros(()), persistent=False)
+        self.reduce: Callable[[list[Tensor]], None] | None = None
+        self.leaves: dict[int, list[Tensor]] = {}
+        self.forget()
+
+    def forget(self) -> None:
+        """Drop compiled graphs and lists of tensors; the next step makes them again."""
+        self._graphs: dict[tuple[Loss, int, int], Callable[..., Metrics]] = {}
+        self._lean: dict[int, FusedAdam] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_graphs": {}, "_lean": {}}  # they hold the memory of this one: a copy makes its own
+
+    def eager(self, loss: Loss, optimizer: Optimizer, batches: Batches, weights: Weights = None) -> Metrics:
+        """See `Agent.optimize`."""
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        leaves = self.leaves.get(id(optimizer), parameters)
+        for p in parameters:
+            p.grad = None
+        pieces, shares = cut(batches, weights, self.void.device)
+        if shares is None:
+            value, metrics = loss(pieces[0])
+            value.backward(inputs=leaves)
+        else:
+            results = []
+            for piece, share in zip(pieces, shares):
+                value, metrics = loss(piece)
+                (share * value).backward(inputs=leaves)  # its graph is freed before the next one is built
+                results.append((value.detach(), metrics))
+            value, metrics = joined(results, shares)
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        if self.reduce is not None:
+            self.reduce(gradients)
+        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+        told = named(name_of(loss), value.detach(), norm) | {key: x.detach() for key, x in metrics.items()}
+        (limit, bound), void = limits(optimizer), None
+        if norm.is_cpu:  # where looking at two numbers costs less than computing with them
+            bad = 1 if not isfinite(value.item()) else 2 if not isfinite(norm.item()) else 0
+            if bad and not self.void:
+                self.void.fill_(bad)
+            if self.void:
+                return told
+            limit = inf if norm.item() + 1e-6 <= limit else limit
+        else:
+            void = self.void.copy_(judge(self.void, value.detach(), norm)).clamp(max=1)
+        if limit < inf:
+            clip_grads_with_norm_(parameters, limit, norm)
+        if bound < inf:
+            clip_grad_value_(parameters, bound)
+        if len(gradients) == len(parameters) and is_fused_adam(optimizer):
+            lean = self._lean.get(id(optimizer))
+            if lean is None or not lean.holds(optimizer):
+                lean = self._lean[id(optimizer)] = FusedAdam(optimizer)
+            lean.step(gradients, void)
+        elif void is None or not void:
+            optimizer.step()
+        return told
+
+    def compiled(
+        self, agent: nn.Module, loss: Loss, optimizer: Optimizer, batches: Batches, weights: Weights = None
+    ) -> Metrics:
+        """The same as one graph, for one Adam; `agent(loss, batch)` must be `loss(batch)`. A loss made anew is compiled anew."""
+        pieces, shares = cut(batches, weights, self.void.device)
+        key = loss, id(optimizer), len(pieces)
+        if key not in self._graphs:
+            self._graphs[key] = self._compile(agent, loss, optimizer)
+        return self._graphs[key]([piece.to_dict() for piece in pieces], shares)
+
+    def _compile(self, agent: nn.Module, loss: Loss, optimizer: Optimizer) -> Callable[..., Metrics]:
+        """Gradient, clip and Adam, writing into the weights and the state of an ordinary optimizer."""
+        if type(optimizer) is not torch.optim.Adam or len(optimizer.param_groups) != 1:
+            raise BadInput(f"compile=True needs one Adam with one parameter group, got {type(optimizer).__name__}")
+        group = optimizer.param_groups[0]
+        names = {id(p): name for name, p in agent.named_parameters()}
+        weights = {names[id(p)]: p for p in group["params"]}
+        state = adam_state(optimizer)
+        (limit, bound), (beta1, beta2), rate = limits(optimizer), group["betas"], group["lr"]
+        moved = [*weights.values(), *state[0], *state[1], *state[2]]
+        reduce, name = self.reduce, name_of(loss)
+
+        def gradient(batch: Mapping) -> tuple[dict[str, Tensor], tuple[Tensor, Metrics]]:
+            return grad_and_value(lambda w: functional_call(agent, w, (loss, batch)), has_aux=True)(weights)
+
+        def step(batches: list[Mapping], shares: Tensor | None) -> Metrics:
+            with torch.no_grad():
+                if shares is None:
+                    named_gradients, (value, metrics) = gradient(batches[0])
+                    gradients = list(named_gradients.values())
+                else:
+                    found = [gradient(batch) for batch in batches]
+                    scaled = [[share * g for g in own.values()] for (own, _), share in zip(found, shares)]
+                    gradients = [sum(parts[1:], parts[0]) for parts in zip(*scaled)]
+                    value, metrics = joined([result for _, result in found], shares)
+                if reduce is not None:
+                    reduce(gradients)
+                norm = torch.stack([g.square().sum() for g in gradients]).sum().sqrt()
+                self.void.copy_(judge(self.void, value, norm))
+                fine = self.void == 0
+                scale = (limit / (norm + 1e-6)).clamp(max=1.0)
+                clipped = [(g * scale).clamp(-bound, bound) for g in gradients]
+                before = [x.clone() for x in moved]
+                adam_step(
+                    list(weights.values()), clipped, state[0], state[1], [], state[2],
+                    foreach=True, capturable=True, amsgrad=False, beta1=beta1, beta2=beta2, lr=rate,
+                    weight_decay=group["weight_decay"], eps=group["eps"], maximize=False,
+                )  # fmt: skip
+                for x, old in zip(moved, before):  # a void step is taken back: the compiler makes this one pass
+                    x.copy_(torch.where(fine, x, old))
+                return named(name, value, norm) | metrics
+
+        step.__code__ = step.__code__.replace()  # torch recompiles one code object 8 times at most: each has its own
+        return torch.compile(step, fullgraph=True)
+
+
+def cut(batches: Batches, weights: Weights, device: torch.device) -> tuple[list[Batch], Tensor | None]:
+    """(micro-batches, their shares [n] of the gradient, which sum to 1); no shares where there is one batch alone."""
+    if not isinstance(batches, list):
+        return [batches], None
+    if len(batches) == 1:
+        return batches, None
+    if not batches or (weights is not None and len(weights) != len(batches)):
+        raise BadInput(
+            f"got {len(batches)} micro-batches and {len(weights or [])} weights: one for each, or no weights"
+        )
+    amounts = [counted(batch) for batch in batches] if weights is None else weights
+    total = torch.stack([torch.as_tensor(x, dtype=torch.float32, device=device) for x in amounts])
+    return batches, total / total.sum().clamp(min=torch.finfo(total.dtype).tiny)
+
+
+def counted(batch: Batch) -> int | Tensor:
+    """How many rows of a batch count."""
+    mask = get(batch, "mask")
+    return batch.numel() if mask is None else mask.sum()
+
+
+def joined(results: Sequence[tuple[Tensor, Metrics]], shares: Tensor) -> tuple[Tensor, Metrics]:
+    """(loss, metrics) of micro-batches as of one batch: the mean of what is one number, the rows of what has rows."""
+    mean = lambda numbers: (shares * torch.stack([x.detach() for x in numbers])).sum()  # noqa: E731
+    metrics = {}
+    for key in results[0][1]:
+        found = [own[key] for _, own in results]
+        metrics[key] = torch.cat(found) if found[0].ndim else mean(found)
+    return mean([value for value, _ in results]), metrics
+
+
+def mean(history: Sequence[Metrics]) -> Metrics:
+    """Each metric's mean over the updates that have it."""
+    if len(history) <= 1:
+        return dict(history[0]) if history else {}
+    keys = list(history[0])
+    if all(list(metrics) == keys for metrics in history):  # in one operation
+        table = torch.stack([x for metrics in history for x in metrics.values()]).view(len(history), -1)
+        return dict(zip(keys, table.mean(0).unbind(), strict=True))
+    every = {key: [metrics[key] for metrics in history if key in metrics] for metrics in history for key in metrics}
+    return {key: torch.stack(found).mean(0) for key, found in every.items()}
+
+
+def finite(metrics: Metrics) -> dict[str, float]:
+    """As JSON takes them; what is not finite is left out."""
+    return {key: float(value) for key, value in metrics.items() if isfinite(value)}
+
+
+def confirm(steps: Iterable[OptimizerStep], env_steps: Tensor) -> None:
+    """Raises NotFinite, once, if one of them was void after so many environment steps."""
+    for step in steps:
+        if step.void:
+            what = "the loss" if step.void == 1 else "the gradient"
+            step.void.zero_()  # whoever mends the cause may go on
+            raise NotFinite(
+                f"{what} became NaN or infinite after {int(env_steps):,} environment steps; the step was void and the "
+                f"weights are those before it. Lower the learning rate, clip gradients, or look at the rewards' scale"
+            )
+
+
+def set_mode(module: nn.Module, training: bool) -> list[OptimizerStep]:
+    """Train or eval mode for a module and all inside it, for those that do nothing else there: torch's own recursion costs more than
+    a small network. Returns the optimizer steps among them."""
+    found: list[nn.Module] = [module]
+    steps = []
+    for part in found:  # which grows
+        part.__dict__["training"] = training
+        found += [inner for inner in part._modules.values() if inner is not None]
+        if type(part) is OptimizerStep:
+            steps.append(part)
+    return steps
+
+
+def name_of(loss: Loss) -> str:
+    """What a loss is called: its `__name__` or `name`, of a partial that of its function. Raises BadInput if it has none."""
+    while isinstance(loss, partial):
+        loss = loss.func
+    name = getattr(loss, "__name__", None) or getattr(loss, "name", None)
+    if not isinstance(name, str) or not name.isidentifier():
+        raise BadInput(f"a loss needs a name of its own, for its metrics: give {loss!r} a `__name__` or a `name`")
+    return name
+
+
+def named(name: str, value: Tensor, norm: Tensor) -> Metrics:
+    """`loss` and `grad_norm`, or `critic_loss` and `critic_grad_norm`."""
+    return {name: value, f"{name.removesuffix('loss')}grad_norm": norm}
+
+
+def judge(void: Tensor, loss: Tensor, norm: Tensor) -> Tensor:
+    """`void` if it is set already, else 1 for a bad loss, 2 for a bad gradient, 0 for none."""
+    now = torch.where(loss.isfinite(), torch.where(norm.isfinite(), 0.0, 2.0), 1.0)
+    return torch.where(void > 0, void, now)

@@ -1,0 +1,238 @@
+"""What each command takes: one dataclass each. Imports nothing heavy, so that `whorl --help` answers at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from tyro.conf import OmitArgPrefixes, Positional, Suppress, UseAppendAction, arg
+
+from whorl.options import Count
+from whorl.training.settings import Settings
+
+Agent = Annotated[Positional[str], arg(metavar="AGENT")]
+Environment = Annotated[Positional[str], arg(metavar="ENV")]
+RunFolder = Annotated[Positional[Path], arg(metavar="RUN")]
+
+
+class Repeated(Settings):
+    """The settings that all runs of a sweep share: each has a seed of its own."""
+
+
+@dataclass
+class Train:
+    """Train AGENT in ENV. Options that are not given come from the preset of the pair."""
+
+    # whorl list agents
+    algorithm: Agent
+    # a native world, any installed Gymnasium id, or http://host:port/ID
+    environment: Environment
+    settings: OmitArgPrefixes[Settings] = Settings()
+    # its config, once AGENT is known
+    agent: Suppress[Any] = None
+    # folder of all runs
+    runs: Path = Path("runs")
+    # of the run's folder, instead of <time>_s<seed>
+    name: str | None = None
+    # print nothing but errors
+    quiet: bool = False
+    # end with one line of JSON
+    json: bool = False
+
+
+@dataclass
+class Eval:
+    """Evaluate the trained policy of RUN on fresh whole episodes."""
+
+    # a run folder, or runs/last
+    run: RunFolder
+    episodes: int = 100
+    # of the evaluation's own streams
+    seed: int = 1_000_000
+    # best, last, or the step of a checkpoint
+    which: str = "best"
+    # end with one line of JSON
+    json: bool = False
+
+
+@dataclass
+class Play:
+    """Record one episode of RUN's best policy as GIF or MP4 (GIF into the run's video folder by default)."""
+
+    run: RunFolder
+    gif: Path | None = None
+    # needs whorl[video]
+    mp4: Path | None = None
+    seed: int = 0
+    which: str = "best"
+
+
+@dataclass
+class Resume:
+    """Go on with a run that was stopped or killed, or give a finished one more steps."""
+
+    run: RunFolder
+    # new total, in environment steps
+    total_steps: int | None = None
+    quiet: bool = False
+    # end with one line of JSON
+    json: bool = False
+
+
+@dataclass
+class Sweep:
+    """Train AGENT in ENV with every setting of a grid and several seeds. The same command goes on after a kill."""
+
+    algorithm: Agent
+    environment: Environment
+    # once for each field
+    grid: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="FIELD=a,b,c")] = ()
+    # of each setting: 0, 1, ...
+    seeds: Annotated[int, Count] = 5
+    # runs at a time; as many as there are cores if not given
+    jobs: Annotated[int | None, Count] = None
+    settings: OmitArgPrefixes[Repeated] = Repeated()
+    # the sweep is the folder sweeps/NAME in it
+    runs: Path = Path("runs")
+    # of the sweep's folder, instead of one made from the settings
+    name: str | None = None
+    # end with one line of JSON
+    json: bool = False
+
+
+@dataclass
+class List:
+    """What there is: agents, environments, presets or runs."""
+
+    what: Positional[Literal["agents", "envs", "presets", "runs"]]
+    runs: Path = Path("runs")
+    # envs: their spaces and limits, and which agent can run in which
+    compat: bool = False
+    # the table of --compat as the page docs/environments.md
+    markdown: bool = False
+
+
+@dataclass
+class Check:
+    """What training AGENT in ENV would use, or why it cannot work (exit code 1)."""
+
+    algorithm: Agent
+    environment: Environment
+
+
+@dataclass
+class Doctor:
+    """Versions, devices, extras and rendering of this machine."""
+
+
+@dataclass
+class ServeGym:
+    """Serve environments over HTTP: the gym-http-api protocol of 2016, and a fast one beside it. Stop with Ctrl-C."""
+
+    port: int = 5000
+    # another address than this machine's own needs a token
+    host: str = "127.0.0.1"
+    # clients send it as the password of HTTP Basic; better in WHORL_GYM_TOKEN, where `ps` cannot see it
+    token: str | None = None
+    # further host:port names of this server, such as those of a tunnel or a proxy
+    allow_hosts: tuple[str, ...] = ()
+    # patterns of environment ids, such as 'CartPole-*'; all installed ones if not given
+    allow: tuple[str, ...] = ()
+    # whether POST /v1/shutdown/ works
+    allow_shutdown: bool = False
+    # the only folder that monitors write to
+    root: Path | None = None
+    # environments at a time
+    max_envs: int = 64
+    # seconds after which an environment that nobody asks is closed
+    idle: float = 600.0
+    # seconds that a call may take
+    patience: float = 60.0
+    # answer {} where the protocol has an empty body, for the C++ client
+    empty_as_json: bool = False
+    # allow a step after the end of an episode, as the original did
+    lenient: bool = False
+
+
+@dataclass
+class Submit:
+    """Score RUNs under the leaderboard's protocol, and write one entry each into a board."""
+
+    runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN")]
+    # a folder; a git repository can hold it
+    board: Path = Path("board")
+    author: str = ""
+    note: str = ""
+    # end with one line of JSON
+    json: bool = False
+
+
+@dataclass
+class Board:
+    """Write BOARD as static pages, or serve it live. `whorl board merge` joins boards."""
+
+    board: Annotated[Positional[Path], arg(metavar="BOARD")] = Path("board")
+    # the folder of the pages
+    export: Path | None = None
+    serve: bool = False
+    # of --serve; 5001 if not given
+    port: int | None = None
+    # 127.0.0.1 if not given; another address than this machine's own needs a token
+    host: str | None = None
+    # better in WHORL_BOARD_TOKEN, where `ps` cannot see it
+    token: str | None = None
+
+
+@dataclass
+class BoardMerge:
+    """Copy the entries of BOARDs into one. Each is checked first."""
+
+    boards: Annotated[Positional[tuple[Path, ...]], arg(metavar="BOARD")]
+    into: Path = Path("board")
+
+
+@dataclass
+class Verify:
+    """Play the evaluation of ENTRY again: exit code 0 if all episodes are equal, 1 if the claim is refuted, 3 if it cannot be told here."""
+
+    # its folder, or its id
+    entry: Annotated[Positional[str], arg(metavar="ENTRY")]
+    # where an id is looked for
+    board: Path = Path("board")
+    # end with one line of JSON
+    json: bool = False
+
+
+@dataclass
+class Plot:
+    """Draw the evaluation curves of RUNs: mean and interquartile mean over seeds, one line for each setting."""
+
+    # run folders, or patterns such as 'runs/CartPole-v1/*/*'
+    runs: Annotated[Positional[tuple[str, ...]], arg(metavar="RUN")]
+    out: Path = Path("plot.png")
+    x: Literal["steps", "seconds"] = "steps"
+
+
+@dataclass
+class Run:
+    """torch-twrl's command line, word for word: whorl run -env 'CartPole-v0' -policy categorical ... (whorl run -help)."""
+
+
+COMMANDS = {
+    "train": Train,
+    "run": Run,
+    "eval": Eval,
+    "play": Play,
+    "resume": Resume,
+    "sweep": Sweep,
+    "plot": Plot,
+    "submit": Submit,
+    "board": Board,
+    "board-merge": BoardMerge,
+    "verify": Verify,
+    "serve-gym": ServeGym,
+    "list": List,
+    "check": Check,
+    "doctor": Doctor,
+}

@@ -1,0 +1,142 @@
+"""The ledger: how far a run has come, and its episodes, those under way and those that have ended."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numba
+import numpy as np
+
+from whorl.batch import Arrays, Numbers, State
+from whorl.spaces import to_tensors
+
+
+class Episode(NamedTuple):
+    """A finished episode."""
+
+    step: int  # environment steps taken by all environments when the rollout in which it ended was complete
+    env: int
+    ret: float  # sum of raw rewards
+    length: int  # steps
+
+
+class Ledger:
+    """Counts the progress of a run in `unit`, and the episodes of `num_envs` environments.
+
+    count: progress so far. finished: episodes so far. most_episodes: after how many `done` says so. episodes: those that ended in the
+    last rollout. returns, lengths [N]: of the episodes under way.
+    """
+
+    def __init__(self, num_envs: int = 0, unit: str = "environment steps"):
+        self.unit = unit
+        self.count = self.finished = 0
+        self.most_episodes = math.inf
+        self.episodes: list[Episode] = []
+        self.returns = np.zeros(num_envs)
+        self.lengths = np.zeros(num_envs, np.int64)
+
+    def done(self, total: int) -> bool:
+        """Whether a progress of `total`, or `most_episodes` episodes, are over."""
+        return self.count >= total or self.finished >= self.most_episodes
+
+    def add(self, reward: np.ndarray, terminated: np.ndarray, truncated: np.ndarray, mask: np.ndarray) -> None:
+        """Count a rollout, arrays [T, N]; `mask` False: no step."""
+        found = np.empty((reward.size, 3))
+        steps, ended = _add(reward, terminated, truncated, mask, self.returns, self.lengths, found)
+        step = self.count + steps
+        self.advance(steps, [Episode(step, int(i), ret, int(n)) for i, ret, n in found[:ended].tolist()])
+
+    def add_step(
+        self,
+        reward: np.ndarray,
+        terminated: np.ndarray,
+        truncated: np.ndarray,
+        mask: np.ndarray,
+        is_first: np.ndarray,
+    ) -> bool:
+        """Count one step, arrays [N], and set `is_first` where another episode begins. False, and nothing is counted: a reward is
+        not finite."""
+        steps, ended, finite = _add_step(reward, terminated, truncated, mask, is_first, self.returns, self.lengths)
+        if finite:
+            self.count += steps
+            self.episodes = self._ended(is_first & mask) if ended else []
+        return finite
+
+    def _ended(self, where: np.ndarray) -> list[Episode]:
+        """The episodes that end now; what is added up begins anew."""
+        rows = np.flatnonzero(where)
+        episodes = [Episode(self.count, int(i), float(self.returns[i]), int(self.lengths[i])) for i in rows]
+        self.returns[rows], self.lengths[rows] = 0.0, 0
+        self.finished += len(episodes)
+        return episodes
+
+    def advance(self, steps: int, episodes: list[Episode]) -> None:
+        """Take over what was counted elsewhere: progress, and the episodes that ended on the way."""
+        self.count += steps
+        self.finished += len(episodes)
+        self.episodes = episodes
+
+    def forget(self) -> None:
+        """The episodes under way were given up."""
+        self.returns[:], self.lengths[:] = 0, 0
+
+    def state(self) -> State:
+        return to_tensors({"return": self.returns, "length": self.lengths}), {
+            "count": self.count,
+            "finished": self.finished,
+        }
+
+    def load_state(self, arrays: Arrays, numbers: Numbers) -> bool:
+        self.count, self.finished = numbers["count"], numbers["finished"]
+        self.returns[:], self.lengths[:] = arrays["return"], arrays["length"]
+        return True
+
+
+@numba.njit(cache=True)
+def _add(
+    reward: np.ndarray,
+    terminated: np.ndarray,
+    truncated: np.ndarray,
+    mask: np.ndarray,
+    returns: np.ndarray,
+    lengths: np.ndarray,
+    found: np.ndarray,
+) -> tuple[int, int]:
+    """Adds rows [T, N] to what is under way, and moves what ended to `found` (environment, return, length). (steps, how many ended)."""
+    steps, ended = 0, 0
+    for t in range(len(reward)):
+        for i in range(len(returns)):
+            if mask[t, i]:
+                steps += 1
+                returns[i] += reward[t, i]
+                lengths[i] += 1
+                if terminated[t, i] or truncated[t, i]:
+                    found[ended, 0], found[ended, 1], found[ended, 2] = i, returns[i], lengths[i]
+                    returns[i], lengths[i] = 0, 0
+                    ended += 1
+    return steps, ended
+
+
+@numba.njit(cache=True)
+def _add_step(
+    reward: np.ndarray,
+    terminated: np.ndarray,
+    truncated: np.ndarray,
+    mask: np.ndarray,
+    is_first: np.ndarray,
+    returns: np.ndarray,
+    lengths: np.ndarray,
+) -> tuple[int, int, bool]:
+    """Adds one step up where `mask` is set. (steps, how many episodes ended, whether all rewards are finite)."""
+    steps, ended, finite = 0, 0, True
+    for i in range(len(mask)):
+        over = terminated[i] or truncated[i]
+        is_first[i] = over or not mask[i]
+        finite &= np.isfinite(reward[i])
+        if mask[i]:
+            steps += 1
+            returns[i] += reward[i]
+            lengths[i] += 1
+            ended += over
+    return steps, ended, finite

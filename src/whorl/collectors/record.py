@@ -1,0 +1,185 @@
+"""The record of what happens: rows of rollout memory, written in place, and where the environments stand between two rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+import torch
+from torch import Tensor
+
+from whorl import batch, spaces
+from whorl.batch import Arrays, Batch, Numbers, State
+from whorl.envs.env import Env, Observation, Step
+from whorl.errors import NotFinite
+from whorl.policies.policy import Policy
+
+Array = np.ndarray | Tensor  # numpy on the CPU, else a tensor on the environment's device
+
+
+class Recorder:
+    """Steps N environments and writes what happens to a memory of `capacity` rows, allocated once and written again.
+
+    memory: the vocabulary's keys, arrays [capacity, N, ...]; empty before the first row, which shows what the policy records.
+    observation, is_first, carry: where the environments stand. `observation` is None before the first reset.
+    """
+
+    def __init__(self, env: Env, policy: Policy, capacity: int):
+        self.env, self.capacity = env, capacity
+        self.actor = policy.actor(env.num_envs)
+        self.memory: dict[str, Any] = {}
+        self.observation: Observation = None
+        self.is_first = self.full(True)
+        self.carry = policy.initial(env.num_envs)
+        self.masked = False  # whether rows of `mask` were written since the caller made it True
+        self._viewed, self._views = (
+            (0, False),
+            dict[str, Any](),
+        )  # rows and whether masked; the memory as tensors of so many rows
+
+    def full(self, value: bool) -> Any:
+        """bool [N]."""
+        n, device = self.env.num_envs, self.env.device
+        return np.full(n, value) if device == "cpu" else torch.full((n,), value, device=device)
+
+    def reset(self, seed: int | None = None) -> None:
+        """Begin an episode in every environment; `seed` as in `Env.reset`."""
+        self.observation = self.env.reset(seed)
+        self.is_first[:] = True
+
+    def step(self, t: int, decided: dict[str, Any]) -> Step:
+        """Write row t: what was known and decided, and what the environments give back for it.
+
+        The observation moves on; `is_first` is left to the caller, and so is `mask` where every row counts.
+        """
+        env, m = self.env, self.memory
+        result, allowed = m["next"], env.action_mask
+        write(m["observation"], t, self.observation)
+        m["is_first"][t] = self.is_first
+        if allowed is not None:
+            m["action_mask"][t] = allowed
+        for key, value in decided.items():
+            m[key][t] = value
+        step = env.step(decided["action"])
+        self.observation, reward, terminated, truncated, successor, valid, _ = step
+        write(result["observation"], t, successor)
+        result["reward"][t] = reward
+        result["terminated"][t] = terminated
+        result["truncated"][t] = truncated
+        if allowed is not None:  # an end's own mask is not known: every action counts as allowed
+            result["action_mask"][t] = env.action_mask | (terminated | truncated)[:, None]
+        if valid is not None:
+            m["mask"][t] = valid
+            self.masked = True
+        return step
+
+    # -- memory ------------------------------------------------------------------------------------------------------
+
+    def allocate(self, decided: dict[str, Any], next_action: bool = False) -> None:
+        """Take memory for everything the environment gives and the policy records (next_action: `next.action`, too)."""
+        rows, device = (self.capacity, self.env.num_envs), self.env.device
+        like = lambda x: torch.zeros((rows[0], *x.shape), dtype=torch.as_tensor(x[:0]).dtype)  # noqa: E731
+        flag = lambda: torch.zeros(rows, dtype=torch.bool)  # noqa: E731
+        observation = self.env.observation_space
+        after = {
+            "observation": spaces.zeros(observation, rows),
+            "reward": torch.zeros(rows),
+            "terminated": flag(),
+            "truncated": flag(),
+        }
+        memory = {
+            "observation": spaces.zeros(observation, rows),
+            "is_first": flag(),
+            **{key: like(value) for key, value in decided.items()},
+            "mask": torch.ones(rows, dtype=torch.bool),
+            "version": torch.zeros(rows, dtype=torch.int64),
+            "next": after,
+        }
+        if self.env.action_mask is not None:
+            memory["action_mask"], after["action_mask"] = like(self.env.action_mask), like(self.env.action_mask)
+        if next_action:
+            after["action"] = like(decided["action"])
+        self.memory = spaces.tree_map(lambda x: x.numpy() if device == "cpu" else x.to(device), memory)
+
+    def grow(self) -> None:
+        """Twice the rows; what is written stays."""
+
+        def doubled(x: Array) -> Array:
+            return (
+                np.concatenate([x, np.zeros_like(x)])
+                if isinstance(x, np.ndarray)
+                else torch.cat([x, torch.zeros_like(x)])
+            )
+
+        self.memory = spaces.tree_map(doubled, self.memory)
+        self.capacity, self._viewed = 2 * self.capacity, (0, False)
+
+    def rollout(self, t: int, masked: bool) -> Batch:
+        """The first t rows as a batch [t, N] that shares the memory; `mask` is left out where every row counts."""
+        if (t, masked) != self._viewed:  # the same memory next time: the same views
+            self._viewed, self._views = (t, masked), spaces.tree_map(lambda x: torch.as_tensor(x[:t]), self.memory)
+            if not masked:
+                del self._views["mask"]
+        return batch.make(self._views, (t, self.env.num_envs))
+
+    def check_finite(self, t: int, rollouts: int) -> None:
+        """Raises NotFinite, naming the environment and rollout number `rollouts`, when an observation or a reward of the first t
+        rows is NaN or infinite."""
+        m = self.memory
+        quantities = [("reward", m["next"]["reward"][:t])]
+        for name, tree in (("next.observation", m["next"]["observation"]), ("observation", m["observation"])):
+            quantities += [(name, leaf[:t]) for leaf in spaces.leaves(tree) if is_floating(leaf)]
+        for name, x in quantities:
+            if not (np.isfinite(x) if isinstance(x, np.ndarray) else x.isfinite()).all():
+                x = torch.as_tensor(x)
+                row, i = (~x.isfinite()).nonzero()[0, :2].tolist()
+                raise NotFinite(
+                    f"{name} of environment {i} became {x[row, i].tolist()} at step {row} of rollout {rollouts} "
+                    f"({self.env!r}); nothing was learned from it. Mend the environment or clip its values"
+                )
+
+    # -- state -------------------------------------------------------------------------------------------------------
+
+    def state(self) -> State:
+        """Where the environments stand, and their own state where they can save it."""
+        env = self.env.state()
+        arrays = {"is_first": self.is_first}
+        arrays |= {f"env.{key}": value for key, value in (env or {}).items()}
+        arrays |= {f"carry.{key}": value for key, value in (self.carry or {}).items()}
+        return spaces.to_tensors(arrays), {"begun": self.observation is not None, "env_saved": env is not None}
+
+    def load_state(self, arrays: Arrays, numbers: Numbers) -> bool:
+        """Restore. False: the environment cannot save its state; nothing has changed, and it is to be reset."""
+        if not numbers["begun"]:
+            return True
+        if not numbers["env_saved"] or self.env.state() is None:  # a server may be another than it was
+            return False
+        own = {key: torch.as_tensor(value).cpu().numpy() for key, value in arrays.items() if key.startswith("env.")}
+        self.observation = self.env.load_state({key.removeprefix("env."): value for key, value in own.items()})
+        self.is_first[:] = spaces.like(arrays["is_first"], self.is_first)
+        for key, value in (self.carry or {}).items():
+            self.carry[key] = spaces.like(torch.as_tensor(arrays[f"carry.{key}"]).clone(), value)
+        return True
+
+
+def write(memory: Any, t: int, value: Any) -> None:
+    """Row t of an array, or of nested dicts of them."""
+    if isinstance(memory, dict):
+        for key, inner in memory.items():
+            write(inner, t, value[key])
+    else:
+        memory[t] = value
+
+
+def is_floating(x: Array) -> bool:
+    return np.issubdtype(x.dtype, np.floating) if isinstance(x, np.ndarray) else x.is_floating_point()
+
+
+@numba.njit(cache=True)
+def all_finite(x: np.ndarray) -> bool:
+    """Whether all numbers of x [n] are finite."""
+    finite = True
+    for i in range(len(x)):
+        finite &= np.isfinite(x[i])
+    return finite

@@ -1,0 +1,216 @@
+"""What happens after every rollout: a run's own log, evaluation, film and checkpoint are hooks like those of a user.
+
+A hook is called with the rollout (None where the loop has none to show) and the metrics of the update; True ends the run. It may have
+`begin(run)`, called once before the first rollout, and `state` and `load_state`, which put it into the checkpoints.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from torch import Tensor
+
+from whorl.agents.agent import Agent
+from whorl.batch import Arrays, Batch, Metrics, Numbers, State
+from whorl.collectors.ledger import Ledger
+from whorl.envs.env import Env
+from whorl.functional.streams import stream
+from whorl.policies.policy import Policy
+from whorl.training import checkpoint
+from whorl.training.evaluate import Evaluation, eval_envs, evaluate
+from whorl.training.loggers import Loggers
+from whorl.training.process import StopSignals
+from whorl.training.settings import Settings
+from whorl.training.video import film
+from whorl.training.window import Window
+
+Hook = Callable[[Batch | None, Metrics], bool | None]
+FINAL = "final evaluation"  # the stream of episodes other than those that chose the best checkpoint
+
+
+class Run(Protocol):
+    """What a hook sees of its run."""
+
+    path: Path
+    settings: Settings
+    agent: Agent
+    progress: Ledger
+    logs: Loggers
+    stop: StopSignals
+
+    @property
+    def seconds(self) -> float:
+        """Of training so far, over all the times it was resumed."""
+
+    @property
+    def over(self) -> bool:
+        """Whether this was the last rollout."""
+
+    def save(self) -> Path:
+        """Publish a checkpoint of everything, and return it."""
+
+
+class Regular:
+    """Whether something is due: at every multiple of `every` in the run's progress, and at its end. 0 = never."""
+
+    def __init__(self, every: int, run: Run):
+        self.every, self._run = every, run
+        self._next = self._after(run.progress.count) if every else 0
+
+    def _after(self, count: int) -> int:
+        return (count // self.every + 1) * self.every
+
+    def due(self) -> bool:
+        if not self.every or (self._run.progress.count < self._next and not self._run.over):
+            return False
+        self._next = self._after(self._run.progress.count)
+        return True
+
+
+class Log:
+    """Episodes, metrics and their sliding statistics to the loggers."""
+
+    def __init__(self, window: int, every: int):
+        self.window, self._every = Window(window), every  # statistics of the training episodes
+        self._metrics: dict[str, Tensor | float] = {}  # the newest of each name: not every rollout is learned from
+        self._earlier = 0.0  # seconds that the run had taken when this process went on with it
+        self._began, self._first = time.monotonic(), 0
+
+    def begin(self, run: Run) -> None:
+        self._run, self._regular = run, Regular(self._every, run)
+        self._began, self._first = time.monotonic(), run.progress.count
+
+    @property
+    def seconds(self) -> float:
+        """Of training so far, over all the times it was resumed."""
+        return self._earlier + time.monotonic() - self._began
+
+    def __call__(self, rollout: Batch | None, metrics: Metrics) -> None:
+        run, progress = self._run, self._run.progress
+        self._metrics = {**self._metrics, **metrics}
+        if progress.episodes:
+            for episode in progress.episodes:
+                self.window.add(episode.ret, episode.length)
+            run.logs.add(progress.episodes)
+        if not self._regular.due():
+            return
+        rows = {
+            "time/total_timesteps": progress.count,
+            "time/fps": (progress.count - self._first) / (time.monotonic() - self._began),
+            "time/seconds": self.seconds,
+        }
+        if len(self.window):
+            rows["rollout/ep_rew_mean"], rows["rollout/ep_rew_std"] = self.window.mean, self.window.std
+            rows["rollout/ep_len_mean"] = self.window.mean_length
+        run.logs.log(progress.count, rows | {f"train/{key}": float(value) for key, value in self._metrics.items()})
+
+    def state(self) -> State:
+        finite = {key: float(value) for key, value in self._metrics.items() if math.isfinite(value)}
+        return {}, {"metrics": finite, "window": self.window.state()[1], "seconds": self.seconds}
+
+    def load_state(self, arrays: Arrays, numbers: Numbers) -> bool:
+        self._metrics, self._earlier = numbers["metrics"], numbers["seconds"]
+        return self.window.load_state({}, numbers["window"])
+
+
+class Evaluate:
+    """Whole greedy episodes now and then, in environments of their own; what scores best is marked among the checkpoints.
+
+    make: n environments -> Env. origin: who steps them, which says how many are used. marks: whether there are checkpoints.
+    """
+
+    def __init__(self, make: Callable[[int], Env], origin: str, every: int, episodes: int, marks: bool):
+        self._make, self._origin, self._every, self._episodes, self._marks = make, origin, every, episodes, marks
+        self._env: Env | None = None
+        self.best, self.best_at = -np.inf, 0  # mean return, and the progress at which it was found
+
+    def begin(self, run: Run) -> None:
+        """The best of a resumed run is marked again: a kill may have come before the mark, or the marked one is damaged."""
+        self._run, self._regular = run, Regular(self._every, run)
+        if self.best == -np.inf:
+            return
+        folder = run.path / "checkpoints"
+        best = folder / f"step_{self.best_at}"
+        if best.exists():
+            checkpoint.mark(folder, "best", best)
+        else:
+            run.logs.message(f"the best checkpoint, {best.name}, is gone: the best from here on is kept")
+            self.best = -np.inf
+
+    def play(self, policy: Policy, episodes: int, seed: int) -> Evaluation:
+        """Evaluate a policy. Raises BadInput where there is no environment to do it in."""
+        n = eval_envs(episodes, self._origin)
+        if self._env is None or self._env.num_envs != n:
+            self.close()
+            self._env = self._make(n)
+        return evaluate(policy, self._env, episodes, seed)
+
+    def close(self) -> None:
+        env, self._env = self._env, None  # `play` makes it again
+        if env is not None:
+            env.close()
+
+    def __call__(self, rollout: Batch | None, metrics: Metrics) -> None:
+        if not self._regular.due():
+            return
+        run = self._run
+        evaluation = self.play(run.agent.policy, self._episodes, run.settings.seed)
+        result = evaluation.summary()
+        if evaluation.cut:
+            run.logs.message(f"{evaluation.cut} of {result['episodes']} evaluation episodes had no end and were cut")
+        row = {"eval/mean_reward": result["mean"], "eval/std_reward": result["std"], "time/seconds": run.seconds}
+        run.logs.log(run.progress.count, row)
+        if result["mean"] > self.best:
+            self.best, self.best_at = result["mean"], run.progress.count
+            if self._marks:
+                path = run.save()
+                checkpoint.mark(path.parent, "best", path)
+
+    def state(self) -> State:
+        return {}, {"best": None if self.best == -np.inf else [self.best, self.best_at]}
+
+    def load_state(self, arrays: Arrays, numbers: Numbers) -> bool:
+        self.best, self.best_at = numbers["best"] or (-np.inf, 0)
+        return True
+
+
+class Film:
+    """A video of the policy as it is now, whenever another `every` episodes are over; 0 = never."""
+
+    def __init__(self, every: int):
+        self.every = every
+
+    def begin(self, run: Run) -> None:
+        self._run = run
+
+    def __call__(self, rollout: Batch | None, metrics: Metrics) -> None:
+        run, finished = self._run, self._run.progress.finished
+        if self.every and finished // self.every > (finished - len(run.progress.episodes)) // self.every:
+            file = run.path / "video" / f"episode_{finished // self.every * self.every:06d}.gif"
+            s = run.settings
+            film(run.agent.policy, s.env, file, stream(s.seed, "video", finished), s.max_episode_steps or 10_000)
+
+
+class Checkpoint:
+    """Everything to disk now and then, and when a signal asks the run to end, which it then does. every 0 = never."""
+
+    def __init__(self, every: int):
+        self.every = every
+
+    def begin(self, run: Run) -> None:
+        self._run, self._regular = run, Regular(self.every, run)
+
+    def __call__(self, rollout: Batch | None, metrics: Metrics) -> None:
+        run, number = self._run, self._run.stop.number
+        if self._regular.due() or (number and self.every):
+            run.save()
+        if number:
+            how = f"go on with: whorl resume {run.path}" if self.every else "nothing was saved"
+            run.logs.message(f"stopped by {signal.Signals(number).name} at {run.progress.count:,} steps; {how}")
+            raise SystemExit(128 + number)
