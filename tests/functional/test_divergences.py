@@ -37,7 +37,7 @@ def test_which_divergence_and_which_sign():
     log_q, log_p = torch.tensor([0.5, 0.25, 0.25]).double().log(), torch.tensor([0.05, 0.05, 0.9]).double().log()
     exact = (log_q.exp() * (log_q - log_p)).sum()
     other = (log_p.exp() * (log_p - log_q)).sum()
-    assert exact > other + 0.3
+    assert exact > other + 0.2
     for estimator in (kl_k1, kl_k3):
         torch.testing.assert_close((log_q.exp() * estimator(log_p - log_q)).sum(), exact)
     near = (log_q + 0.01 * torch.tensor([1.0, -1.0, 0.0]).double()).log_softmax(0)
