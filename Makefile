@@ -11,7 +11,7 @@ PYTEST := $(BIN)/python -m pytest
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-browser check learn bench peers format clean
+.PHONY: help setup demo test test-browser test-portable faults check learn bench peers format clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -42,13 +42,20 @@ test-browser: setup  ## the leaderboard's pages in a real Chromium, installed fi
 	scripts/install_chromium.sh
 	WHORL_BROWSER=required $(PYTEST) -q tests/browser $(ARGS)
 
+test-portable: setup  ## all tests as on other processors and with other data: an hour or two
+	BIN=$(BIN) JOBS=$(JOBS) scripts/test_portable.sh $(ARGS)
+
+faults: setup  ## the long fault runs: each agent killed 10 times at random moments, a hundred kills while saving; an hour
+	WHORL_KILLS=10 $(PYTEST) -n $(JOBS) --dist worksteal -m fault $(ARGS)
+
 check: setup  ## format, lint, types, layers: seconds
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(PYTEST) -q tests/test_layers.py tests/test_layers_rules.py
 
-learn: setup  ## train to the stated returns, several seeds: hours
+learn: setup  ## train to the stated returns, several seeds, and property tests of 10,000 operations: hours
+	WHORL_OPERATIONS=10000 $(PYTEST) -n $(JOBS) --dist worksteal tests/buffers/test_properties.py
 	$(PYTEST) -n $(JOBS) --dist worksteal -m learning --timeout 14400 $(ARGS)
 
 peers: setup  ## the peers' own environment (Stable-Baselines3, TorchRL), for `make bench` and the parity test

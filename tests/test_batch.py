@@ -4,12 +4,13 @@ import pytest
 import torch
 from tensordict import TensorDict
 
+from tests import seeds
 from whorl import batch
 from whorl.errors import BatchError
 
 
 def rollout(T=5, N=3, mask=False):
-    g = torch.Generator().manual_seed(0)
+    g = torch.Generator().manual_seed(seeds.seed(0))
     ended = torch.rand(T, N, generator=g) < 0.4
     terminated = ended & (torch.rand(T, N, generator=g) < 0.5)
     observation, successor = torch.rand(T, N, 2, generator=g), torch.rand(T, N, 2, generator=g)

@@ -21,6 +21,7 @@ def parts(name, env="CartPole-v1", compile=False, **fields):
 
 
 @pytest.mark.parametrize(("name", "env"), [("ppo", "CartPole-v1"), ("reinforce", "Pendulum-v1")])
+@pytest.mark.compiled
 def test_compiled_equals_eager(name, env):
     """One graph (fullgraph=True raises on a break) with the numbers of the eager step, into the same optimizer's state."""
     # the same rollout for both: collecting would turn a last bit into another action
@@ -137,7 +138,7 @@ def test_an_optimizer_without_a_fused_kernel_is_void_too():
     assert all(torch.equal(a, b) for a, b in zip(before, p.agent.parameters(), strict=True))
 
 
-@pytest.mark.parametrize("compile", [False, True])
+@pytest.mark.parametrize("compile", [False, pytest.param(True, marks=pytest.mark.compiled)])
 def test_a_void_step_leaves_weights_and_optimizer_as_they_were(compile):
     p = parts("a2c", compile=compile)
     optimizer = p.agent.optimizer
@@ -202,6 +203,7 @@ def test_agents_act_and_learn_under_action_masks_and_on_every_action_space(name)
         assert all(torch.as_tensor(v).isfinite() for v in p.agent.learn(p.buffer).values())
 
 
+@pytest.mark.compiled
 def test_many_agents_can_be_compiled_in_one_process():
     """torch gives up after some recompilations of one function, here none: every agent has a function of its own."""
     with torch._dynamo.config.patch(recompile_limit=1):

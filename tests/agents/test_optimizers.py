@@ -111,7 +111,7 @@ class Pair(Agent):
         return self.critic(batch["x"]).square().mean(), {}
 
 
-@pytest.mark.parametrize("compiled", [False, pytest.param(True, id="compiled")])
+@pytest.mark.parametrize("compiled", [False, pytest.param(True, id="compiled", marks=pytest.mark.compiled)])
 def test_only_the_parameters_of_the_optimizer_move(compiled):
     agent = Pair()
     agent.compiled = compiled
@@ -142,7 +142,7 @@ def gradient(optimizer):
     return torch.cat([optimizer.state[p]["exp_avg"].flatten() for p in group["params"]]) * 10
 
 
-@pytest.mark.parametrize("compiled", [False, pytest.param(True, id="compiled")])
+@pytest.mark.parametrize("compiled", [False, pytest.param(True, id="compiled", marks=pytest.mark.compiled)])
 def test_each_optimizer_has_its_own_limits_and_sees_the_mean_over_ranks(compiled):
     batch = make({"x": torch.full((4, 2), 3.0)}, (4,))
     sizes = {}
@@ -194,6 +194,7 @@ def test_micro_batches_give_the_gradient_of_the_whole(pieces, masked):
         assert torch.equal(cut, whole)
 
 
+@pytest.mark.compiled
 def test_compiled_micro_batches_are_the_eager_ones():
     found = []
     for compiled in (False, True):

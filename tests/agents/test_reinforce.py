@@ -366,6 +366,7 @@ def test_clipping_by_hand():
     assert (both.abs() < 0.5 - 1e-4).any() and both.norm() < 2
 
 
+@pytest.mark.compiled
 def test_clipping_compiled_equals_eager():
     fields = {
         "clip_value": 0.5,

@@ -295,6 +295,7 @@ def heavy(*names):
 
 
 @pytest.mark.parametrize("name", heavy(*AGENTS, "sac sde"))
+@pytest.mark.compiled
 def test_compiled_equals_eager(name):
     name, *sde = name.split()
     fields = {"sde": True} if sde else {"renorm_warmup": 2} if name == "crossq" else {}

@@ -1,7 +1,8 @@
 """A trainer that saves all the time is killed at random moments, and loses nothing.
 
 One helper process imports torch once and forks a saver per round: a hundred kills in seconds. The helper kills, then
-does what the next start of a run does (`clean`, `newest`, `load`, `mark`), and prints what it found.
+does what the next start of a run does (`clean`, `newest`, `load`, `mark`), and prints what it found. There are ten times WHORL_KILLS
+kills (3) of the saver.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pathlib import Path
 import pytest
 
 INTERVAL = 0.05  # seconds from the beginning of a save to the next
-ROUNDS = 100
+ROUNDS = 10 * int(os.environ.get("WHORL_KILLS", "3"))
 
 pytestmark = pytest.mark.fault
 
@@ -135,17 +136,18 @@ def run(kind: str, folder: Path, rounds: int) -> dict[str, int]:
     return json.loads(process.stdout)
 
 
-def test_a_hundred_kills_while_saving_lose_nothing(tmp_path):
+def test_kills_while_saving_lose_nothing(tmp_path):
     result = run("saver", tmp_path, ROUNDS)
     assert result["kills"] == ROUNDS
     assert (result["unreadable"], result["lost"], result["litter"]) == (0, 0, 0)
-    assert result["inside a save"] >= 20 and result["with litter"] >= 10  # the test did hit
+    assert result["inside a save"] >= ROUNDS / 5 and result["with litter"] >= ROUNDS / 10  # the test did hit
 
 
 def test_kills_while_a_step_is_replaced_never_leave_it_missing(tmp_path):
-    result = run("rewriter", tmp_path, 40)
+    rounds = ROUNDS * 2 // 5
+    result = run("rewriter", tmp_path, rounds)
     assert (result["unreadable"], result["lost"], result["litter"]) == (0, 0, 0)
-    assert result["inside a save"] >= 10 and result["with litter"] >= 5
+    assert result["inside a save"] >= rounds / 4 and result["with litter"] >= rounds / 8
 
 
 if __name__ == "__main__":

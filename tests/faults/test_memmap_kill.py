@@ -1,6 +1,6 @@
 """A process that writes replay rows to disk is killed at random moments: what is found is whole, in order, and all of it.
 
-The writer says after each write how far it came. WHORL_KILLS sets the number of kills (10).
+The writer says after each write how far it came. WHORL_KILLS sets the number of kills (3).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import torch
 from whorl import batch
 from whorl.buffers.storage_memmap import Memmap
 
-KILLS = int(os.environ.get("WHORL_KILLS", "10"))
+KILLS = int(os.environ.get("WHORL_KILLS", "3"))
 CAPACITY, LANES, SLACK, WIDTH = 60, 2, 16, 20_000  # rows of 80 kB: a kill often hits inside one
 
 pytestmark = pytest.mark.fault

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
+from tests import seeds
 from whorl.errors import BatchError
 from whorl.functional import (
     episode_rows,
@@ -71,7 +72,7 @@ def slow(target, terminated, truncated, mask):
 @pytest.mark.parametrize("discount", [1.0, 0.9, "tensor"])
 @pytest.mark.parametrize("seed", range(20))
 def test_equal_to_the_slow_reference(seed, discount):
-    g = torch.Generator().manual_seed(seed)
+    g = torch.Generator().manual_seed(seeds.seed(seed))
     shape = (1 + seed, 1 + seed % 4)
     uniform = torch.rand(shape, generator=g)
     terminated, truncated = uniform < 0.2, uniform > 0.85
@@ -102,7 +103,7 @@ def test_equal_to_the_slow_reference(seed, discount):
 
 def test_one_episode_is_its_own_baseline_and_has_no_other():
     """torch-twrl, E = 1: every advantage is 0. Not NaN, and to the bit."""
-    target = torch.randn(7, 1, generator=torch.Generator().manual_seed(0))
+    target = torch.randn(7, 1, generator=torch.Generator().manual_seed(seeds.seed(0)))
     terminated, truncated = flags("......x")
     for padded in (True, False):
         assert torch.equal(time_baseline(target, terminated, truncated, padded=padded), target)
@@ -177,7 +178,7 @@ def test_leave_one_out_is_unbiased_and_the_padded_mean_is_its_share():
 def test_weaver_tao_by_hand_and_no_constant_has_less_variance():
     assert optimal_baseline(t([1.0, 4.0]), t([3.0, 1.0])).item() == 1.75  # (3 * 1 + 1 * 4) / 4
     squares = SCORE.square().sum(-1)
-    rows = torch.multinomial(P, 100_000, replacement=True, generator=torch.Generator().manual_seed(0))
+    rows = torch.multinomial(P, 100_000, replacement=True, generator=torch.Generator().manual_seed(seeds.seed(0)))
     best = optimal_baseline(REWARD[rows], squares[rows])
     exact = (P * squares * REWARD).sum() / (P * squares).sum()
     assert best.item() == pytest.approx(exact.item(), abs=0.05)
@@ -193,7 +194,7 @@ def test_weaver_tao_by_hand_and_no_constant_has_less_variance():
 
 def test_squared_scores_are_those_of_one_row_at_a_time():
     model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).double()
-    g = torch.Generator().manual_seed(0)
+    g = torch.Generator().manual_seed(seeds.seed(0))
     rows = {"x": torch.randn(7, 3, dtype=torch.float64, generator=g), "a": torch.randint(2, (7,), generator=g)}
 
     def log_prob(weights, row):

@@ -10,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests import seeds
 from tests.functional.rollouts import rollouts
 from whorl.errors import BadInput
 from whorl.functional import kernels
@@ -20,7 +21,7 @@ DTYPES = [torch.float32, torch.float64]
 
 
 def sample(*shape: int, seed: int = 0, dtype=torch.float64) -> torch.Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seeds.seed(seed)), dtype=torch.float64).to(dtype)
 
 
 def powers(coefficient, increment, final):

@@ -7,6 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests import seeds
 from tests.functional import rollouts as slow
 from tests.functional.rollouts import by_column, rollouts
 from whorl.errors import BadInput
@@ -109,7 +110,7 @@ def test_limits_of_lambda_and_n(rollout):
 
 
 def test_gradients():
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(seeds.seed(0))
     reward, next_value, discount = (
         torch.rand(5, 2, dtype=torch.float64, generator=generator).requires_grad_() for _ in range(3)
     )

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests import seeds
 from whorl.functional import traces
 from whorl.functional.kernels.cached import cached
 from whorl.functional.returns import lambda_return
@@ -93,7 +94,7 @@ def textbook(weight, rows, kind, step_size, discount, trace_decay, exclusive=Fal
 
 def random_rows(seed, length, size=12, actions=3, active=4, binary=True, end=0.15):
     """`active` of `size` features of `actions` actions; each row's successor is the next row unless the episode ends there."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(seeds.seed(seed))
     index = np.array([rng.choice(size, active, replace=False) for _ in range(length + 1)])
     value = np.ones((length + 1, active)) if binary else rng.normal(size=(length + 1, active))
     offset = rng.integers(actions, size=length + 1) * size
@@ -186,7 +187,7 @@ def test_tiny_traces_are_swept_and_the_result_stays(kind):
     weight, rows = random_rows(1, length, size=16, actions=1, end=0.0)
     late = (np.arange(length) > 4) & (np.arange(length) < length - 20)
     for index in (rows[0], rows[4]):
-        index[:] = np.random.default_rng(2).permuted(np.tile(np.arange(8), (length, 1)), axis=1)[:, :4]
+        index[:] = np.random.default_rng(seeds.seed(2)).permuted(np.tile(np.arange(8), (length, 1)), axis=1)[:, :4]
         index[late] += 8
     trace = Traces.empty(16)
     ours = compiled(weight, rows, kind, 0.02, 1.0, 0.5, trace=trace)
@@ -298,7 +299,7 @@ def test_true_online_td_is_its_online_forward_view_at_every_step(trace_decay):
 
 
 def test_td_1_is_every_visit_monte_carlo():
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seeds.seed(0))
     for _ in range(10):
         n = 25
         states, rewards, weight = rng.integers(5, size=n + 1), rng.normal(size=n), rng.normal(size=5)

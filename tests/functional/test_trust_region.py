@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from tests import seeds
 from whorl.functional import categorical_kl, gaussian_kl
 from whorl.functional.trust_region import (
     conjugate_gradient,
@@ -18,7 +19,7 @@ EXACT = {"atol": 1e-9, "rtol": 1e-7}
 
 
 def draw(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seeds.seed(seed)), dtype=torch.float64)
 
 
 def dense(product, size: int) -> torch.Tensor:

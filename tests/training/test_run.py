@@ -237,7 +237,7 @@ def _sqrt_at_zero(x):
     return (x - x.detach()).sqrt().sum()
 
 
-@pytest.mark.parametrize("compile", [False, True])
+@pytest.mark.parametrize("compile", [False, pytest.param(True, marks=pytest.mark.compiled)])
 @pytest.mark.parametrize("what", ["the loss", "the gradient"])
 def test_nan_in_learning_leaves_the_weights_bit_equal(what, compile, tmp_path, monkeypatch):
     import whorl.agents.ppo as module
@@ -270,7 +270,7 @@ def test_nan_in_learning_leaves_the_weights_bit_equal(what, compile, tmp_path, m
     assert all(torch.equal(before[k], after[k]) for k in before)
 
 
-@pytest.mark.parametrize("compile", [False, True])
+@pytest.mark.parametrize("compile", [False, pytest.param(True, marks=pytest.mark.compiled)])
 def test_nan_stops_every_later_step_too(compile):
     """One bad minibatch of four: what was learned before it stays, nothing is learned from it or after it."""
     from whorl.training.build import build
