@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+from typing import Annotated
 
 import numpy as np
 import pytest
@@ -14,12 +15,13 @@ import safetensors.torch
 
 import whorl
 from tests.cases import each
+from whorl import options
 from whorl.apps.board import entry
 from whorl.apps.board.submit import submit
 from whorl.apps.board.verify import check_sizes, verify
 from whorl.errors import BadInput, Damaged
-from whorl.training.catalog import AGENTS, find, presets
-from whorl.training.config import to_json
+from whorl.options import Bounds, Count
+from whorl.training.catalog import AGENTS, default_config, find, presets
 
 
 @pytest.fixture(scope="module")
@@ -163,27 +165,46 @@ def test_a_config_that_does_not_belong_to_the_policy(made, forge):
 def test_the_sizes_of_every_preset_are_those_of_an_honest_policy():
     for agent in each(AGENTS):
         for env in [*presets(agent), "Unknown-v0"]:
-            config = to_json(find(agent, env).config)
+            config = find(agent, env).config
             if agent == "td":  # its policy is the table
                 check_sizes(config, 8 << 20, 4, 3)
             else:  # of Humanoid-v5
                 check_sizes(config, 0, 348, 17)
 
 
+@dataclasses.dataclass
+class Both:
+    """Two numbers that multiply each other, as no agent has them yet."""
+
+    hidden: Annotated[tuple[int, ...], Count] = (1000,)
+    atoms: Annotated[int, Bounds(2, sizes="outputs")] = 1000
+    quantiles: Annotated[int, Bounds(2, sizes="outputs")] = 1000
+
+
 def test_sizes_that_are_small_one_by_one_and_not_together():
-    for config in each(
+    for agent, fields in each(
         [
-            {"hidden": [2000, 2000], "critics": 1000},
-            {"hidden": [1000], "quantiles": 1000, "atoms": 1000},
-            {"hidden": [10_000], "acting_samples": 1000},
-            {"critic_hidden": [8_000_000]},
-            {"model": "tile_coding", "tilings": 64, "tiles": 30, "memory": 0},
-            {"model": "tile_coding", "tilings": 10_000, "tiles": 8, "memory": 10_000},
-            {"tiles": 10**300},
+            ("redq", {"hidden": (2000, 2000), "critics": 1000}),
+            ("tqc", {"critics": 1000, "quantiles": 10_000}),
+            ("c51", {"hidden": (1000,), "atoms": 10_000}),
+            ("rainbow", {"hidden": (1000,), "atoms": 10_000}),
+            ("qr_dqn", {"hidden": (1000,), "quantiles": 10_000}),
+            ("iqn", {"hidden": (1000,), "cosines": 10_000}),
+            ("iqn", {"hidden": (10_000,), "acting_samples": 1000}),
+            ("iqn", {"samples": 10**9}),
+            ("iqn", {"target_samples": 10**9}),
+            ("tqc", {"critic_hidden": (8_000_000,)}),
+            ("td", {"model": "tile_coding", "tilings": 64, "tiles": 30}),
+            ("td", {"model": "tile_coding", "tilings": 10_000, "tiles": 8, "memory": 10_000}),
+            ("td", {"tiles": 10**300}),
         ]
     ):
+        config = options.override(default_config(agent), fields)
+        options.check(config)
         with pytest.raises(BadInput, match="make networks far larger than its policy of 1,000 bytes"):
-            check_sizes({"hidden": [64, 64]} | config, 1000, 6, 2)
+            check_sizes(config, 1000, 6, 2)
+    with pytest.raises(BadInput, match=r"hidden = \[1000\], atoms = 1000, quantiles = 1000 make networks far larger"):
+        check_sizes(Both(), 1000, 6, 2)
 
 
 def test_a_policy_that_is_none(made, forge):
