@@ -30,6 +30,9 @@ class Bounds:
     low: float = -inf
     high: float = inf
     spans: str = ""  # the option of the run that it must reach, or be 0: what falls to 0 on the way would stay there
+    # what of a network it multiplies: its "outputs", its "members", what it draws for its "actions" or its "losses", the "tables" of
+    # a tile coding, the "bins" of a table along each number of the observation, or, instead of bins, the "slots" of a table
+    sizes: str = ""
 
     def __str__(self) -> str:
         if self.high == inf:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +20,8 @@ from whorl.training import compatibility
 from whorl.training.catalog import AGENTS, find
 from whorl.training.settings import NAMED, Settings
 
-TRAIN = ["train", "ppo", "CartPole-v1", "--total-steps", "2048", "--eval-episodes", "10", "--num-envs", "4"]
+SMALL = ["--total-steps", "512", "--eval-episodes", "10", "--num-envs", "4"]
+TRAIN = ["train", "ppo", "CartPole-v1", *SMALL, "--agent.feed.steps", "64"]
 
 
 def call(capfd, *arguments):
@@ -41,14 +43,12 @@ def run(tmp_path_factory):
 
 
 def test_train_ends_with_one_json_line(capfd, tmp_path):
-    code, out, err = call(
-        capfd, *TRAIN, "--runs", tmp_path, "--json", "--agent.learning-rate", "1e-2", "--agent.feed.steps", 64
-    )
+    code, out, err = call(capfd, *TRAIN, "--runs", tmp_path, "--json", "--agent.learning-rate", "1e-2")
     assert code == 0 and "environment: CartPole-v1 (native, 4 at once, on cpu)" in err
     line = json.loads(out.splitlines()[-1])
     assert set(line) == {"run", "steps", "seconds", "steps_per_second", "evaluation"}
     assert set(line["evaluation"]) == {"mean", "std", "episodes"} and line["evaluation"]["episodes"] == 10
-    assert line["steps"] == 2048 and line["steps_per_second"] == pytest.approx(2048 / line["seconds"])
+    assert line["steps"] == 512 and line["steps_per_second"] == pytest.approx(512 / line["seconds"])
     config = json.loads((Path(line["run"]) / "config.json").read_text())
     assert config["config"]["learning_rate"] == 1e-2 and config["config"]["feed"]["steps"] == 64
     assert config["config"]["entropy_weight"] == 0.01  # the preset's
@@ -131,33 +131,21 @@ def test_values_of_options():
 
 
 def test_quiet_and_switched_off(capfd, tmp_path):
-    code, out, err = call(
-        capfd,
-        *TRAIN,
-        "--runs",
-        tmp_path,
-        "--quiet",
-        "--json",
-        "--eval-every",
-        0,
-        "--checkpoint-every",
-        0,
-        "--name",
-        "x",
-    )
+    options = ["--runs", tmp_path, "--quiet", "--json", "--eval-every", 0, "--checkpoint-every", 0, "--name", "x"]
+    code, out, err = call(capfd, "train", "random", "CartPole-v1", *SMALL, *options)
     line = json.loads(out)
     assert code == 0 and err == "" and line["evaluation"] is None
     assert Path(line["run"]).name == "x" and not (tmp_path / "last" / "checkpoints").exists()
 
 
 def test_eval(capfd, run):
-    for which in ("best", "last", "2048"):
+    for which in ("best", "last", "512"):
         code, out, _ = call(capfd, "eval", run, "--episodes", 20, "--json", "--which", which)
         line = json.loads(out.splitlines()[-1])
         assert code == 0 and set(line) == {"mean", "std", "min", "max", "episodes"} and line["episodes"] == 20
-    again = json.loads(call(capfd, "eval", run, "--episodes", 20, "--json", "--which", "2048")[1].splitlines()[-1])
+    again = json.loads(call(capfd, "eval", run, "--episodes", 20, "--json", "--which", "512")[1].splitlines()[-1])
     other = json.loads(
-        call(capfd, "eval", run, "--episodes", 20, "--json", "--which", "2048", "--seed", 5)[1].splitlines()[-1]
+        call(capfd, "eval", run, "--episodes", 20, "--json", "--which", "512", "--seed", 5)[1].splitlines()[-1]
     )
     assert again == line != other
 
@@ -173,12 +161,12 @@ def test_play_writes_a_gif(capfd, run, tmp_path):
     assert code == 2 and "a video ends in .gif or .mp4" in err
 
 
-def test_resume(capfd, tmp_path):
-    call(capfd, *TRAIN, "--runs", tmp_path, "--quiet")
-    code, _, err = call(capfd, "resume", tmp_path / "last")
-    assert code == 2 and "is finished at 2,048 steps; give more" in err
-    code, out, err = call(capfd, "resume", tmp_path / "last", "--total-steps", 4096, "--json")
-    assert code == 0 and json.loads(out.splitlines()[-1])["steps"] == 4096 and "resumed" in err
+def test_resume(capfd, run, tmp_path):
+    copy = shutil.copytree(run.resolve(), tmp_path / "run", symlinks=True)
+    code, _, err = call(capfd, "resume", copy)
+    assert code == 2 and "is finished at 512 steps; give more" in err
+    code, out, err = call(capfd, "resume", copy, "--total-steps", 1024, "--json")
+    assert code == 0 and json.loads(out.splitlines()[-1])["steps"] == 1024 and "resumed" in err
 
 
 @pytest.mark.parametrize(
@@ -196,7 +184,7 @@ def test_list_runs_tells_the_progress_and_its_unit(capfd, run, tmp_path):
     settings = {"agent": "dqn", "env": "", "seed": 0, "total_steps": 2000, "progress": "updates"}
     (begun / "config.json").write_text(json.dumps(settings))
     assert "300 of 2,000 updates" in call(capfd, "list", "runs", "--runs", tmp_path)[1]
-    assert "2,048 of 2,048 environment steps" in call(capfd, "list", "runs", "--runs", run.parent)[1]
+    assert "512 of 512 environment steps" in call(capfd, "list", "runs", "--runs", run.parent)[1]
 
 
 def test_list_envs_compat(capfd, monkeypatch):
@@ -291,7 +279,7 @@ def test_a_locked_run_is_refused(capfd, run):
 
 def test_a_missing_checkpoint_names_those_that_exist(capfd, run):
     code, _, err = call(capfd, "eval", run, "--which", "777")
-    assert code == 2 and "2048" in err
+    assert code == 2 and "512" in err
     code, _, err = call(capfd, "eval", run, "--which", "first")
     assert code == 2 and "takes best, last or the step" in err
 
@@ -322,19 +310,7 @@ def test_play_writes_an_mp4(capfd, run, tmp_path):
 
 
 def test_an_environment_without_a_picture_says_so(capfd, tmp_path):
-    call(
-        capfd,
-        "train",
-        "random",
-        "RandomWalk-v0",
-        "--total-steps",
-        512,
-        "--runs",
-        tmp_path,
-        "--quiet",
-        "--eval-episodes",
-        5,
-    )
+    call(capfd, "train", "random", "RandomWalk-v0", *SMALL, "--runs", tmp_path, "--quiet")
     code, _, err = call(capfd, "play", tmp_path / "last")
     assert code == 2 and "RandomWalk-v0 has no picture to record" in err
     assert not (tmp_path / "last" / "video").exists()

@@ -22,9 +22,12 @@ from whorl.training.process import StopSignals
 from whorl.training.sweep import sweep
 
 COMMAND = [sys.executable, "-c", "from whorl.apps.cli import main; main()", "sweep"]
-GRID = ["--grid", "learning_rate=1e-3,1e-2", "--grid", "feed.steps=20"]
-SIX = ["reinforce", "CartPole-v1", *GRID, "--seeds", "3", "--jobs", "2", "--total-steps", "4000", "--num-envs", "2"]
-SIX += ["--eval-episodes", "2", "--name", "six", "--json"]
+FULL = "WHORL_KILLS" in os.environ  # make faults: twelve runs, three at a time; else six, two at a time
+STEPS, SETTINGS, SEEDS, JOBS = ("20,40", 4, 3, 3) if FULL else ("20", 2, 3, 2)
+RUNS = SETTINGS * SEEDS
+MANY = ["reinforce", "CartPole-v1", "--grid", "learning_rate=1e-3,1e-2", "--grid", f"feed.steps={STEPS}"]
+MANY += ["--seeds", SEEDS, "--jobs", JOBS, "--total-steps", 4000, "--num-envs", 2, "--eval-episodes", 2, "--json"]
+MANY += ["--name", "many"]
 
 
 def start(*arguments, **options):
@@ -56,10 +59,11 @@ def gone(pid):
 
 @pytest.mark.fault
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel ends the runs of a killed sweep on Linux only")
-def test_six_runs_killed_in_the_middle_are_six_results(capfd, tmp_path):
-    path = tmp_path / "sweeps" / "six"
-    first = start(*SIX, "--runs", tmp_path)
-    wait_until(lambda: len(run_folders(path, "eval.json")) >= 1 and len(run_folders(path, "checkpoints/last")) >= 3)
+def test_runs_killed_in_the_middle_are_one_result_each(tmp_path):
+    path = tmp_path / "sweeps" / "many"
+    first = start(*MANY, "--runs", tmp_path)
+    few = RUNS // 4  # some are finished then, one more has saved, and one has not begun
+    wait_until(lambda: few <= len(run_folders(path, "eval.json")) < len(run_folders(path, "checkpoints/last")))
     running = children(first.pid)
     first.kill()  # the sweep alone, not its runs
     first.communicate()
@@ -68,21 +72,21 @@ def test_six_runs_killed_in_the_middle_are_six_results(capfd, tmp_path):
 
     finished = {run: (run / "eval.json").stat().st_mtime_ns for run in run_folders(path, "eval.json")}
     begun = [run for run in run_folders(path, "config.json") if run not in finished]
-    assert finished and begun and len(finished) + len(begun) < 6
-    never_begun = path / "CartPole-v1" / "reinforce" / "001_s2"
+    assert len(finished) >= few and begun and len(finished) + len(begun) < RUNS
+    never_begun = path / "CartPole-v1" / "reinforce" / f"{SETTINGS - 1:03d}_s{SEEDS - 1}"
     assert not never_begun.exists()
     never_begun.mkdir()  # killed between making the folder and its first file
     (never_begun / ".tmp-config.json-1-00000000").write_text("{")
 
-    second = start(*SIX, "--runs", tmp_path)
+    second = start(*MANY, "--runs", tmp_path)
     out, err = second.communicate()
     assert second.returncode == 0, err
-    assert f"6 runs, {len(finished)} finished before, 2 at a time" in err and "[6/6]" in err
-    assert err.count(": best mean ") == 6 - len(finished)
+    assert f"{RUNS} runs, {len(finished)} finished before, {JOBS} at a time" in err and f"[{RUNS}/{RUNS}]" in err
+    assert err.count(": best mean ") == RUNS - len(finished)
     assert sorted(p.name for p in path.glob("CartPole-v1/*/*")) == sorted(
-        f"{k:03d}_s{seed}" for k in range(2) for seed in range(3)
+        f"{k:03d}_s{seed}" for k in range(SETTINGS) for seed in range(SEEDS)
     )
-    assert len(run_folders(path, "eval.json")) == 6
+    assert len(run_folders(path, "eval.json")) == RUNS
     for run, written in finished.items():
         assert (run / "eval.json").stat().st_mtime_ns == written  # not run again
 
@@ -92,7 +96,7 @@ def test_six_runs_killed_in_the_middle_are_six_results(capfd, tmp_path):
         seen.add((config["config"]["learning_rate"], config["config"]["feed"]["steps"], config["seed"]))
         logged = [row["step"] for row in rows_of(run) if "time/fps" in row]
         assert logged == sorted(set(logged)) and logged[-1] >= 4000  # trained once, from the beginning to the end
-    assert len(seen) == 6
+    assert len(seen) == RUNS
 
     config = json.loads((begun[0] / "config.json").read_text())
     fields = {"learning_rate": config["config"]["learning_rate"], "feed": {"steps": config["config"]["feed"]["steps"]}}
@@ -101,21 +105,25 @@ def test_six_runs_killed_in_the_middle_are_six_results(capfd, tmp_path):
     assert fingerprint(begun[0]) == fingerprint(unbroken.path)
 
     table = json.loads(out.splitlines()[-1])
-    assert table["runs"] == 6 and table["failed"] == {} and [row["seeds"] for row in table["table"]] == [3] * 2
+    assert table["runs"] == RUNS and table["failed"] == {}
+    assert [row["seeds"] for row in table["table"]] == [SEEDS] * SETTINGS
     best = table["table"][0]
     runs = [run for run in run_folders(path, "eval.json") if matches(run, best["setting"])]
     scores = [json.loads((run / "eval.json").read_text())["best"]["mean"] for run in runs]
-    assert len(scores) == 3 and best["iqm"] == iqm(scores) and (best["low"], best["high"]) == bootstrap_interval(scores)
+    assert (
+        len(scores) == SEEDS
+        and best["iqm"] == iqm(scores)
+        and (best["low"], best["high"]) == bootstrap_interval(scores)
+    )
     assert [row["iqm"] for row in table["table"]] == sorted((row["iqm"] for row in table["table"]), reverse=True)
     csv = (path / "table.csv").read_text().splitlines()
-    assert csv[0] == "learning_rate,feed.steps,iqm,low,high,seeds,last_100" and len(csv) == 3
+    assert csv[0] == "learning_rate,feed.steps,iqm,low,high,seeds,last_100" and len(csv) == 1 + SETTINGS
     assert csv[1].split(",")[2] == repr(best["iqm"])
     assert (path / "table.png").read_bytes().startswith(b"\x89PNG")
 
-    capfd.readouterr()
-    main(["sweep", *SIX, "--runs", str(tmp_path)])  # nothing is left to do
-    out, err = capfd.readouterr()
-    assert "6 finished before" in err and "best mean" not in err
+    third = start(*MANY, "--runs", tmp_path)  # nothing is left to do
+    out, err = third.communicate()
+    assert third.returncode == 0 and f"{RUNS} finished before" in err and "best mean" not in err
     assert json.loads(out.splitlines()[-1]) == table
     assert all((run / "eval.json").stat().st_mtime_ns == written for run, written in finished.items())
 

@@ -28,7 +28,7 @@ class C51Config:
     # gamma, per environment step
     discount: Annotated[float, Share] = 0.99
     # K
-    atoms: Annotated[int, Bounds(2)] = 51
+    atoms: Annotated[int, Bounds(2, sizes="outputs")] = 51
     # the lowest atom, in units of the return
     v_min: float = -10.0
     # the highest: no return that matters may lie outside

@@ -28,13 +28,13 @@ class IQNConfig:
     # gamma, per environment step
     discount: Annotated[float, Share] = 0.99
     # N: taus of Z(s, a) in the loss; 64 in the paper
-    samples: Annotated[int, Count] = 8
+    samples: Annotated[int, Bounds(1, sizes="losses")] = 8
     # N': taus of Z(s', a*); 64 in the paper
-    target_samples: Annotated[int, Count] = 8
+    target_samples: Annotated[int, Bounds(1, sizes="losses")] = 8
     # K: taus whose mean is q
-    acting_samples: Annotated[int, Count] = 32
+    acting_samples: Annotated[int, Bounds(1, sizes="actions")] = 32
     # n: terms of the embedding of tau
-    cosines: Annotated[int, Count] = 64
+    cosines: Annotated[int, Bounds(1, sizes="outputs")] = 64
     # kappa: TD error from which the loss is linear; 0 = the sharp quantile loss
     huber: Annotated[float, Amount] = 1.0
     # the online network chooses a', the target network gives its quantiles

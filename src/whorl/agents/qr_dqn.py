@@ -28,7 +28,7 @@ class QRDQNConfig:
     # gamma, per environment step
     discount: Annotated[float, Share] = 0.99
     # N; 200 in the paper
-    quantiles: Annotated[int, Bounds(2)] = 50
+    quantiles: Annotated[int, Bounds(2, sizes="outputs")] = 50
     # kappa: TD error from which the loss is linear; 0 = the sharp quantile loss
     huber: Annotated[float, Amount] = 1.0
     # the online network chooses a', the target network gives its quantiles

@@ -35,7 +35,7 @@ class REDQConfig:
     # share of the way that the target critics go at each update
     target_rate: Annotated[float, Bounds(1e-9, 1)] = 0.005
     # N
-    critics: Annotated[int, Count] = 10
+    critics: Annotated[int, Bounds(1, sizes="members")] = 10
     # M: how many target critics, drawn anew at each update, the target is the smallest of
     subset: Annotated[int, Count] = 2
     # updates of the critics for one of the actor

@@ -41,7 +41,7 @@ from whorl.nets.encoder import Encoder
 from whorl.nets.linear_q import LinearQ
 from whorl.nets.mlp import linear
 from whorl.nets.tile_coding import HASHED, Features, OneHot, Raw, TileCoding
-from whorl.options import Amount, Count, Positive, Share
+from whorl.options import Amount, Bounds, Count, Positive, Share
 from whorl.policies.exploration import EPSILON, row_of
 from whorl.policies.greedy import Greedy, discrete
 
@@ -84,11 +84,11 @@ class TDConfig:
     # auto: a table for Discrete observations, else tile coding
     model: Literal["auto", "table", "linear", "tile_coding", "mlp"] = "auto"
     # grids of the tile coding
-    tilings: Annotated[int, Count] = 8
+    tilings: Annotated[int, Bounds(1, sizes="tables")] = 8
     # per dimension and grid
-    tiles: Annotated[int, Count] = 8
+    tiles: Annotated[int, Bounds(1, sizes="bins")] = 8
     # slots of a tiling whose tiles are hashed; 0 = one for each tile
-    memory: Annotated[int, Amount] = 0
+    memory: Annotated[int, Bounds(0, sizes="slots")] = 0
     # a feature that is always on
     bias: bool = False
     # box of the tile coding; () = the bounds of the observation space

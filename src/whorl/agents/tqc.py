@@ -36,9 +36,9 @@ class TQCConfig:
     # beta: share of the way that the target critics go at each update
     target_rate: Annotated[float, Bounds(1e-9, 1)] = 0.005
     # N
-    critics: Annotated[int, Count] = 5
+    critics: Annotated[int, Bounds(1, sizes="members")] = 5
     # M: atoms of each critic
-    quantiles: Annotated[int, Bounds(2)] = 25
+    quantiles: Annotated[int, Bounds(2, sizes="outputs")] = 25
     # d: atoms dropped for each critic, the largest of all pooled ones
     dropped: Annotated[int, Amount] = 2
     # alpha at the start

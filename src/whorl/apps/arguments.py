@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import OmitArgPrefixes, Positional, Suppress, UseAppendAction, arg
 
+from whorl.apps.gym_server.settings import Settings as ServerSettings
 from whorl.options import Count
 from whorl.training.settings import Settings
 
@@ -126,33 +127,8 @@ class Doctor:
     """Versions, devices, extras and rendering of this machine."""
 
 
-@dataclass
-class ServeGym:
+class ServeGym(ServerSettings):
     """Serve environments over HTTP: the gym-http-api protocol of 2016, and a fast one beside it. Stop with Ctrl-C."""
-
-    port: int = 5000
-    # another address than this machine's own needs a token
-    host: str = "127.0.0.1"
-    # clients send it as the password of HTTP Basic; better in WHORL_GYM_TOKEN, where `ps` cannot see it
-    token: str | None = None
-    # further host:port names of this server, such as those of a tunnel or a proxy
-    allow_hosts: tuple[str, ...] = ()
-    # patterns of environment ids, such as 'CartPole-*'; all installed ones if not given
-    allow: tuple[str, ...] = ()
-    # whether POST /v1/shutdown/ works
-    allow_shutdown: bool = False
-    # the only folder that monitors write to
-    root: Path | None = None
-    # environments at a time
-    max_envs: int = 64
-    # seconds after which an environment that nobody asks is closed
-    idle: float = 600.0
-    # seconds that a call may take
-    patience: float = 60.0
-    # answer {} where the protocol has an empty body, for the C++ client
-    empty_as_json: bool = False
-    # allow a step after the end of an episode, as the original did
-    lenient: bool = False
 
 
 @dataclass

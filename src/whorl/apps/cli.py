@@ -13,6 +13,7 @@ import tyro
 from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
 
 from whorl import options
+from whorl.apps import twrl
 from whorl.apps.arguments import COMMANDS, Repeated, Sweep, Train
 from whorl.errors import WhorlError
 from whorl.training.settings import NAMED, Settings
@@ -26,8 +27,6 @@ def main(arguments: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         if arguments[:1] == ["run"]:
-            from whorl.apps import twrl
-
             choice = twrl.read(arguments[1:])  # -help ends here, and needs no torch
 
             from whorl.apps import twrl_run
@@ -115,11 +114,11 @@ def _split(words: list[str], kinds: dict[str, Any]) -> tuple[list[str], list[str
     rest: list[str] = []
     due = 0.0  # values that the last option still takes
     for word in words:
-        if word.startswith("-") and not _is_number(word):
+        if word.startswith("-") and not twrl.is_number(word):
             group, dot, last = word.lstrip("-").replace("-", "_").rpartition(".")
             kind = kinds.get(f"{group}{dot}{last}", kinds.get(f"{group}{dot}{last.removeprefix('no_')}"))
             due = 0 if "=" in word or kind is bool else math.inf if kind in LISTS else 1
-        elif due == 0 or (due == math.inf and not _is_number(word)):
+        elif due == 0 or (due == math.inf and not twrl.is_number(word)):
             due = 0
             if len(names) < 2:
                 names.append(word)
@@ -128,14 +127,6 @@ def _split(words: list[str], kinds: dict[str, Any]) -> tuple[list[str], list[str
             due -= 1
         rest.append(word)
     return names, rest
-
-
-def _is_number(word: str) -> bool:
-    try:
-        float(word)
-    except ValueError:
-        return False
-    return True
 
 
 # ---------------------------------------------------------------------------------------------- settings as options

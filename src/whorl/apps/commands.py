@@ -236,8 +236,7 @@ def doctor(o: Doctor) -> None:
 def serve_gym(o: ServeGym) -> None:
     from whorl.apps.gym_server.serve import serve
 
-    options = {key: value for key, value in vars(o).items() if key != "token"}
-    serve(**options, token=os.environ.get("WHORL_GYM_TOKEN") if o.token is None else o.token)
+    serve(**vars(o) | {"token": os.environ.get("WHORL_GYM_TOKEN") if o.token is None else o.token})
 
 
 def plot(o: Plot) -> None:

@@ -201,7 +201,7 @@ def _normal(arguments: Iterable[str]) -> list[str]:
             continue
         if not word.startswith("-") or not word.strip("-"):
             words.append(raw)
-        elif _is_number(word):  # argparse takes -1e-3 for an option
+        elif is_number(word):  # argparse takes -1e-3 for an option
             option = words and words[-1].startswith("-") and "=" not in words[-1]
             words.append(f"{words.pop()}={word}" if option else word)
         else:
@@ -225,7 +225,7 @@ def _full(name: str) -> str:
     return full
 
 
-def _is_number(word: str) -> bool:
+def is_number(word: str) -> bool:
     try:
         float(word)
     except ValueError:
@@ -313,7 +313,7 @@ def _only(default: str, why: str) -> Callable[[str], str]:
     """The reader of an option of testScript.lua that has no meaning any more: its default is let through."""
 
     def read_word(word: str) -> str:
-        same = _is_number(word) and _is_number(default) and float(word) == float(default)
+        same = is_number(word) and is_number(default) and float(word) == float(default)
         if word != default and not same:
             raise argparse.ArgumentTypeError(f"is not available ({why}), got {word!r}")
         return default

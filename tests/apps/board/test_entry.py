@@ -16,23 +16,11 @@ from pathlib import Path
 
 import pytest
 
-import whorl
 from tests.cases import each
 from whorl.apps.board import entry
 from whorl.apps.board.forms import EPISODES
 from whorl.apps.board.merge import merge
-from whorl.apps.board.submit import submit
 from whorl.errors import BadInput, Damaged
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    """An entry of a real run."""
-    folder = tmp_path_factory.mktemp("entry")
-    run = whorl.train(
-        "ppo", "CartPole-v1", total_steps=600, num_envs=8, eval_episodes=8, quiet=True, runs=folder / "runs"
-    )
-    return submit(run.path, folder / "board", "Ada", "first <b>try</b> \N{GRINNING FACE} Zürich")
 
 
 @pytest.fixture

@@ -8,20 +8,9 @@ import shutil
 
 import pytest
 
-import whorl
 from whorl.apps.board import entry
 from whorl.apps.board.merge import merge
-from whorl.apps.board.submit import submit
 from whorl.errors import BadInput
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("merge")
-    run = whorl.train(
-        "random", "CartPole-v1", total_steps=64, num_envs=2, eval_every=0, quiet=True, runs=folder / "runs"
-    )
-    return submit(run.path, folder / "board")
 
 
 @pytest.fixture

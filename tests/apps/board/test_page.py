@@ -16,13 +16,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import whorl
 from benchmarks.board import fill, gif, invented
 from tests.cases import each
 from whorl.apps.board import chart, entry, page, rank, view
 from whorl.apps.board.page import MARKER, export
 from whorl.apps.board.references import references
-from whorl.apps.board.submit import submit
 from whorl.errors import BadInput
 from whorl.functional.bands import iqm_band
 from whorl.training.plot import Curves, Evaluations, flat
@@ -311,12 +309,8 @@ def test_an_entry_of_a_thousand_options_makes_no_large_pages(tmp_path):
     assert (pages / "env" / "CartPole-v1.html").stat().st_size < 50_000
 
 
-def test_a_real_run_on_the_page(tmp_path):
-    run = whorl.train(
-        "ppo", "CartPole-v1", total_steps=600, num_envs=8, eval_episodes=8, quiet=True, runs=tmp_path / "runs"
-    )
-    made = submit(run.path, tmp_path / "board", "Ada", "first try")
-    pages = export(tmp_path / "board", tmp_path / "out")
+def test_a_real_run_on_the_page(made, tmp_path):
+    pages = export(made.path.parents[1], tmp_path / "out")
     found = Page(pages / "run" / f"{made.id}.html")
     pictures = [given for given in found.all("img") if "media" in given["src"]]
     assert [given["alt"] for given in pictures] == [

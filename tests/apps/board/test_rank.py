@@ -1,4 +1,4 @@
-"""Rows and ranks, on entries made by code from one real one."""
+"""Rows and ranks, on entries made by code from one made one."""
 
 from __future__ import annotations
 
@@ -10,36 +10,25 @@ from statistics import median
 import numpy as np
 import pytest
 
-import whorl
 from whorl.apps.board import entry, view
 from whorl.apps.board.rank import FEW, config_difference, rows
 from whorl.apps.board.references import Reference, every, references
-from whorl.apps.board.submit import submit
 from whorl.envs.ids import known_envs
 from whorl.functional.statistics import bootstrap_interval, iqm
 from whorl.training.catalog import AGENTS, presets
 
 
-@pytest.fixture(scope="module")
-def real(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("rank")
-    run = whorl.train(
-        "ppo", "CartPole-v1", total_steps=600, num_envs=8, eval_episodes=8, quiet=True, runs=folder / "runs"
-    )
-    return submit(run.path, folder / "board")
-
-
 @pytest.fixture
-def make(real):
+def make(made):
     """(mean, seed, other fields, `config` and `settings` in parts) -> an entry that agrees with itself as far as rows look."""
 
     def one(mean, seed=0, config=None, settings=None, **fields):
-        data = {name: getattr(real, name) for name in ("env", "agent")} | fields
-        data["config"] = real.config | (config or {})
-        data["settings"] = real.settings | {"seed": seed} | (settings or {})
+        data = {name: getattr(made, name) for name in ("env", "agent")} | fields
+        data["config"] = made.config | (config or {})
+        data["settings"] = made.settings | {"seed": seed} | (settings or {})
         identity = hashlib.sha256(json.dumps([mean, data], sort_keys=True).encode()).hexdigest()[:16]
         data = {"policy_sha256": 4 * identity} | data
-        return replace(real, id=identity, mean=float(mean), setting=entry.setting(data), **data)
+        return replace(made, id=identity, mean=float(mean), setting=entry.setting(data), **data)
 
     return one
 
@@ -146,15 +135,15 @@ def test_steps_to_threshold_are_a_median_only_if_every_seed_reached_it(make):
     assert row.steps_per_second == median([10.0, 30.0, 50.0])
 
 
-def test_differences_are_from_the_preset_or_else_the_defaults(make, real):
+def test_differences_are_from_the_preset_or_else_the_defaults(make, made):
     preset = presets("ppo")["CartPole-v1"]
     changed = make(
-        1.0, config={"discount": 0.5, "feed": real.config["feed"] | {"steps": 7}}, settings={"compile": True}
+        1.0, config={"discount": 0.5, "feed": made.config["feed"] | {"steps": 7}}, settings={"compile": True}
     )
     [row] = rows([changed])["CartPole-v1"]
     assert row.baseline == "preset"
     assert row.differences == {
-        "total_steps": (600, preset.total_steps),
+        "total_steps": (1000, preset.total_steps),
         "compile": (True, False),
         "discount": (0.5, preset.config.discount),
         "feed.steps": (7, preset.config.feed.steps),

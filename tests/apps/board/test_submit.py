@@ -18,10 +18,11 @@ from whorl.apps.board import submit as submit_module
 from whorl.apps.board.entry import entries, read
 from whorl.apps.board.forms import EPISODES, HELD_OUT
 from whorl.apps.board.submit import FRAMES, SIDE, submit
+from whorl.apps.board.verify import verify
 from whorl.envs.make import make_env
 from whorl.errors import BadInput
 from whorl.training import checkpoint
-from whorl.training.evaluate import evaluate
+from whorl.training.evaluate import Evaluation, evaluate
 
 
 def train(agent, env, folder, **options):
@@ -29,21 +30,18 @@ def train(agent, env, folder, **options):
     return whorl.train(agent, env, runs=folder / "runs", **given)
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    folder, feed = tmp_path_factory.mktemp("submit"), {"steps": 25, "epochs": 4, "minibatches": 4}
-    return train("ppo", "CartPole-v1", folder, seed=3, total_steps=1000, eval_every=200, feed=feed)
-
-
-@pytest.fixture(scope="module")
-def made(run):
-    return submit(run.path, run.path / "board", "Ada", "a note")
-
-
 @pytest.fixture
 def copy(run, tmp_path):
     """The same run, to be changed."""
     return shutil.copytree(run.path, tmp_path / "run", symlinks=True)
+
+
+@pytest.fixture
+def scored(made, monkeypatch):
+    """What is submitted is not played again: its score is known, and it has no pictures."""
+    score = Evaluation(np.array(made.returns), np.array(made.lengths))
+    monkeypatch.setattr(submit_module, "examine", lambda policy, env_id: (score, made.reward_threshold))
+    monkeypatch.setattr(submit_module, "pictures", lambda policy, env_id, score: {})
 
 
 def rows(path, change):
@@ -72,7 +70,7 @@ def test_the_rest_is_what_the_run_folder_says(run, made):
     assert made.versions == made.evaluated["versions"] == meta["versions"]
     assert made.machine == {name: meta[name] for name in ("cpu", "cpu_count", "system")}
     assert meta["host"] not in json.dumps(json.loads((made.path / "entry.json").read_bytes())["machine"])
-    assert (made.author, made.note, made.steps, made.reward_threshold) == ("Ada", "a note", 1000, 475.0)
+    assert (made.steps, made.reward_threshold) == (1000, 475.0)
     assert made.created.endswith("Z") and made.commit == meta["commit"]
     logged = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
     evaluations = [row for row in logged if "eval/mean_reward" in row]
@@ -88,13 +86,21 @@ def test_the_rest_is_what_the_run_folder_says(run, made):
 
 
 def test_the_same_run_gives_the_same_entry_once(run, made, tmp_path):
-    assert submit(run.path, run.path / "board", "Ada", "a note") == made
+    assert submit(run.path, run.path / "board", made.author, made.note) == made
     assert entries(run.path / "board") == ([made], [])
-    code = "import sys; from whorl.apps.board.submit import submit; print(submit(*sys.argv[1:]).id)"
-    command = [sys.executable, "-c", code, run.path, tmp_path, "Ada", "a note"]
-    found = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert found.stdout.split() == [made.id], "another process plays the same episodes"
     assert submit(run.path, tmp_path, "Grace").id != made.id
+
+
+def test_another_process_plays_the_same_episodes(run, made, tmp_path):
+    code = """
+import sys
+from whorl.apps.board.submit import submit
+from whorl.apps.board.verify import verify
+print(verify(sys.argv[1]).confirmed, submit(*sys.argv[2:]).id)
+"""
+    command = [sys.executable, "-c", code, made.path, run.path, tmp_path, made.author, made.note]
+    found = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert found.stdout.split() == ["True", made.id]
 
 
 def test_the_pictures_are_of_the_best_and_of_a_typical_episode(made):
@@ -126,6 +132,7 @@ def test_the_protocol_has_the_time_limit_of_the_environment_not_of_the_run(tmp_p
     run = train("random", "Pendulum-v1", tmp_path, total_steps=64, eval_every=0, max_episode_steps=10)
     made = submit(run.path, tmp_path / "board")
     assert made.lengths == [200] * EPISODES and made.settings["max_episode_steps"] == 10
+    assert verify(made.path).confirmed, "a policy that draws, too"
 
 
 def test_where_an_environment_sets_no_limit_episodes_are_cut_and_all_of_them_count(tmp_path):
@@ -133,7 +140,7 @@ def test_where_an_environment_sets_no_limit_episodes_are_cut_and_all_of_them_cou
     assert len(submit(run.path, tmp_path / "board").returns) == EPISODES
 
 
-def test_the_threshold_is_reached_at_the_first_evaluation_that_does(copy, tmp_path):
+def test_the_threshold_is_reached_at_the_first_evaluation_that_does(copy, scored, tmp_path):
     scores = iter([100.0, 475.0, 400.0, 500.0, *[300.0] * 50])
     found = rows(copy, lambda row: row | ({"eval/mean_reward": next(scores)} if "eval/mean_reward" in row else {}))
     second = [row for row in found if "eval/mean_reward" in row][1]
@@ -141,16 +148,16 @@ def test_the_threshold_is_reached_at_the_first_evaluation_that_does(copy, tmp_pa
     assert (made.steps_to_threshold, made.seconds_to_threshold) == (second["step"], second["time/seconds"])
 
 
-def test_a_run_of_before_times_were_written_down(copy, tmp_path):
+def test_a_run_of_before_times_were_written_down(copy, scored, tmp_path):
     rows(copy, lambda row: {name: value for name, value in row.items() if name != "time/seconds"} | {"time/fps": 123.5})
     made = submit(copy, tmp_path / "board")
     assert made.curve["seconds"] is made.seconds is made.seconds_to_threshold is None and made.steps_per_second == 123.5
 
 
-def test_a_row_that_was_written_half_is_passed_over(copy, made, tmp_path):
+def test_a_row_that_was_written_half_is_passed_over(copy, made, scored, tmp_path):
     with open(copy / "metrics.jsonl", "a") as file:
         file.write('{"step": 2000, "eval/mean_reward": 4, "time/sec')
-    again = submit(copy, tmp_path / "board", "Ada", "a note")
+    again = submit(copy, tmp_path / "board", made.author, made.note)
     assert again.curve == made.curve and again.seconds == made.seconds
 
 
@@ -164,7 +171,7 @@ def test_the_policy_is_the_one_that_was_scored_when_best_moves_meanwhile(copy, m
         return examine(*arguments)
 
     monkeypatch.setattr(submit_module, "examine", while_it_trains)
-    again = submit(copy, tmp_path / "board", "Ada", "a note")
+    again = submit(copy, tmp_path / "board", made.author, made.note)
     assert again.policy_sha256 == made.policy_sha256 and again.returns == made.returns
 
 
@@ -176,7 +183,7 @@ def test_a_picture_of_another_episode_is_left_out(run):
     assert submit_module.pictures(policy, "CartPole-v1", otherwise) == {}
 
 
-def test_a_run_that_was_stopped_counts_with_the_steps_it_took(copy, tmp_path):
+def test_a_run_that_was_stopped_counts_with_the_steps_it_took(copy, scored, tmp_path):
     config = json.loads((copy / "config.json").read_bytes())
     (copy / "config.json").write_text(json.dumps(config | {"total_steps": 10_000}))
     (copy / "eval.json").unlink()
@@ -184,7 +191,7 @@ def test_a_run_that_was_stopped_counts_with_the_steps_it_took(copy, tmp_path):
     assert made.steps == int((copy / "checkpoints" / "last").resolve().name.removeprefix("step_")) < 10_000
 
 
-def test_a_command_that_would_run_when_it_is_pasted_is_not_shown(copy, tmp_path):
+def test_a_command_that_would_run_when_it_is_pasted_is_not_shown(copy, scored, tmp_path):
     meta = json.loads((copy / "meta.json").read_bytes())
     for command, shown in (
         ("/opt/venv/bin/whorl train a2c CartPole-v1", "whorl train a2c CartPole-v1"),

@@ -7,6 +7,7 @@ import copy
 import http.client
 import json
 import logging
+import os
 import re
 import socket
 import urllib.parse
@@ -22,6 +23,7 @@ pytest.importorskip("starlette", reason="needs the extra server: pip install 'wh
 from tests.apps.gym_server.hostile import DOCUMENTED, ROUTES, ask, listed, make, make_vector
 from whorl.apps.gym_server.serve import running
 
+REQUESTS = 3000 if "WHORL_KILLS" in os.environ else 500  # make faults
 KINDS = {
     "Discrete": spaces.Discrete(3, start=-1),
     "Box": spaces.Box(-1, 1, (2, 2), np.float32),
@@ -134,12 +136,13 @@ def server(tmp_path_factory):
         yield url
 
 
-def test_3000_random_requests_break_nothing(tmp_path, kinds, caplog):
+@pytest.mark.fault
+def test_random_requests_break_nothing(tmp_path, kinds, caplog):
     noise, seen = Noise(20), {}
     with running(root=tmp_path, max_envs=24) as url:
         at = urllib.parse.urlsplit(url)
         connection = http.client.HTTPConnection(at.hostname, at.port)
-        for number in range(3000):
+        for number in range(REQUESTS):
             if number % 250 == 0:
                 noise.ids = ["nothing", *(make(url, f"Kind{name}-v0") for name in KINDS), make(url, "FrozenLake-v0")]
                 noise.vectors = ["0" * 32, make_vector(url)]
@@ -163,7 +166,7 @@ def test_3000_random_requests_break_nothing(tmp_path, kinds, caplog):
         connection.close()
         alive = make(url)
         assert ask(url, "POST", f"/v1/envs/{alive}/reset/")[0] == 200
-    assert {200, 204, 400, 404, 405} <= set(seen) and seen[200] > 250, seen
+    assert {200, 204, 400, 404, 405} <= set(seen) and seen[200] > REQUESTS // 12, seen
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 

@@ -31,18 +31,6 @@ from whorl.training.plot import flat
 NOISE = 2  # standard errors of the difference that another version or machine may make
 CHANCE = EPISODES // 10  # episodes that may come out with the length, but not the return, that is claimed
 ROOM = 64  # times the policy's bytes (at least a MiB) that the agent's networks may take
-SIZES = (
-    "atoms",
-    "quantiles",
-    "critics",
-    "samples",
-    "target_samples",
-    "acting_samples",
-    "cosines",
-    "tilings",
-    "tiles",
-    "memory",
-)
 
 
 @dataclass(frozen=True)
@@ -112,7 +100,7 @@ def policy(claim: Entry) -> Policy:
         options.check(config)
         if foreign := flat(claim.config).keys() - flat(config_to_json(claim.agent, config)).keys():
             raise BadInput(f"the config of {claim.agent} has no field {min(foreign)}")
-        check_sizes(claim.config, len(data), flat_size(env.observation_space), flat_size(env.action_space))
+        check_sizes(config, len(data), flat_size(env.observation_space), flat_size(env.action_space))
         rebuilt = new_agent(claim.agent, env, config, claim.settings["seed"]).policy.eval()
         tensors = safetensors.torch.load(data)
     except Exception as error:  # a stranger's config can break anything
@@ -131,25 +119,27 @@ def policy(claim: Entry) -> Policy:
     return rebuilt
 
 
-def check_sizes(config: dict[str, Any], policy_bytes: int, observation: int, actions: int) -> None:
+def check_sizes(config: object, policy_bytes: int, observation: int, actions: int) -> None:
     """Raises BadInput for a config whose networks would be far larger than the policy beside it: building them could take all memory.
 
-    observation, actions: how many numbers they have. Counted generously: sizes that could multiply each other do.
+    config: an agent's, checked; its fields say what of a network they multiply (`Bounds.sizes`). observation, actions: how many
+    numbers they have. Counted generously: sizes that could multiply each other do.
     """
-    options = flat(config)
-    lists = {name: value for name, value in options.items() if isinstance(value, list)}
-    sizes = {name: value for name, value in options.items() if name in SIZES and type(value) is int}
+    fields = {f: getattr(config, f.name) for f in options.fields(type(config))}
+    hidden = {f.name: list(value) for f, value in fields.items() if f.kind == tuple[int, ...]}
+    sizes = {f.name: (f.bounds.sizes, value) for f, value in fields.items() if f.bounds and f.bounds.sizes}
 
-    def size(*names: str) -> int:
-        return math.prod(max(1, sizes.get(name, 1)) for name in names)
+    def size(what: str) -> int:
+        return math.prod(value for multiplied, value in sizes.values() if multiplied == what)
 
-    outputs = actions * size("atoms", "quantiles", "cosines")
-    layers = [[observation, *(n for n in widths if type(n) is int), outputs] for widths in [[], *lists.values()]]
-    weights = size("critics") * sum(a * b for widths in layers for a, b in pairwise(widths))
-    activations = EPISODES * size("acting_samples") * max(map(max, layers))
-    if options.get("model") == "tile_coding":
-        slots = sizes.get("memory") or min(size("tiles"), MIB) ** min(observation, 32)
-        weights += actions * size("tilings") * slots
-    if 4 * max(weights, activations, *sizes.values(), 0) > ROOM * max(policy_bytes, MIB):
-        named = ", ".join(f"{name} = {str(value)[:60]}" for name, value in {**lists, **sizes}.items())
+    outputs = actions * size("outputs")
+    layers = [[observation, *widths, outputs] for widths in [[], *hidden.values()]]
+    weights = size("members") * sum(a * b for widths in layers for a, b in pairwise(widths))
+    activations = EPISODES * size("actions") * max(map(max, layers))
+    if "tile_coding" in fields.values():
+        slots = size("slots") or min(size("bins"), MIB) ** min(observation, 32)
+        weights += actions * size("tables") * slots
+    numbers = {name: value for name, (_, value) in sizes.items()}
+    if 4 * max(weights, activations, *numbers.values(), 0) > ROOM * max(policy_bytes, MIB):
+        named = ", ".join(f"{name} = {str(value)[:60]}" for name, value in (hidden | numbers).items())
         raise BadInput(f"{named} make networks far larger than its policy of {policy_bytes:,} bytes")
