@@ -24,8 +24,8 @@ from PIL import Image, ImageDraw
 
 from whorl.apps.board import entry
 from whorl.apps.board.page import export
+from whorl.options import to_json
 from whorl.training.catalog import find
-from whorl.training.config import to_json
 
 AGENTS = ("ppo", "a2c", "dqn", "reinforce", "trpo")
 CHROMIUM = "/usr/bin/chromium"

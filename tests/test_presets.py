@@ -5,8 +5,7 @@ import pytest
 from whorl.envs.ids import known_envs
 from whorl.feeds import Replay, Rollouts, Stream
 from whorl.training.build import build
-from whorl.training.catalog import AGENTS, agent_class, find, presets
-from whorl.training.config import from_json, to_json
+from whorl.training.catalog import AGENTS, config_from_json, config_to_json, find, presets
 
 PAIRS = [(agent, env) for agent in AGENTS for env in presets(agent)]
 
@@ -27,7 +26,7 @@ def test_preset(agent, env, request):
     preset = find(agent, env)
     assert env in known_envs() and preset.source and preset.total_steps > 0
     assert isinstance(preset.config.feed, Rollouts | Stream | Replay)
-    assert from_json(agent_class(agent).Config, to_json(preset.config)) == preset.config
+    assert config_from_json(agent, config_to_json(agent, preset.config)) == preset.config
     parts = build(agent, env)
     assert parts.env.num_envs == preset.num_envs
     parts.buffer.add(parts.agent.prepare(parts.collector.collect()))

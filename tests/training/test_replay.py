@@ -13,8 +13,8 @@ from whorl.collectors.stream import StreamCollector
 from whorl.errors import BadInput, Incompatible, NotFinite
 from whorl.feeds import Replay
 from whorl.functional.streams import stream
+from whorl.options import override
 from whorl.training.build import build, new_buffer
-from whorl.training.config import override
 
 SMALL = {"batch_size": 8, "capacity": 400, "replay_ratio": 0.1, "warmup": 50}
 
@@ -24,11 +24,11 @@ REFUSED = [
     ({"capacity": 10, "warmup": 0, "n_step": 4}, r"feed.n_step = 4 is longer than the 2 rows that each of 4 environments has"),
     ({"capacity": 3}, r"feed.n_step = 1 is longer than the 0 rows that each of 4 environments has"),
     ({"capacity": 400, "warmup": 500}, r"feed.warmup = 500 is more than feed.capacity = 400"),
-    ({"alpha": -0.1}, r"feed.alpha must lie in \[0, 1\], got -0.1"),
-    ({"alpha": float("nan")}, r"feed.alpha must lie in \[0, 1\], got nan"),
-    ({"beta": 1.5}, r"feed.beta must lie in \[0, 1\], got 1.5"),
+    ({"alpha": -0.1}, r"feed.alpha must be from 0 to 1, got -0.1"),
+    ({"alpha": float("nan")}, r"feed.alpha must be from 0 to 1, got nan"),
+    ({"beta": 1.5}, r"feed.beta must be from 0 to 1, got 1.5"),
     ({"beta_steps": -1}, r"feed.beta_steps must be at least 0, got -1"),
-    ({"replay_ratio": 0.0}, r"feed.replay_ratio must be at least 1e-6, got 0.0"),
+    ({"replay_ratio": 0.0}, r"feed.replay_ratio must be from 1e-06 to 1e\+06, got 0.0"),
     ({"alpha": 0.7}, r"feed.alpha = 0.7 does nothing without feed.prioritized"),
     ({"relabel_fraction": 0.5}, r"feed.relabel_fraction = 0.5 does nothing without feed.relabel"),
     ({"prefetch": 2, "replay_ratio": 0.25}, r"feed.prefetch = 2 draws ahead .* never more than one"),
@@ -36,7 +36,7 @@ REFUSED = [
     ({"steps": 0}, r"feed.steps must be at least 1, got 0"),
     ({"n_step": 0}, r"feed.n_step must be at least 1, got 0"),
     ({"relabel": "future", "n_step": 3}, r"feed.relabel changes the goal of one row, but feed.n_step = 3"),
-    ({"relabel_fraction": 2.0}, r"feed.relabel_fraction must lie in \[0, 1\], got 2.0"),
+    ({"relabel_fraction": 2.0}, r"feed.relabel_fraction must be from 0 to 1, got 2.0"),
 ]  # fmt: skip
 
 

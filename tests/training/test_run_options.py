@@ -73,7 +73,7 @@ def test_videos_every_so_many_episodes_change_nothing_else(tmp_path):
 
 
 def test_a_logger_of_ones_own_sees_what_the_others_see(tmp_path):
-    class Listener:
+    class Listener(whorl.Logger):
         def __init__(self):
             self.episodes, self.steps = [], []
 
@@ -96,7 +96,7 @@ def test_all_of_it_resumes_to_the_same_bits(tmp_path, compile):
     }  # fmt: skip
     whole = whorl.train("td", "MountainCar-v0", runs=tmp_path / "whole", **options)
 
-    class Stop:
+    class Stop(whorl.Logger):
         def log(self, step, metrics):
             if step >= 1_000:
                 raise KeyboardInterrupt  # not an Exception: as a kill between two checkpoints

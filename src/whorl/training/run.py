@@ -31,6 +31,7 @@ from whorl.training.loggers.tensorboard import TensorBoard
 from whorl.training.process import StopSignals, threads_of_torch
 from whorl.training.settings import Settings
 from whorl.training.trained import load, settings_json
+from whorl.training.window import Window
 
 
 class Run:
@@ -87,6 +88,11 @@ class Run:
     def seconds(self) -> float:
         """Of training so far, over all the times it was resumed."""
         return self.log.seconds
+
+    @property
+    def window(self) -> Window:
+        """Sliding statistics of the training episodes."""
+        return self.log.window
 
     def evaluate(self, episodes: int = 100, seed: int | None = None) -> Evaluation:
         """The agent as it is now, greedily, over whole episodes: by default others than those that chose the best checkpoint."""
