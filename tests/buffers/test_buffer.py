@@ -12,6 +12,7 @@ import torch
 from whorl import batch
 from whorl.buffers import saved
 from whorl.buffers.buffer import ReplayBuffer
+from whorl.buffers.lookup.lookup import Lookup
 from whorl.buffers.sample_prioritized import Prioritized
 from whorl.buffers.sample_uniform import Uniform
 from whorl.buffers.storage_memmap import Memmap
@@ -104,12 +105,13 @@ def test_prefetching_with_priorities_has_one_order():
 
 
 def test_an_exception_in_the_thread_arrives():
-    def broken(storage, index, rows):
-        raise RuntimeError("broken transform")
+    class Broken(Lookup):
+        def __call__(self, storage, index, rows):
+            raise RuntimeError("broken lookup")
 
-    buffer = filled(prefetch=2, transforms=[broken])
+    buffer = filled(prefetch=2, lookups=[Broken()])
     for _ in range(2):
-        with pytest.raises(RuntimeError, match="broken transform"):
+        with pytest.raises(RuntimeError, match="broken lookup"):
             next(buffer.batches(3))
 
 
@@ -125,13 +127,14 @@ def test_leaving_a_loop_early_and_sampling_in_between():
                 break
 
 
-def test_transforms_see_storage_index_and_batch_in_turn():
-    def double(storage, index, rows):
-        assert torch.equal(rows["index"], index) and storage.lanes == 2
-        rows["next"]["reward"].mul_(2)
-        return rows
+def test_lookups_see_storage_index_and_batch_in_turn():
+    class Double(Lookup):
+        def __call__(self, storage, index, rows):
+            assert torch.equal(rows["index"], index) and storage.lanes == 2
+            rows["next"]["reward"].mul_(2)
+            return rows
 
-    buffer = filled(transforms=[double, double])
+    buffer = filled(lookups=[Double(), Double()])
     for _ in range(3):
         rows = buffer.sample(5)
         assert torch.equal(rows["next"]["reward"], (rows["index"] // 2 * 4).float())
@@ -139,7 +142,7 @@ def test_transforms_see_storage_index_and_batch_in_turn():
 
 def test_a_transfer_hands_out_equal_batches_in_memory_of_its_own():
     """On the CPU, where it can be read; a device only adds pinned memory and an event."""
-    move = Transfer("cpu", memories=2)
+    move = Transfer("cpu", alive=2)
     buffer = filled()
     results = []
     for _ in range(2):
@@ -263,7 +266,7 @@ def test_a_save_that_was_killed_leaves_the_one_before(tmp_path, monkeypatch):
     assert len(found) == 6
 
 
-@pytest.mark.parametrize("name", ["rows.bin", "sampler.safetensors", "buffer.json"])
+@pytest.mark.parametrize("name", ["rows.bin", "parts.safetensors", "buffer.json"])
 def test_a_damaged_file_is_named_and_nothing_is_loaded(name, tmp_path):
     filled().save(tmp_path / "saved")
     (path,) = (tmp_path / "saved").rglob(name)

@@ -11,7 +11,7 @@ from gymnasium.wrappers import FrameStackObservation, TimeLimit
 from whorl import batch
 from whorl.buffers.buffer import ReplayBuffer
 from whorl.buffers.layout import Layout
-from whorl.buffers.n_step import NStep
+from whorl.buffers.lookup.n_step import NStep
 from whorl.buffers.sample_prioritized import Prioritized
 from whorl.buffers.sample_uniform import Uniform
 from whorl.buffers.storage_frames import Frames

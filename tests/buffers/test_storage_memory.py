@@ -106,7 +106,7 @@ def test_a_batch_comes_in_the_same_memory_and_as_it_was():
     storage.write(rollout(10))
     first = storage.read(torch.tensor([3, 4]))
     reward = first["next"]["reward"]
-    first["noise"] = torch.zeros(2)  # what agents and transforms do to it
+    first["noise"] = torch.zeros(2)  # what agents and lookups do to it
     first["next"]["reward"] = torch.zeros(2)
     first["next"]["discount"] = torch.ones(2)
     del first["flag"]
@@ -114,7 +114,7 @@ def test_a_batch_comes_in_the_same_memory_and_as_it_was():
     assert second is first and second["next"]["reward"] is reward
     assert sorted(batch.names(second)) == sorted([*storage.names(), "index"])
     assert second["next"]["reward"].tolist() == [8, 9] and second["flag"].tolist() == [True, False]
-    storage.memories = 2
+    storage.keep(2)
     third, fourth = storage.read(torch.tensor([0, 2])).clone(), None
     a, fourth = storage.read(torch.tensor([0, 2])), storage.read(torch.tensor([4, 6]))
     assert a is not fourth and torch.equal(numbers(a), numbers(third)) and numbers(fourth).tolist() == [2, 3]

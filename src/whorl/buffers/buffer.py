@@ -1,44 +1,47 @@
-"""The replay buffer: storage x sampler, with transforms at sample time."""
+"""The replay buffer: storage x sampler, with lookups at sample time."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from whorl.batch import Arrays, Batch, Numbers, Part, State, load_states, states
 from whorl.buffers import saved
+from whorl.buffers.lookup.lookup import Lookup
+from whorl.buffers.parts import Sampler, Storage
 from whorl.buffers.transfer import Transfer
 from whorl.errors import BadInput
 
-Transform = Callable[[Any, Tensor, Any], Any]
 TRIES = 100  # draws for one batch while other processes write over its rows
 
 
 class ReplayBuffer:
-    """Rows of a storage, chosen by a sampler, changed by transforms `(storage, index, batch) -> batch`.
+    """Rows of a storage, chosen by a sampler, changed by lookups.
 
     `replay_ratio`: batches due per row added after the first `warmup` rows (rows of all environments).
     `prefetch`: batches that a thread draws ahead, of one call of `batches`; the rows drawn do not depend on it, but
     priorities given back come `prefetch` batches later.
     `device`: where batches are handed out, if not where the storage has them.
+    `recorded`: the storage holds data that somebody recorded. No rows are added, none are due, and none are in the state.
     """
 
     def __init__(
         self,
-        storage: Any,
-        sampler: Any,
-        transforms: Sequence[Transform] = (),
+        storage: Storage,
+        sampler: Sampler,
+        lookups: Sequence[Lookup] = (),
         batch_size: int = 256,
         replay_ratio: float = 1.0,
         warmup: int = 0,
         prefetch: int = 0,
         device: str | torch.device | None = None,
+        recorded: bool = False,
     ):
         if batch_size < 1 or prefetch < 0 or warmup < 0:
             raise BadInput(
@@ -49,23 +52,25 @@ class ReplayBuffer:
         self.replay_ratio = Fraction(replay_ratio).limit_denominator(1_000_000)
         if self.replay_ratio <= 0:
             raise BadInput(f"replay_ratio must be at least 0.000001, got {replay_ratio}")
-        self.storage, self.sampler, self.transforms = storage, sampler, tuple(transforms)
-        self.batch_size, self.warmup, self.prefetch = batch_size, warmup, prefetch
+        self.storage, self.sampler, self.lookups = storage, sampler, tuple(lookups)
+        self.batch_size, self.warmup, self.prefetch, self.recorded = batch_size, warmup, prefetch, recorded
         self.added = 0  # rows
         self.drawn = 0  # batches that were due
-        storage.memories = prefetch + 1
+        storage.keep(prefetch + 1)
         moves = device is not None and torch.device(device) != torch.device(storage.device)
         self._transfer = Transfer(device, prefetch + 1) if moves and device is not None else None
         self._thread = ThreadPoolExecutor(1, "replay") if prefetch else None
-        self._ahead: deque[Future] = deque()
+        self._ahead: deque[Future[Batch]] = deque()
 
     def __len__(self) -> int:
         return len(self.storage)
 
     # ------------------------------------------------------------------------------------------------ rows in
 
-    def add(self, rollout: Any) -> None:
+    def add(self, rollout: Batch) -> None:
         """Stores the rows of a rollout [T, L] (those with `mask` True, where it has one)."""
+        if self.recorded:
+            raise BadInput("this buffer holds recorded data: no rows are added to it")
         shape = rollout.batch_size
         if len(shape) != 2 or shape[1] != self.storage.lanes:
             raise BadInput(
@@ -78,12 +83,12 @@ class ReplayBuffer:
 
     # ------------------------------------------------------------------------------------------------ batches out
 
-    def sample(self, size: int | None = None) -> Any:
+    def sample(self, size: int | None = None) -> Batch:
         """A batch of `size` rows (default: batch_size), valid until the next one is drawn. Raises BadInput when empty."""
         self._settle()
         return self._draw(self.batch_size if size is None else size)
 
-    def _draw(self, size: int) -> Any:
+    def _draw(self, size: int) -> Batch:
         for _ in range(TRIES):
             index, weight, extras = self.sampler.draw(self.storage, size)
             batch = self.storage.read(index)
@@ -91,17 +96,16 @@ class ReplayBuffer:
                 batch["weight"] = weight
             for key, value in extras.items():
                 batch[key] = value
-            for transform in self.transforms:
-                batch = transform(self.storage, index, batch)
-            read = [index, *(part.touched for part in self.transforms if hasattr(part, "touched"))]
-            if all(map(self.storage.intact, read)):
+            for lookup in self.lookups:
+                batch = lookup(self.storage, index, batch)
+            if all(map(self.storage.intact, [index, *(lookup.touched for lookup in self.lookups)])):
                 return batch if self._transfer is None else self._transfer(batch)
         raise BadInput(
             f"other processes wrote over the rows of {TRIES} batches while they were read: "
             "give the storage more slack or a larger capacity"
         )
 
-    def batches(self, count: int | None = None) -> Iterator[Any]:
+    def batches(self, count: int | None = None) -> Iterator[Batch]:
         """`count` batches, or (None) those due: floor(replay_ratio * (rows added - warmup)) less those that were due before.
 
         Each is valid until the next one is asked for. With `prefetch`, leaving the loop early throws drawn batches away.
@@ -118,7 +122,7 @@ class ReplayBuffer:
             self._settle()
             self._ahead.clear()
 
-    def _next(self, left: int) -> Any:
+    def _next(self, left: int) -> Batch:
         """The oldest batch drawn ahead, while the thread goes on; `left` batches are still to come, with this one."""
         assert self._thread is not None
         while len(self._ahead) < min(self.prefetch, left):
@@ -134,37 +138,43 @@ class ReplayBuffer:
             wait(self._ahead)
 
     def feedback(self, index: Tensor, priority: Tensor) -> None:
-        """New priorities [B] of the rows `index` [B] (absolute: those overwritten since are ignored)."""
+        """New priorities [B] of the rows `index` [B] (absolute: those overwritten since are ignored); of sequences see their sampler."""
         self._settle()
         self.sampler.feedback(self.storage, index, priority)
 
     # ------------------------------------------------------------------------------------------------ keeping it
 
-    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """(tensors, numbers) for a checkpoint, after the rows were brought to disk: they are not in it (see the storages)."""
+    def state(self) -> State:
+        """(arrays, numbers) for a checkpoint, after the rows were brought to disk: they are not in it (see the storages)."""
         self._settle()
-        self.storage.flush()
-        numbers: dict[str, Any] = {"added": self.added, "drawn": self.drawn}
-        arrays: dict[str, Tensor] = {}
-        for name, part in (("storage", self.storage), *self.drawing()):
-            tensors, numbers[name] = part.state()
-            arrays |= {f"{name}.{key}": value for key, value in tensors.items()}
-        return arrays, numbers
+        if self.recorded:
+            arrays, numbers = states(self.drawing())
+            numbers["rows"] = len(self)
+        else:
+            self.storage.flush()
+            arrays, numbers = states({"storage": self.storage, **self.drawing()})
+        return arrays, numbers | {"added": self.added, "drawn": self.drawn}
 
-    def load_state(self, arrays: dict[str, Tensor], numbers: dict[str, Any]) -> bool:
-        """Whether the buffer is exactly as it was; else the oldest rows had been overwritten and it is shorter."""
+    def load_state(self, arrays: Arrays, numbers: Numbers) -> bool:
+        """Whether the buffer is exactly as it was; else the oldest rows had been overwritten and it is shorter.
+
+        Raises BadInput where recorded data has another number of rows than it had.
+        """
         self._settle()
-        part = lambda name: {key.removeprefix(f"{name}."): x for key, x in arrays.items() if key.startswith(f"{name}.")}  # noqa: E731
-        exact = self.storage.load_state(part("storage"), numbers["storage"])
-        for name, drawing in self.drawing():
-            drawing.load_state(part(name), numbers[name])
+        parts: dict[str, Part] = self.drawing()
+        if not self.recorded:
+            parts = {"storage": self.storage, **parts}
+        elif numbers["rows"] != len(self):
+            raise BadInput(
+                f"the recorded data has {len(self):,} rows, it had {numbers['rows']:,} when this state was saved: use the same data"
+            )
         self.added, self.drawn = numbers["added"], numbers["drawn"]
-        return exact
+        return load_states(parts, arrays, numbers)
 
-    def drawing(self) -> list[tuple[str, Any]]:
-        """The parts that draw random numbers, and so have a state, by name: the sampler, and some transforms."""
-        some = [(f"transform{i}", part) for i, part in enumerate(self.transforms) if hasattr(part, "state")]
-        return [("sampler", self.sampler), *some]
+    def drawing(self) -> dict[str, Part]:
+        """The parts that have a state, by name: the sampler, and those lookups that draw or learn."""
+        some = {f"lookup{i}": lookup for i, lookup in enumerate(self.lookups) if any(lookup.state())}
+        return {"sampler": self.sampler, **some}
 
     def save(self, folder: str | Path) -> Path:
         """Everything, rows included, as a folder that `load` reads (see saved.py)."""

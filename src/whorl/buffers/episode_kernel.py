@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import numpy as np
 from numba import njit
 
 
 @njit(cache=True, nogil=True)
-def extend(first, last, begin, k, lane, ended, starts, ring):
+def extend(
+    first: np.ndarray,
+    last: np.ndarray,
+    begin: np.ndarray,
+    k: np.ndarray,
+    lane: np.ndarray,
+    ended: np.ndarray,
+    starts: np.ndarray,
+    ring: int,
+) -> None:
     """Fills in the episodes of the rows (k[i], lane[i]), which come in order of time within each lane.
 
     `first`, `last` int64 [ring * L]: by slot, the k of the first and last row of the row's episode, last -1 while it goes

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from whorl import batch
+from whorl.batch import Batch
 from whorl.errors import BadInput, BatchError, Damaged
 
 
@@ -38,7 +39,7 @@ class Layout:
     row_bytes: int
 
     @classmethod
-    def of(cls, rollout: Any) -> Layout:
+    def of(cls, rollout: Batch) -> Layout:
         """The layout of the rows of a batch [T, N]. Raises BatchError for leaves that are no dense tensors."""
         entries = []
         for name in batch.names(rollout):
@@ -119,7 +120,7 @@ class Reader:
         self.shape: torch.Size | None = None  # of the last rollout, and so of its leaves
         self.shapes: list[torch.Size] = []
 
-    def leaves(self, rollout: Any) -> tuple[list[Tensor], Tensor | None]:
+    def leaves(self, rollout: Batch) -> tuple[list[Tensor], Tensor | None]:
         """(values in the layout's order, mask or None). Raises BatchError naming every key that differs."""
         shape = rollout.batch_size
         if shape != self.shape:
@@ -142,7 +143,7 @@ class Reader:
             raise BatchError(self._differences(rollout))
         return values, mask
 
-    def _differences(self, rollout: Any) -> str:
+    def _differences(self, rollout: Batch) -> str:
         ours = {entry.name: (entry.dtype, entry.shape) for entry in self.layout.fields}
         came = {entry.name: (entry.dtype, entry.shape) for entry in Layout.of(rollout).fields}
         found = [f"{name!r} is missing" for name in ours if name not in came]

@@ -9,6 +9,8 @@ from numba import carray, njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from whorl.buffers.layout import Layout
+
 compiled: Any = njit(cache=True, nogil=True)
 primitive: Any = intrinsic
 
@@ -36,7 +38,18 @@ def _memcpy(typing: Any, target: Any, source: Any, size: Any) -> Any:
 
 
 @compiled
-def scatter(rows, width, fields, mask, steps, envs, first, ring, count, index):
+def scatter(
+    rows: int,
+    width: int,
+    fields: np.ndarray,
+    mask: int,
+    steps: int,
+    envs: int,
+    first: int,
+    ring: int,
+    count: np.ndarray,
+    index: np.ndarray,
+) -> tuple[int, bool]:
     """Writes row (t, e) to slot (count[lane] % ring) * lanes + lane and raises count[lane], lane = first + e; masked rows are left out.
 
     `rows` is the address of slots of `width` bytes. `fields` int64 [3, F]: address of a contiguous [T, N, *shape], bytes
@@ -67,7 +80,7 @@ def scatter(rows, width, fields, mask, steps, envs, first, ring, count, index):
 
 
 @compiled
-def gather(rows, width, slots, index, size, packed, copied):
+def gather(rows: int, width: int, slots: int, index: int, size: int, packed: int, copied: int) -> None:
     """Copies row index[i] % slots to packed[i], and index[i] to copied[i], for i < size; all four are addresses."""
     wanted = carray(_pointer(index), (size,), np.int64)
     for i in range(size):
@@ -75,7 +88,7 @@ def gather(rows, width, slots, index, size, packed, copied):
     _memcpy(copied, index, size * 8)
 
 
-def table(layout: Any) -> np.ndarray:
+def table(layout: Layout) -> np.ndarray:
     """`fields` of `scatter` for a layout, addresses still zero."""
     fields = np.zeros((3, len(layout.fields)), np.int64)
     fields[1] = [entry.nbytes for entry in layout.fields]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import torch
+from torch import Tensor
 
+from whorl.batch import Arrays, Batch, Numbers, State
+from whorl.errors import BadInput
 from whorl.feeds import Rollouts
 from whorl.functional.streams import stream
 
@@ -17,15 +19,16 @@ class RolloutBuffer:
     def __init__(self, feed: Rollouts, seed: int = 0):
         self.feed, self.seed = feed, seed
         self.draws = 0  # shuffles so far: their stream is (seed, draw)
-        self._rollout: Any = None
+        self._rollout: Batch | None = None
         self._generator = torch.Generator()
 
-    def add(self, rollout: Any) -> None:
+    def add(self, rollout: Batch) -> None:
         """Take a prepared rollout. It is used before the next one is collected, and shuffling copies, so nothing is copied here."""
         self._rollout = rollout
 
-    def batches(self, count: int | None = None) -> Iterator[Any]:
+    def batches(self, count: int | None = None) -> Iterator[Batch]:
         """`epochs` x `minibatches` batches of the rollout (at most `count`); minibatch sizes differ by one row at most."""
+        assert self._rollout is not None, "add a rollout first"
         rows = self._rollout.reshape(-1)
         total = self.feed.epochs * self.feed.minibatches if count is None else count
         for i in range(total):
@@ -41,9 +44,13 @@ class RolloutBuffer:
             size = len(rows) / self.feed.minibatches
             yield shuffled[round(piece * size) : round((piece + 1) * size)]
 
-    def state(self) -> tuple[dict[str, Any], dict[str, Any]]:
+    def feedback(self, index: Tensor, priority: Tensor) -> None:
+        """Raises BadInput."""
+        raise BadInput("rows of a rollout have no priorities: each is used as often as the others")
+
+    def state(self) -> State:
         return {}, {"draws": self.draws}
 
-    def load_state(self, arrays: dict[str, Any], numbers: dict[str, Any]) -> bool:
+    def load_state(self, arrays: Arrays, numbers: Numbers) -> bool:
         self.draws = numbers["draws"]
         return True

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from whorl.buffers.sample_uniform import Draw, State, Uniforms, empty
+from whorl.batch import Arrays, Numbers, State
+from whorl.buffers.parts import Draw, Storage
+from whorl.buffers.sample_uniform import Uniforms, empty
 from whorl.buffers.sum_tree import SumTree, check, kernels, wrong
 from whorl.errors import BadInput
 
@@ -131,13 +132,14 @@ class Priorities:
         arrays = {"leaves": self.tree.leaves, "low": torch.from_numpy(self.low), "high": torch.from_numpy(self.high)}
         return arrays, {"largest": self.largest}
 
-    def load_state(self, arrays: dict[str, Tensor], numbers: dict[str, Any]) -> None:
+    def load_state(self, arrays: Arrays, numbers: Numbers) -> bool:
         """Raises BadInput for the state of another number of leaves or lanes."""
         if arrays["low"].shape != self.low.shape:
             raise BadInput(f"the saved priorities are of {len(arrays['low'])} lanes, the storage has {self.lanes}")
         self.tree.fill(arrays["leaves"].to(self.tree.device))
         self.largest = numbers["largest"]
         self._window(arrays["low"].cpu().numpy(), arrays["high"].cpu().numpy())
+        return True
 
     def _window(self, low: np.ndarray, high: np.ndarray) -> None:
         self.low, self.high, self._first = low, high, low % self.ring
@@ -184,26 +186,26 @@ class Prioritized:
         self._seen: tuple[int, int] | None = None  # the storage's window when it was last followed
         self._loaded: State | None = None
 
-    def written(self, storage: Any, index: Tensor | None = None) -> None:
+    def written(self, storage: Storage, index: Tensor | None = None) -> None:
         """Rows were written: they get their first priority, and those that left the live window get none.
 
         Which ones is read from the storage's window, so rows that another process wrote are found as well.
         """
         self._follow(storage)
 
-    def draw(self, storage: Any, size: int) -> Draw:
+    def draw(self, storage: Storage, size: int) -> Draw:
         """(index int64 [size], weight float32 [size], {}). Raises BadInput if there is nothing to draw from."""
         index, weight = self._draw(storage, size)
         return index, weight, {}
 
-    def feedback(self, storage: Any, index: Tensor, priority: Tensor) -> None:
+    def feedback(self, storage: Storage, index: Tensor, priority: Tensor) -> None:
         """New priorities, e.g. |TD error|, [B]. Rows that were overwritten or left the live window since are ignored.
 
         Raises BadInput for a priority that is NaN, negative or infinite; then nothing has changed.
         """
         self._follow(storage).update(index, priority)
 
-    def beta_now(self, storage: Any) -> float:
+    def beta_now(self, storage: Storage) -> float:
         """beta + (1 - beta) * min(1, rows added / beta_steps)."""
         if not self.beta_steps:
             return self.beta
@@ -215,14 +217,15 @@ class Prioritized:
             arrays, numbers = self._loaded
         else:
             arrays, numbers = self.priorities.state() if self.priorities is not None else ({}, {})
-        return arrays, {**numbers, **self.uniforms.state()}
+        return arrays, {**numbers, **self.uniforms.state()[1]}
 
-    def load_state(self, arrays: dict[str, Tensor], numbers: dict[str, Any]) -> None:
+    def load_state(self, arrays: Arrays, numbers: Numbers) -> bool:
         """What `state` gave; the tree is built anew, with equal bits, when the storage is next seen."""
-        self.uniforms.load_state(numbers)
+        self.uniforms.load_state({}, numbers)
         self.priorities, self._loaded = None, (arrays, numbers) if arrays else None
+        return True
 
-    def _follow(self, storage: Any) -> Priorities:
+    def _follow(self, storage: Storage) -> Priorities:
         """The priorities, for the rows that are live now."""
         if self.priorities is None:
             priorities = self._new(storage)
@@ -235,23 +238,23 @@ class Prioritized:
             self._seen = window
         return self.priorities
 
-    def _draw(self, storage: Any, size: int) -> tuple[Tensor, Tensor]:
+    def _draw(self, storage: Storage, size: int) -> tuple[Tensor, Tensor]:
         priorities = self._follow(storage)
         if not (priorities.high > priorities.low).any():
             raise self._nothing(storage)
         return priorities.draw(self.uniforms.take(size), self.beta_now(storage))
 
-    def _new(self, storage: Any) -> Priorities:
+    def _new(self, storage: Storage) -> Priorities:
         return Priorities(storage.lanes, storage.ring, self.alpha, storage.device, self.backend)
 
-    def _window(self, storage: Any) -> tuple[np.ndarray, np.ndarray]:
+    def _window(self, storage: Storage) -> tuple[np.ndarray, np.ndarray]:
         return storage.live()
 
-    def _given(self, storage: Any) -> Callable[[Tensor], Tensor] | None:
+    def _given(self, storage: Storage) -> Callable[[Tensor], Tensor] | None:
         """Priorities that came with the rows."""
         if "priority" not in storage.names():
             return None
         return lambda index: storage.column("priority")[storage.slot(index)]
 
-    def _nothing(self, storage: Any) -> BadInput:
+    def _nothing(self, storage: Storage) -> BadInput:
         return empty()

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from whorl.batch import Arrays, Numbers, State
+from whorl.buffers.parts import Draw, Storage
 from whorl.buffers.sample_prioritized import Priorities, Prioritized
-from whorl.buffers.sample_uniform import Draw, State, Uniforms
+from whorl.buffers.sample_uniform import Uniforms
 from whorl.buffers.sum_tree import check
 from whorl.errors import BadInput
 
@@ -18,7 +19,8 @@ from whorl.errors import BadInput
 class Windows:
     """Which sequences of burn_in + length consecutive rows there are: they begin at rows 0, s, 2 s, ... of a lane, s = length - overlap.
 
-    A sequence may be drawn while all of its rows are live: it crosses neither the write cursor nor the oldest live row.
+    A sequence may be drawn while all of its rows are live: it crosses neither the write cursor nor the oldest live row. So the newest
+    rows of a lane, fewer than s of them, wait for more: of data that does not grow, overlap = length - 1 leaves out none.
     Sequence j of lane e has the number j * L + e and begins at row k = j * s of the lane, absolute index k * L + e.
     """
 
@@ -30,7 +32,7 @@ class Windows:
         self.length, self.burn_in, self.stride, self.across_ends = length, burn_in, length - overlap, across_ends
         self.rows = burn_in + length
 
-    def live(self, storage: Any) -> tuple[np.ndarray, np.ndarray]:
+    def live(self, storage: Storage) -> tuple[np.ndarray, np.ndarray]:
         """(low, high) int64 [L]: sequences low <= j < high of each lane lie wholly within the live rows.
 
         Raises BadInput if the storage is too small to be sure of one, whatever it holds.
@@ -46,20 +48,20 @@ class Windows:
         first = -(-low // self.stride)
         return first, np.maximum((high - self.rows) // self.stride + 1, first)
 
-    def none_yet(self, storage: Any) -> BadInput:
+    def none_yet(self, storage: Storage) -> BadInput:
         low, high = storage.live()
         return BadInput(
             f"no sequence can be drawn yet: it needs {self.rows} rows of one lane (burn_in {self.burn_in} + length "
             f"{self.length}, begun at a multiple of {self.stride}), the longest has {int((high - low).max())}. Add rows first"
         )
 
-    def index(self, storage: Any, number: Tensor) -> Tensor:
+    def index(self, storage: Storage, number: Tensor) -> Tensor:
         """The absolute indexes [burn_in + length, B] of sequences `number` [B]."""
         lanes = storage.lanes
         first = number // lanes * self.stride * lanes + number % lanes
         return first + torch.arange(self.rows, device=number.device)[:, None] * lanes
 
-    def number(self, storage: Any, index: Tensor) -> Tensor:
+    def number(self, storage: Storage, index: Tensor) -> Tensor:
         """The inverse of `index`. Raises BadInput for indexes that no sequence has."""
         k, lane = index[0] // storage.lanes, index[0] % storage.lanes
         if index.shape[0] != self.rows or (k % self.stride).any():
@@ -68,7 +70,7 @@ class Windows:
             )
         return k // self.stride * storage.lanes + lane
 
-    def mask(self, storage: Any, index: Tensor) -> Tensor:
+    def mask(self, storage: Storage, index: Tensor) -> Tensor:
         """bool [burn_in + length, B]: True up to and with the first row where the episode ends; all True with across_ends."""
         mask = torch.ones(index.shape, dtype=torch.bool, device=index.device)
         if not self.across_ends:
@@ -80,7 +82,7 @@ class Windows:
             mask[1:] = ended.cumsum(0) == 0
         return mask
 
-    def padded(self, storage: Any, index: Tensor) -> tuple[Tensor, dict[str, Any]]:
+    def padded(self, storage: Storage, index: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """(index, extras): without across_ends the rows after the first end repeat the ending row, and `mask` is False there."""
         if self.across_ends:
             return index, {}
@@ -103,7 +105,7 @@ class Sequences:
         self.windows = Windows(length, burn_in, overlap, across_ends)
         self._uniforms = Uniforms(seed)
 
-    def draw(self, storage: Any, size: int) -> Draw:
+    def draw(self, storage: Storage, size: int) -> Draw:
         """(index int64 [burn_in + length, size], None, extras).
 
         Raises BadInput if no sequence is there yet, or the storage is too small for one.
@@ -118,20 +120,20 @@ class Sequences:
         index, extras = self.windows.padded(storage, self.windows.index(storage, number.to(storage.device)))
         return index, None, extras
 
-    def written(self, storage: Any, index: Tensor) -> None:
+    def written(self, storage: Storage, index: Tensor) -> None:
         """Raises BadInput if the storage is too small for the sequences."""
         self.windows.live(storage)
 
-    def feedback(self, storage: Any, index: Tensor, priority: Tensor) -> None:
+    def feedback(self, storage: Storage, index: Tensor, priority: Tensor) -> None:
         raise BadInput(
             "uniform sampling of sequences has no priorities: use PrioritizedSequences, or leave feedback out"
         )
 
     def state(self) -> State:
-        return {}, self._uniforms.state()
+        return self._uniforms.state()
 
-    def load_state(self, arrays: dict[str, Tensor], numbers: dict[str, Any]) -> None:
-        self._uniforms.load_state(numbers)
+    def load_state(self, arrays: Arrays, numbers: Numbers) -> bool:
+        return self._uniforms.load_state(arrays, numbers)
 
 
 class PrioritizedSequences(Prioritized):
@@ -161,23 +163,23 @@ class PrioritizedSequences(Prioritized):
             raise BadInput(f"eta must lie in [0, 1], got {eta}")
         self.windows, self.eta = Windows(length, burn_in, overlap, across_ends), eta
 
-    def draw(self, storage: Any, size: int) -> Draw:
+    def draw(self, storage: Storage, size: int) -> Draw:
         """(index int64 [burn_in + length, size], weight float32 of the same shape, equal within a sequence, extras)."""
         number, weight = self._draw(storage, size)
         index, extras = self.windows.padded(storage, self.windows.index(storage, number))
         return index, weight.expand(index.shape), extras
 
-    def feedback(self, storage: Any, index: Tensor, priority: Tensor) -> None:
+    def feedback(self, storage: Storage, index: Tensor, priority: Tensor) -> None:
         """New priorities for `index` [burn_in + length, B]: [length, B] or [burn_in + length, B] of rows, or [B] of whole sequences.
 
         Sequences that are no longer live are ignored. Raises BadInput for a priority that is NaN, negative or infinite.
         """
-        number = self.windows.number(storage, index)
+        number = self.windows.number(storage, index.to(storage.device))
         if priority.ndim == 2:
-            priority = self._of_rows(storage, number, priority.detach())
+            priority = self._of_rows(storage, number, priority.detach().to(storage.device))
         self._follow(storage).update(number, priority)
 
-    def _of_rows(self, storage: Any, number: Tensor, priority: Tensor) -> Tensor:
+    def _of_rows(self, storage: Storage, number: Tensor, priority: Tensor) -> Tensor:
         windows = self.windows
         if len(priority) not in (windows.length, windows.rows) or priority.shape[1] != len(number):
             raise BadInput(
@@ -190,20 +192,20 @@ class PrioritizedSequences(Prioritized):
         check("priority", priority.flatten())
         return sequence_priority(priority, mask, self.eta)
 
-    def _new(self, storage: Any) -> Priorities:
+    def _new(self, storage: Storage) -> Priorities:
         ring = storage.rows // self.windows.stride + 1
         return Priorities(storage.lanes, ring, self.alpha, storage.device, self.backend)
 
-    def _window(self, storage: Any) -> tuple[np.ndarray, np.ndarray]:
+    def _window(self, storage: Storage) -> tuple[np.ndarray, np.ndarray]:
         return self.windows.live(storage)
 
-    def _given(self, storage: Any) -> Callable[[Tensor], Tensor] | None:
+    def _given(self, storage: Storage) -> Callable[[Tensor], Tensor] | None:
         of_row = super()._given(storage)
         if of_row is None:
             return None
         return lambda number: self._of_rows(storage, number, of_row(self.windows.index(storage, number)))
 
-    def _nothing(self, storage: Any) -> BadInput:
+    def _nothing(self, storage: Storage) -> BadInput:
         return self.windows.none_yet(storage)
 
 

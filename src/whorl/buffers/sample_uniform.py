@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor
 
+from whorl.batch import Arrays, Numbers, State
+from whorl.buffers.parts import Draw, Storage
 from whorl.errors import BadInput
 from whorl.functional.streams import stream
 
 BLOCK = 65_536  # random numbers drawn at once
-
-Draw = tuple[Tensor, Tensor | None, dict[str, Any]]
-State = tuple[dict[str, Tensor], dict[str, Any]]
 
 
 class Uniforms:
@@ -44,12 +41,13 @@ class Uniforms:
             size -= BLOCK
         return np.concatenate(pieces)
 
-    def state(self) -> dict[str, int]:
-        return {"block": self.block, "position": self.position}
+    def state(self) -> State:
+        return {}, {"block": self.block, "position": self.position}
 
-    def load_state(self, state: dict[str, int]) -> None:
-        self.block, self.position = state["block"], state["position"]
+    def load_state(self, arrays: Arrays, numbers: Numbers) -> bool:
+        self.block, self.position = numbers["block"], numbers["position"]
         self._numbers = self._draw(self.block)
+        return True
 
 
 class Uniform:
@@ -58,7 +56,7 @@ class Uniform:
     def __init__(self, seed: int = 0):
         self._uniforms = Uniforms(seed)
 
-    def draw(self, storage: Any, size: int) -> Draw:
+    def draw(self, storage: Storage, size: int) -> Draw:
         """(absolute indexes int64 [size], None, {}). Raises BadInput when nothing is live."""
         window = storage.window()
         if window is None:
@@ -72,7 +70,7 @@ class Uniform:
             index += low * storage.lanes
         return torch.from_numpy(index), None, {}
 
-    def _uneven(self, storage: Any, size: int) -> np.ndarray:
+    def _uneven(self, storage: Storage, size: int) -> np.ndarray:
         """Lanes of different lengths: the j-th live row of all, counted lane by lane."""
         low, high = storage.live()
         ends = np.cumsum(high - low)
@@ -82,17 +80,17 @@ class Uniform:
         lane = np.searchsorted(ends, j, side="right")
         return (high[lane] - (ends[lane] - j)) * storage.lanes + lane
 
-    def written(self, storage: Any, index: Tensor) -> None:
+    def written(self, storage: Storage, index: Tensor) -> None:
         pass
 
-    def feedback(self, storage: Any, index: Tensor, priority: Tensor) -> None:
+    def feedback(self, storage: Storage, index: Tensor, priority: Tensor) -> None:
         raise BadInput("uniform sampling has no priorities: use a prioritized sampler, or leave feedback out")
 
     def state(self) -> State:
-        return {}, self._uniforms.state()
+        return self._uniforms.state()
 
-    def load_state(self, arrays: dict[str, Tensor], numbers: dict[str, Any]) -> None:
-        self._uniforms.load_state(numbers)
+    def load_state(self, arrays: Arrays, numbers: Numbers) -> bool:
+        return self._uniforms.load_state(arrays, numbers)
 
 
 class WithoutReplacement:
@@ -107,7 +105,7 @@ class WithoutReplacement:
         self._low = self._high = np.zeros(0, np.int64)
         self._order = np.zeros(0, np.int64)
 
-    def draw(self, storage: Any, size: int) -> Draw:
+    def draw(self, storage: Storage, size: int) -> Draw:
         """(absolute indexes int64 [size or fewer], None, {}). Raises BadInput when nothing is live, or too little for drop_last."""
         index = self._take(storage, size)
         if not len(index) or (self.drop_last and len(index) < size):
@@ -134,7 +132,7 @@ class WithoutReplacement:
         rows = [np.arange(low, high) * lanes + lane for lane, (low, high) in enumerate(zip(self._low, self._high))]
         self._order = generator.permutation(np.concatenate(rows)) if rows else np.zeros(0, np.int64)
 
-    def _take(self, storage: Any, size: int) -> np.ndarray:
+    def _take(self, storage: Storage, size: int) -> np.ndarray:
         """The next `size` rows of this epoch that are still live."""
         low, _ = storage.live()
         taken = self._order[:0]
@@ -145,10 +143,10 @@ class WithoutReplacement:
             taken = np.concatenate([taken, piece[alive]])
         return taken
 
-    def written(self, storage: Any, index: Tensor) -> None:
+    def written(self, storage: Storage, index: Tensor) -> None:
         pass
 
-    def feedback(self, storage: Any, index: Tensor, priority: Tensor) -> None:
+    def feedback(self, storage: Storage, index: Tensor, priority: Tensor) -> None:
         raise BadInput("uniform sampling has no priorities: use a prioritized sampler, or leave feedback out")
 
     def state(self) -> State:
@@ -159,11 +157,12 @@ class WithoutReplacement:
             "high": self._high.tolist(),
         }
 
-    def load_state(self, arrays: dict[str, Tensor], numbers: dict[str, Any]) -> None:
+    def load_state(self, arrays: Arrays, numbers: Numbers) -> bool:
         self.epoch, self.position = numbers["epoch"], numbers["position"]
         self._low, self._high = np.array(numbers["low"], np.int64), np.array(numbers["high"], np.int64)
         if self.epoch >= 0:
             self._shuffle()
+        return True
 
 
 def empty() -> BadInput:

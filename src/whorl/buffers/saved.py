@@ -1,7 +1,7 @@
 """A whole replay buffer as a folder: raw rows, safetensors, JSON. Nothing in it is executed.
 
 buffer.json      what was saved, and in which of the folders beside it; replacing this one file publishes a save
-save-0123abcd/   rows, sampler.safetensors
+save-0123abcd/   rows, parts.safetensors
 """
 
 from __future__ import annotations
@@ -12,20 +12,27 @@ import re
 import secrets
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import safetensors.torch
 from safetensors import SafetensorError
 
+from whorl.batch import load_states, states
 from whorl.errors import BadInput, Damaged
 from whorl.files import read_json, sync_folder, write_json
 
-FORMAT = 1
+if TYPE_CHECKING:
+    from whorl.buffers.buffer import ReplayBuffer
+
+FORMAT = 2
 OURS = re.compile(r"save-[0-9a-f]{8}|buffer\.json|\.tmp-buffer\.json-[0-9a-f-]+")
 
 
-def save(buffer: Any, folder: str | Path) -> Path:
-    """Writes rows, sampler and counters to `folder`, replacing a buffer that was saved there. Raises BadInput if it holds anything else."""
+def save(buffer: ReplayBuffer, folder: str | Path) -> Path:
+    """Writes rows, sampler, lookups and counters to `folder`, replacing a buffer that was saved there.
+
+    Raises BadInput if it holds anything else.
+    """
     folder = Path(folder)
     if folder.exists() and not all(OURS.fullmatch(path.name) for path in folder.iterdir()):
         raise BadInput(f"{folder} holds something else than a saved replay buffer: choose another folder")
@@ -33,15 +40,12 @@ def save(buffer: Any, folder: str | Path) -> Path:
     try:
         inner.mkdir(parents=True)
         rows = buffer.storage.dump(inner)
-        (_, sampler), *others = buffer.drawing()
-        arrays, numbers = sampler.state()
-        safetensors.torch.save_file(
-            {name: value.cpu().contiguous() for name, value in arrays.items()}, inner / "sampler.safetensors"
-        )
+        arrays, numbers = states(buffer.drawing())
+        own = {name: value.detach().cpu().clone() for name, value in arrays.items()}  # they may share memory
+        safetensors.torch.save_file(own, inner / "parts.safetensors")
         files = {path.name: {"bytes": path.stat().st_size, "sha256": _hash(path)} for path in sorted(inner.iterdir())}
-        contents = {"format": FORMAT, "folder": inner.name, "files": files, "storage": rows, "sampler": numbers}
+        contents = {"format": FORMAT, "folder": inner.name, "files": files, "storage": rows, "state": numbers}
         contents |= {"added": buffer.added, "drawn": buffer.drawn, "parts": _parts(buffer)}
-        contents["transforms"] = {name: part.state()[1] for name, part in others}
         sync_folder(inner)
         write_json(folder / "buffer.json", contents | {"sha256": _hash_json(contents)})
     except BaseException:
@@ -53,7 +57,7 @@ def save(buffer: Any, folder: str | Path) -> Path:
     return folder
 
 
-def load(buffer: Any, folder: str | Path) -> None:
+def load(buffer: ReplayBuffer, folder: str | Path) -> None:
     """Fills a buffer of the same parts and sizes. Everything is verified before anything is changed.
 
     Raises BadInput when there is none or sizes differ, Damaged, naming the file, when it is not as it was written.
@@ -72,25 +76,22 @@ def load(buffer: Any, folder: str | Path) -> None:
         if not path.is_file() or path.stat().st_size != size or _hash(path) != sha256:
             raise Damaged(f"{path} is not as it was written: its size or SHA-256 differs from buffer.json")
     try:
-        arrays = safetensors.torch.load_file(inner / "sampler.safetensors")
+        arrays = safetensors.torch.load_file(inner / "parts.safetensors")
     except (SafetensorError, OSError) as error:
-        raise Damaged(f"{folder / 'sampler.safetensors'}: {error}") from None
+        raise Damaged(f"{folder / 'parts.safetensors'}: {error}") from None
     if contents["parts"] != _parts(buffer):
         raise BadInput(
             f"{folder} was saved by a buffer of {', '.join(contents['parts'])}, this one is of {', '.join(_parts(buffer))}: "
             "load it into one of the same parts"
         )
     buffer.storage.restore(inner, contents["storage"])
-    (_, sampler), *others = buffer.drawing()
-    sampler.load_state(arrays, contents["sampler"])
-    for name, part in others:
-        part.load_state({}, contents["transforms"][name])
+    load_states(buffer.drawing(), arrays, contents["state"])
     buffer.added, buffer.drawn = contents["added"], contents["drawn"]
 
 
-def _parts(buffer: Any) -> list[str]:
+def _parts(buffer: ReplayBuffer) -> list[str]:
     """The classes of what has a state, with the exponent that priorities were raised to."""
-    names = [type(part).__name__ for _, part in buffer.drawing()]
+    names = [type(part).__name__ for part in buffer.drawing().values()]
     alpha = getattr(buffer.sampler, "alpha", None)
     return names if alpha is None else [*names, f"alpha {alpha}"]
 

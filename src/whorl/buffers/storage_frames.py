@@ -15,15 +15,15 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from whorl import batch
+from whorl.batch import Arrays, Batch, Numbers, State
 from whorl.buffers.layout import Layout, check_room
-from whorl.buffers.storage_memory import Memory, State
+from whorl.buffers.storage_memory import Memory
 from whorl.errors import BadInput, BatchError
 
 MARGIN = 0.1  # frames beyond one a row, for the stacks at the beginning of episodes
@@ -38,8 +38,6 @@ class Frames:
     `observation` and `next.observation` of a batch read share memory: do not write into them.
     Raises BadInput for sizes that cannot be, BatchError for observations that are no stacks of frames.
     """
-
-    shared = False
 
     def __init__(
         self,
@@ -67,13 +65,10 @@ class Frames:
     def count(self) -> np.ndarray:
         return self.transitions.count
 
-    @property
-    def memories(self) -> int:
-        return self.transitions.memories
-
-    @memories.setter
-    def memories(self, memories: int) -> None:
-        self.transitions.memories = self.pixels.memories = memories
+    def keep(self, batches: int) -> None:
+        """As `Memory.keep`."""
+        self.transitions.keep(batches)
+        self.pixels.keep(batches)
 
     @property
     def nbytes(self) -> int:
@@ -88,7 +83,7 @@ class Frames:
 
     # ------------------------------------------------------------------------------------------------ writing
 
-    def write(self, rollout: Any, first_lane: int = 0) -> Tensor:
+    def write(self, rollout: Batch, first_lane: int = 0) -> Tensor:
         """As `Memory.write`. Raises BatchError also where a frame in the middle of an episode is not the one before it
         moved on by one: such an observation could not be rebuilt."""
         here, there = self._checked(rollout)
@@ -126,7 +121,7 @@ class Frames:
                 f"with {frames} frames came. Use a larger capacity, or writer='ring'"
             )
 
-    def _checked(self, rollout: Any) -> tuple[Tensor, Tensor]:
+    def _checked(self, rollout: Batch) -> tuple[Tensor, Tensor]:
         """observation and next.observation [T, N, C, H, W]."""
         found = []
         for name in ("observation", "next.observation"):
@@ -145,7 +140,7 @@ class Frames:
             raise BatchError(f"observations, successors and frames of earlier rollouts must have one size, got {sizes}")
         return found[0], found[1]
 
-    def _starts(self, rollout: Any, kept: np.ndarray, lanes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _starts(self, rollout: Batch, kept: np.ndarray, lanes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(whether a row begins an episode [T, N], the time of the row stored before it [T, N], -1: an earlier rollout)."""
         steps, envs = kept.shape
         ended = _numpy(batch.ended(rollout))
@@ -261,7 +256,7 @@ class Frames:
         images = ["observation", "next.observation"] if self.transitions.layout else []
         return [name for name in self.transitions.names() if name != NUMBER] + images
 
-    def read(self, index: Tensor) -> Any:
+    def read(self, index: Tensor) -> Batch:
         """The rows of absolute indexes as a batch of shape index.shape, as `Memory.read`."""
         rows = self.transitions.read(index)
         frame = rows[NUMBER].unsqueeze(-1) + self._offsets
@@ -275,7 +270,7 @@ class Frames:
         """Whether no other process can have overwritten these rows by now."""
         return True
 
-    def ordered(self) -> Any:
+    def ordered(self) -> Batch | list[Batch]:
         """All live rows, oldest first, in memory of their own, as `Memory.ordered`."""
         low, high = self.live()
         lanes = np.arange(self.lanes)
@@ -283,7 +278,7 @@ class Frames:
             return self._fresh((low + np.arange(high[0] - low[0])[:, None]) * self.lanes + lanes)
         return [self._fresh((np.arange(low[e], high[e]) * self.lanes + e)[:, None]) for e in lanes]
 
-    def _fresh(self, index: np.ndarray) -> Any:
+    def _fresh(self, index: np.ndarray) -> Batch:
         rows = self.read(torch.from_numpy(index)).clone()
         del rows["index"]
         return rows
@@ -299,21 +294,21 @@ class Frames:
         """What a checkpoint keeps: ({}, counters of both rings). The rows are in the folder, as the last `flush` left them."""
         return {}, {"transitions": self.transitions.state()[1], "pixels": self.pixels.state()[1]}
 
-    def load_state(self, arrays: dict[str, Tensor], numbers: dict[str, Any]) -> bool:
+    def load_state(self, arrays: Arrays, numbers: Numbers) -> bool:
         """As `Memory.load_state`."""
         exact = self.transitions.load_state({}, numbers["transitions"])
         exact = self.pixels.load_state({}, numbers["pixels"]) and exact
         self._recount()
         return exact
 
-    def dump(self, folder: Path) -> dict[str, Any]:
+    def dump(self, folder: Path) -> Numbers:
         """Writes all rows to files in `folder` and returns the counters, for `ReplayBuffer.save`."""
         return {
             "transitions": self.transitions.dump(folder),
             "pixels": self.pixels.dump(folder, "frames.bin"),
         }
 
-    def restore(self, folder: Path, numbers: dict[str, Any]) -> None:
+    def restore(self, folder: Path, numbers: Numbers) -> None:
         """The inverse of `dump`."""
         self.transitions.restore(folder, numbers["transitions"])
         self.pixels.restore(folder, numbers["pixels"], "frames.bin")

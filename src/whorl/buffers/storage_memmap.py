@@ -22,9 +22,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from whorl.batch import Arrays, Batch, Numbers, State
 from whorl.buffers.layout import Layout, check_disk
 from whorl.buffers.ring_file import intact_from
-from whorl.buffers.storage_memory import Memory, State
+from whorl.buffers.storage_memory import Memory
 from whorl.errors import BadInput, Damaged
 from whorl.files import lock, read_json, write_json
 
@@ -37,8 +38,6 @@ class Memmap(Memory):
 
     Raises BadInput when sizes differ or the disk is too small (then nothing is made), Damaged when files are not as written.
     """
-
-    shared = True
 
     def __init__(self, folder: str | Path, capacity: int, lanes: int, slack: int = 128, writer: str = "ring"):
         super().__init__(capacity, lanes, slack, writer=writer)
@@ -138,7 +137,7 @@ class Memmap(Memory):
             return None
         return int(low[0]), int(high[0])
 
-    def read(self, index: Tensor) -> Any:
+    def read(self, index: Tensor) -> Batch:
         self.looked_at(index.numel())
         return super().read(index)
 
@@ -155,7 +154,7 @@ class Memmap(Memory):
     def state(self) -> State:
         return {}, {**self._numbers(), "kept": True, "life": len(self._branches)}
 
-    def load_state(self, arrays: dict[str, Tensor], numbers: dict[str, Any]) -> bool:
+    def load_state(self, arrays: Arrays, numbers: Numbers) -> bool:
         self._check_size(numbers)
         count, floor = np.array(numbers["count"]), np.array(numbers["floor"])
         if self.layout is None and numbers["layout"] is None:
@@ -178,7 +177,7 @@ class Memmap(Memory):
         self._begun[:] = count
         return exact
 
-    def restore(self, folder: Path, numbers: dict[str, Any], name: str = "rows.bin") -> None:
+    def restore(self, folder: Path, numbers: Numbers, name: str = "rows.bin") -> None:
         super().restore(folder, numbers, name)
         if self.layout:
             self._begun[:] = self.count

@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 
 from whorl import batch
+from whorl.batch import Arrays, Batch, Numbers, State
 from whorl.buffers.layout import Layout, Reader, check_room
 from whorl.buffers.ring_file import RingFile, load_rows, save_rows
 from whorl.errors import BadInput, BatchError
 
-State = tuple[dict[str, Tensor], dict[str, Any]]
 SHAPES = 8  # batch shapes whose memory is kept
 
 
@@ -34,8 +34,6 @@ class Memory:
 
     Raises BadInput for sizes that cannot be.
     """
-
-    shared = False  # whether other processes write while this one reads
 
     def __init__(
         self,
@@ -63,7 +61,7 @@ class Memory:
         self._compiled = self.device.type == "cpu"
         self.count = np.zeros(lanes, np.int64)  # rows ever written to each lane
         self.floor = np.zeros(lanes, np.int64)  # rows before these are gone for another reason than age
-        self.memories = 1  # batches of one shape that stay valid at the same time
+        self._kept = 1  # batches of one shape that stay valid at the same time
         self.layout: Layout | None = None
         self._file = RingFile(folder) if folder is not None else None
         self._batches: dict[Any, list[_Batch]] = {}  # by shape, the one to write next first
@@ -104,7 +102,7 @@ class Memory:
 
     # ------------------------------------------------------------------------------------------------ writing
 
-    def write(self, rollout: Any, first_lane: int = 0) -> Tensor:
+    def write(self, rollout: Batch, first_lane: int = 0) -> Tensor:
         """Stores the rows of a rollout [T, N] in lanes first_lane ... first_lane + N - 1, but those with `mask` False.
 
         Returns the absolute indexes of the rows written, oldest first (int64 [rows]).
@@ -220,17 +218,17 @@ class Memory:
     def names(self) -> list[str]:
         return [entry.name for entry in self.layout.fields] if self.layout else []
 
-    def read(self, index: Tensor) -> Any:
+    def read(self, index: Tensor) -> Batch:
         """The rows of absolute indexes as a batch of shape index.shape: all keys, and `index`.
 
-        Indexes must be live (or in the slack): they are not checked. The batch is valid until `memories` more of this
-        shape were read; then the same object comes again with other contents.
+        Indexes must be live (or in the slack): they are not checked. The batch is valid until another of this shape
+        was read (or as many as `keep` was told); then the same object comes again with other contents.
         """
-        memories = self._batches.get(index.shape)
-        if memories is None or len(memories) < self.memories:
-            memories = self._new_batch(index.shape)
-        memories.append(memories.pop(0))
-        here = memories[-1]
+        batches = self._batches.get(index.shape)
+        if batches is None or len(batches) < self._kept:
+            batches = self._new_batch(index.shape)
+        batches.append(batches.pop(0))
+        here = batches[-1]
         if self._compiled and index.is_cpu and index.is_contiguous() and index.dtype is torch.int64:
             self._gather(
                 self._address, self._width, self._size, index.data_ptr(), here.size, here.address, here.index_address
@@ -243,18 +241,22 @@ class Memory:
     def _new_batch(self, shape: torch.Size) -> list[_Batch]:
         if self.layout is None:
             raise BadInput("the replay buffer is empty: add rollouts before reading")
-        memories = self._batches.pop(shape, [])
+        batches = self._batches.pop(shape, [])
         if len(self._batches) >= SHAPES:
             self._batches.pop(next(iter(self._batches)))
-        memories.insert(0, _Batch(self.layout, shape, self.device))
-        self._batches[shape] = memories
-        return memories
+        batches.insert(0, _Batch(self.layout, shape, self.device))
+        self._batches[shape] = batches
+        return batches
+
+    def keep(self, batches: int) -> None:
+        """From now on a batch that was read stays valid until so many more of its shape were read."""
+        self._kept = batches
 
     def intact(self, index: Tensor) -> bool:
         """Whether no other process can have overwritten these rows by now."""
         return True
 
-    def ordered(self) -> Any:
+    def ordered(self) -> Batch | list[Batch]:
         """All live rows, oldest first, in memory of their own: a batch [T, L], or where lanes hold different numbers of
         rows, a list of L batches [T_e, 1]. Writing it to an empty storage of equal size (lane by lane) restores the rows.
         """
@@ -266,7 +268,7 @@ class Memory:
             return self._fresh((low + np.arange(high[0] - low[0])[:, None]) * self.lanes + lanes)
         return [self._fresh((np.arange(low[e], high[e]) * self.lanes + e)[:, None]) for e in lanes]
 
-    def _fresh(self, index: np.ndarray) -> Any:
+    def _fresh(self, index: np.ndarray) -> Batch:
         assert self.layout is not None
         slots = torch.from_numpy(index % self._size).to(self.device)
         packed = self._rows[slots.view(-1)].view(*index.shape, self._width)
@@ -286,7 +288,7 @@ class Memory:
         numbers["life"] = self._file.life if self._file else 0
         return {}, numbers
 
-    def _numbers(self) -> dict[str, Any]:
+    def _numbers(self) -> Numbers:
         layout = self.layout.to_json() if self.layout else None
         return {
             "lanes": self.lanes,
@@ -296,7 +298,7 @@ class Memory:
             "layout": layout,
         }
 
-    def load_state(self, arrays: dict[str, Tensor], numbers: dict[str, Any]) -> bool:
+    def load_state(self, arrays: Arrays, numbers: Numbers) -> bool:
         """Brings back the rows of `state`. False if some of its oldest were overwritten since: then fewer are live.
 
         Raises BadInput for a state without rows or of another size, Damaged when the file does not hold its rows.
@@ -317,7 +319,7 @@ class Memory:
         intact = self._file.load(self._rows, self.layout, self.lanes, count, numbers["life"])
         return self._set(count, floor, intact)
 
-    def _check_size(self, numbers: dict[str, Any]) -> None:
+    def _check_size(self, numbers: Numbers) -> None:
         ours = (self.lanes, self.ring)
         if (numbers["lanes"], numbers["ring"]) != ours:
             raise BadInput(
@@ -336,13 +338,13 @@ class Memory:
         self._even = bool((count == count[0]).all()) and not self._floored
         return bool((np.maximum(wanted, intact) == wanted).all())
 
-    def dump(self, folder: Path, name: str = "rows.bin") -> dict[str, Any]:
+    def dump(self, folder: Path, name: str = "rows.bin") -> Numbers:
         """Writes all rows to the file `name` in `folder` and returns the counters, for `ReplayBuffer.save`."""
         if self.layout:
             save_rows(folder / name, self._rows[: self._used(self.count)])
         return self._numbers()
 
-    def restore(self, folder: Path, numbers: dict[str, Any], name: str = "rows.bin") -> None:
+    def restore(self, folder: Path, numbers: Numbers, name: str = "rows.bin") -> None:
         """The inverse of `dump`. Raises BadInput for rows of another size, Damaged when the file is too short."""
         self._check_size(numbers)
         if numbers["layout"] is not None:
@@ -373,8 +375,8 @@ class _Batch:
         self.batch = batch.make(layout.views(packed) | {"index": self.index}, tuple(shape))
         self.nodes = [(node, list(node.items())) for node in _nodes(self.batch)]
 
-    def restored(self) -> Any:
-        """The batch as it was handed out first: keys that a transform or an agent added or replaced are put back."""
+    def restored(self) -> Batch:
+        """The batch as it was handed out first: keys that a lookup or an agent added or replaced are put back."""
         for node, items in self.nodes:
             values = node.values()
             if len(values) == len(items) and all(a is b for a, (_, b) in zip(values, items)):

@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+
+from torch import Tensor
+
+from whorl.batch import Arrays, Batch, Numbers, State
+from whorl.errors import BadInput
 
 
 class StreamBuffer:
     """Hands out each rollout once, as it is; nothing is copied, so it is valid until the next one is collected."""
 
     def __init__(self) -> None:
-        self._rollout: Any = None
+        self._rollout: Batch | None = None
 
-    def add(self, rollout: Any) -> None:
+    def add(self, rollout: Batch) -> None:
         self._rollout = rollout
 
-    def batches(self, count: int | None = None) -> Iterator[Any]:
+    def batches(self, count: int | None = None) -> Iterator[Batch]:
         if self._rollout is not None:
             yield self._rollout
         self._rollout = None
 
-    def state(self) -> tuple[dict[str, Any], dict[str, Any]]:
+    def feedback(self, index: Tensor, priority: Tensor) -> None:
+        """Raises BadInput."""
+        raise BadInput("steps that are learned from once have no priorities")
+
+    def state(self) -> State:
         return {}, {}
 
-    def load_state(self, arrays: dict[str, Any], numbers: dict[str, Any]) -> bool:
+    def load_state(self, arrays: Arrays, numbers: Numbers) -> bool:
         return True

@@ -14,13 +14,13 @@ LARGEST = 1e300  # so that sums of up to 1e8 of them are finite
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _wrong(value):
+def _wrong(value: float) -> bool:
     """Neither zero nor a positive number that can be summed; NaN compares false."""
     return not (value >= 0.0 and value <= LARGEST)
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _sum(lines, i):
+def _sum(lines: np.ndarray, i: int) -> float:
     """The sum of a line of 8 neighbours, added as its halves are folded onto each other: the order of `sum_tree.fold`."""
     a = lines[i, 0] + lines[i, 4]
     b = lines[i, 1] + lines[i, 5]
@@ -30,7 +30,7 @@ def _sum(lines, i):
 
 
 @njit(cache=True, nogil=True)
-def refresh(nodes, starts, changed, length):
+def refresh(nodes: np.ndarray, starts: np.ndarray, changed: np.ndarray, length: int) -> None:
     """Recompute all that lies above the leaves changed[:length], level by level. `changed` is written over."""
     lines = nodes.reshape(-1, WIDTH)
     for level in range(starts.size - 2, -1, -1):
@@ -54,7 +54,7 @@ def refresh(nodes, starts, changed, length):
 
 
 @njit(cache=True, nogil=True)
-def assign(nodes, starts, slots, values):
+def assign(nodes: np.ndarray, starts: np.ndarray, slots: np.ndarray, values: np.ndarray) -> int:
     """nodes[leaf of slots[i]] = values[i], in turn, and all sums. Returns the first bad position (then nothing changed) or -1."""
     for i in range(values.size):
         if _wrong(values[i]):
@@ -69,7 +69,7 @@ def assign(nodes, starts, slots, values):
 
 
 @njit(cache=True, nogil=True)
-def descend(nodes, starts, masses, slots):
+def descend(nodes: np.ndarray, starts: np.ndarray, masses: np.ndarray, slots: np.ndarray) -> None:
     """The leaf where the running sum of leaves passes masses[i], into slots[i]; `masses` is written over.
 
     All masses go down one level before any goes down the next: their cache misses overlap.
@@ -106,7 +106,17 @@ def descend(nodes, starts, masses, slots):
 
 
 @njit(cache=True, nogil=True)
-def draw(nodes, starts, uniform, low, first, ring, beta, index, weight):
+def draw(
+    nodes: np.ndarray,
+    starts: np.ndarray,
+    uniform: np.ndarray,
+    low: np.ndarray,
+    first: np.ndarray,
+    ring: int,
+    beta: float,
+    index: np.ndarray,
+    weight: np.ndarray,
+) -> None:
     """Stratified draws: their absolute numbers -> `index`, (leaf / the smallest leaf among them)**-beta -> `weight`."""
     n, lanes, leaves = uniform.size, low.size, starts[-1]
     step = nodes[0] / n
@@ -127,7 +137,19 @@ def draw(nodes, starts, uniform, low, first, ring, beta, index, weight):
 
 
 @njit(cache=True, nogil=True)
-def update(nodes, starts, index, priority, low, high, first, ring, alpha, eps, largest):
+def update(
+    nodes: np.ndarray,
+    starts: np.ndarray,
+    index: np.ndarray,
+    priority: np.ndarray,
+    low: np.ndarray,
+    high: np.ndarray,
+    first: np.ndarray,
+    ring: int,
+    alpha: float,
+    eps: float,
+    largest: float,
+) -> tuple[int, float]:
     """leaf = (priority + eps)**alpha for every index inside the window. Returns (first bad position or -1, largest priority)."""
     for i in range(priority.size):
         if _wrong(priority[i]):
@@ -150,7 +172,16 @@ def update(nodes, starts, index, priority, low, high, first, ring, alpha, eps, l
 
 
 @njit(cache=True, nogil=True)
-def slide(nodes, starts, low, high, new_low, new_high, ring, value):
+def slide(
+    nodes: np.ndarray,
+    starts: np.ndarray,
+    low: np.ndarray,
+    high: np.ndarray,
+    new_low: np.ndarray,
+    new_high: np.ndarray,
+    ring: int,
+    value: float,
+) -> None:
     """The window moves: leaves of what left it become 0, those of what came in `value`."""
     lanes, leaves = low.size, starts[-1]
     gone, fresh, total = 0, 0, 0

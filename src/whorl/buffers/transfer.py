@@ -8,22 +8,23 @@ import torch
 from torch import Tensor
 
 from whorl import batch
+from whorl.batch import Batch
 
 ALIGN = 16
 
 
 class Transfer:
-    """`transfer(batch)` is the batch on `device`. `memories` results of one kind stay valid at the same time."""
+    """`transfer(batch)` is the batch on `device`. `alive` results of one kind stay valid at the same time."""
 
-    def __init__(self, device: str | torch.device, memories: int = 1):
-        self.device, self.memories = torch.device(device), memories
+    def __init__(self, device: str | torch.device, alive: int = 1):
+        self.device, self.alive = torch.device(device), alive
         self._blocks: dict[Any, list[_Block]] = {}
 
-    def __call__(self, source: Any) -> Any:
+    def __call__(self, source: Batch) -> Batch:
         values = [(name, batch.get(source, name)) for name in batch.names(source)]
         kind = tuple((name, value.dtype, value.shape) for name, value in values)
         if kind not in self._blocks:
-            self._blocks = {kind: [_Block(values, source.batch_size, self.device) for _ in range(self.memories)]}
+            self._blocks = {kind: [_Block(values, source.batch_size, self.device) for _ in range(self.alive)]}
         blocks = self._blocks[kind]
         blocks.append(blocks.pop(0))
         return blocks[-1].filled(values)
@@ -44,7 +45,7 @@ class _Block:
             self.batch[tuple(name.split("."))] = _view(self.there, x, start)
         self.copied = torch.cuda.Event() if cuda else None
 
-    def filled(self, values: list[Any]) -> Any:
+    def filled(self, values: list[Any]) -> Batch:
         if self.copied:
             self.copied.synchronize()  # the last copy out of this block
         for column, (_, value) in zip(self.columns, values):

@@ -32,6 +32,7 @@ class Recorder:
         self.observation: Observation = None
         self.is_first = self.full(True)
         self.carry = policy.initial(env.num_envs)
+        self.masked = False  # whether rows of `mask` were written since the caller made it True
         self._viewed, self._views = (
             (0, False),
             dict[str, Any](),
@@ -47,18 +48,13 @@ class Recorder:
         self.observation = self.env.reset(seed)
         self.is_first[:] = True
 
-    def decide(self, observation: Observation, noise: Array, allowed: Array | None) -> dict[str, Any]:
-        """What the policy does at `observation`; valid until the next call. The carry moves on."""
-        decided, self.carry = self.actor(observation, self.carry, self.is_first, noise, allowed)
-        return decided
-
     def step(self, t: int, decided: dict[str, Any]) -> Step:
         """Write row t: what was known and decided, and what the environments give back for it.
 
         The observation moves on; `is_first` is left to the caller, and so is `mask` where every row counts.
         """
         env, m = self.env, self.memory
-        allowed = env.action_mask
+        result, allowed = m["next"], env.action_mask
         write(m["observation"], t, self.observation)
         m["is_first"][t] = self.is_first
         if allowed is not None:
@@ -66,16 +62,16 @@ class Recorder:
         for key, value in decided.items():
             m[key][t] = value
         step = env.step(decided["action"])
-        result = m["next"]
-        write(result["observation"], t, step.next_observation)
-        result["reward"][t] = step.reward
-        result["terminated"][t] = step.terminated
-        result["truncated"][t] = step.truncated
-        if env.action_mask is not None:  # an end's own mask is not known: every action counts as allowed
-            result["action_mask"][t] = env.action_mask | (step.terminated | step.truncated)[:, None]
-        if step.valid is not None:
-            m["mask"][t] = step.valid
-        self.observation = step.observation
+        self.observation, reward, terminated, truncated, successor, valid, _ = step
+        write(result["observation"], t, successor)
+        result["reward"][t] = reward
+        result["terminated"][t] = terminated
+        result["truncated"][t] = truncated
+        if allowed is not None:  # an end's own mask is not known: every action counts as allowed
+            result["action_mask"][t] = env.action_mask | (terminated | truncated)[:, None]
+        if valid is not None:
+            m["mask"][t] = valid
+            self.masked = True
         return step
 
     # -- memory ------------------------------------------------------------------------------------------------------

@@ -33,16 +33,18 @@ class SerialCollector(Collector):
 
     def collect(self) -> Batch:
         """The next rollout, a TensorDict [T, N] on the policy's device."""
-        record, target = self.recorder, self.target
+        env, record, target, actor = self.env, self.recorder, self.target, self.recorder.actor
         if record.observation is None or self.whole_episodes:
             record.reset(self.seed if record.observation is None else None)
             self.ledger.forget()
-        if record.memory:
-            record.memory["mask"][:] = True
+        if record.masked:
+            record.memory["mask"][:], record.masked = True, False
         playing = record.full(True)
         noise, t = self._noise(0), 0
         while True:
-            decided = record.decide(record.observation, noise[t % target], self.env.action_mask)
+            decided, record.carry = actor(
+                record.observation, record.carry, record.is_first, noise[t % target], env.action_mask
+            )
             if not record.memory:
                 record.allocate(decided)
             step = record.step(t, decided)
@@ -52,6 +54,7 @@ class SerialCollector(Collector):
             record.is_first = is_first
             if self.whole_episodes:
                 record.memory["mask"][t] = playing if step.valid is None else playing & step.valid
+                record.masked = True
                 if t + 1 >= target:
                     playing = playing & ~is_first
             t += 1
@@ -59,7 +62,7 @@ class SerialCollector(Collector):
                 break
             if t >= target + LONGEST:
                 raise EnvError(
-                    f"an episode of {self.env!r} did not end within {LONGEST:,} steps, and whole episodes were asked for; "
+                    f"an episode of {env!r} did not end within {LONGEST:,} steps, and whole episodes were asked for; "
                     "give the environment a time limit (max_episode_steps)"
                 )
             if t % target == 0:
@@ -77,7 +80,7 @@ class SerialCollector(Collector):
     def _finish(self, t: int) -> Batch:
         """Check, count, list the finished episodes, and hand the memory out as a batch."""
         m = self.recorder.memory
-        masked = self.whole_episodes or not bool(m["mask"][:t].all())
+        masked = self.whole_episodes or (self.recorder.masked and not bool(m["mask"][:t].all()))
         m["version"][:t] = self.version
         rollout = self.recorder.rollout(t, masked)
         self.recorder.check_finite(t, self.rollouts)

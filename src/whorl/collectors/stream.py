@@ -50,10 +50,9 @@ class StreamCollector(Collector):
             record.allocate(self.decided, self.next_action)
             m = record.memory
             self._rollout = batch.make(spaces.to_tensors(m), (1, self.env.num_envs))
-            self._counted = [
-                x[0] for x in (*(m["next"][key] for key in ("reward", "terminated", "truncated")), m["mask"])
-            ]
-            self._floats = [x.reshape(-1) for x in spaces.leaves(m["next"]["observation"]) if is_floating(x)]
+            result = m["next"]
+            self._counted = result["reward"][0], result["terminated"][0], result["truncated"][0], m["mask"][0]
+            self._floats = [x.reshape(-1) for x in spaces.leaves(result["observation"]) if is_floating(x)]
 
     def collect(self) -> Batch:
         """The next step, a TensorDict [1, N]."""
@@ -62,10 +61,13 @@ class StreamCollector(Collector):
         record = self.recorder
         m = record.memory
         m["version"][0] = self.version
-        m["mask"][0] = True
+        if record.masked:
+            m["mask"][0], record.masked = True, False
         step = record.step(0, self.decided)
-        finite, (reward, terminated, truncated, mask) = all(map(all_finite, self._floats)), self._counted
-        if not (finite and self.ledger.add_step(reward, terminated, truncated, mask, record.is_first)):
+        finite = True
+        for x in self._floats:
+            finite &= all_finite(x)
+        if not (finite and self.ledger.add_step(*self._counted, record.is_first)):
             record.check_finite(1, self.rollouts)  # says where
         self.rollouts += 1
         self.decided = self._look_ahead(step) if self.next_action else {}
@@ -74,7 +76,11 @@ class StreamCollector(Collector):
     def _decide(self, observation: Observation, allowed: Any) -> dict[str, Any]:
         """What the policy does, with the random numbers of step `rollouts`; valid until the next call."""
         block, row = divmod(self.rollouts, self._chunk)
-        return self.recorder.decide(observation, self.numbers(block)[row], allowed)
+        record = self.recorder
+        decided, record.carry = record.actor(
+            observation, record.carry, record.is_first, self.numbers(block)[row], allowed
+        )
+        return decided
 
     def numbers(self, block: int) -> np.ndarray:
         """The random numbers of the steps from block * chunk on, [chunk, N, ...], from the stream (seed, block)."""

@@ -143,11 +143,11 @@ def replay_buffer(agent: Agent, env: Env, seed: int = 0, folder: Path | None = N
         sampler = Uniform(seed)
     transforms: list[Any] = []
     if feed.n_step > 1:
-        from whorl.buffers.n_step import NStep
+        from whorl.buffers.lookup.n_step import NStep
 
         transforms.append(NStep(feed.n_step, agent.config.discount))
     if feed.relabel != "none":
-        from whorl.buffers.relabel import Hindsight
+        from whorl.buffers.lookup.relabel import Hindsight
 
         goal: Any = env.goal
         transforms.append(Hindsight(goal.reward, feed.relabel, feed.relabel_fraction, seed, terminated=goal.terminated))

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from whorl import batch
-from whorl.buffers import relabel
+from whorl.buffers.lookup import relabel
 from whorl.buffers.buffer import ReplayBuffer
-from whorl.buffers.n_step import NStep
-from whorl.buffers.relabel import STRATEGIES, Hindsight
+from whorl.buffers.lookup.n_step import NStep
+from whorl.buffers.lookup.relabel import STRATEGIES, Hindsight
 from whorl.buffers.sample_uniform import Uniform
 from whorl.buffers.storage_memory import Memory
 from whorl.collectors.serial import SerialCollector

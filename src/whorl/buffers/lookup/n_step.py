@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
+from whorl.batch import Batch
+from whorl.buffers.lookup.lookup import Lookup
+from whorl.buffers.parts import Storage
 from whorl.errors import BadInput
 
 
-class NStep:
-    """A transform `(storage, index, batch) -> batch` that looks up to n rows ahead in each row's own lane.
+class NStep(Lookup):
+    """Looks up to n rows ahead, in each row's own lane.
 
     For row t, with k rows summed (1 <= k <= n):
         next.reward   = sum over j < k of discount^j r[t+j]
@@ -35,7 +36,7 @@ class NStep:
         self.n, self.discount = n, discount
         self._tables: dict[torch.device, tuple[Tensor, Tensor]] = {}
 
-    def __call__(self, storage: Any, index: Tensor, batch: Any) -> Any:
+    def __call__(self, storage: Storage, index: Tensor, batch: Batch) -> Batch:
         if index.ndim > 1 and self.n > index.shape[0]:
             raise BadInput(
                 f"n-step longer than the sequence: n = {self.n}, the sequences have {index.shape[0]} rows. "

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from whorl.batch import Arrays, Batch, Numbers, State
+from whorl.buffers.lookup.lookup import Lookup
+from whorl.buffers.parts import Storage
 from whorl.buffers.sample_uniform import Uniforms
 from whorl.errors import BadInput, BatchError
 
@@ -18,9 +20,8 @@ LOOK = 1 << 16  # rows whose flags are looked at together
 Judge = Callable[[Tensor, Tensor], Tensor]
 
 
-class Hindsight:
-    """A transform `(storage, index, batch) -> batch` for goal environments, whose observation is a Dict with
-    `achieved_goal` and `desired_goal`.
+class Hindsight(Lookup):
+    """Gives rows other goals, in environments whose observation is a Dict with `achieved_goal` and `desired_goal`.
 
     Each row is relabelled with probability `fraction`. Its desired_goal, in observation and next.observation, becomes the
     next.observation.achieved_goal of another live row, uniform among
@@ -53,16 +54,14 @@ class Hindsight:
         self.reward, self.strategy, self.fraction, self.terminated = reward, strategy, fraction, terminated
         self._uniforms = Uniforms(seed, "relabel")
         self._episodes: Episodes | None = None
-        self.touched = torch.zeros(
-            0, dtype=torch.int64
-        )  # rows that gave the last goals: others may write over them, too
 
-    def __call__(self, storage: Any, index: Tensor, batch: Any) -> Any:
+    def __call__(self, storage: Storage, index: Tensor, batch: Batch) -> Batch:
         if self._episodes is None or self._episodes.storage is not storage:
             self._episodes = Episodes(storage)
         self._check(storage, index, batch)
         k, lane = np.divmod(index.cpu().numpy(), storage.lanes)
         numbers = self._uniforms.take(2 * len(k))
+        # others may write over the rows that give the goals, too
         self.touched = torch.from_numpy(self._choose(storage, k, lane, numbers[len(k) :]))
         goal = storage.slot(self.touched.to(storage.device))
         goals = storage.column("next.observation.achieved_goal")[goal]
@@ -81,7 +80,7 @@ class Hindsight:
         batch["relabelled"] = chosen
         return batch
 
-    def _choose(self, storage: Any, k: np.ndarray, lane: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+    def _choose(self, storage: Storage, k: np.ndarray, lane: np.ndarray, numbers: np.ndarray) -> np.ndarray:
         """Absolute indexes of the rows that give the goals, for rows (k, lane) and numbers uniform in [0, 1)."""
         low, high = storage.live()
         if self.strategy == "random":
@@ -96,7 +95,7 @@ class Hindsight:
         start = k if self.strategy == "future" else np.maximum(first, low[lane])
         return (start + (numbers * (last - start + 1)).astype(np.int64)) * storage.lanes + lane
 
-    def _judged(self, name: str, judge: Judge, there: Any) -> Tensor:
+    def _judged(self, name: str, judge: Judge, there: Batch) -> Tensor:
         result = judge(there["achieved_goal"], there["desired_goal"])
         expected = there.batch_size
         if tuple(result.shape) != tuple(expected):
@@ -106,7 +105,7 @@ class Hindsight:
             )
         return result
 
-    def _check(self, storage: Any, index: Tensor, batch: Any) -> None:
+    def _check(self, storage: Storage, index: Tensor, batch: Batch) -> None:
         names = storage.names()
         missing = [name for name in GOALS if name not in names]
         if missing:
@@ -124,13 +123,13 @@ class Hindsight:
                 "old goal: use n_step = 1"
             )
 
-    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """(no arrays, where the stream of random numbers stands); episodes are found again from the stored flags."""
-        return {}, self._uniforms.state()
+    def state(self) -> State:
+        """Where the stream of random numbers stands; episodes are found again from the stored flags."""
+        return self._uniforms.state()
 
-    def load_state(self, arrays: dict[str, Tensor], numbers: dict[str, Any]) -> None:
-        self._uniforms.load_state(numbers)
+    def load_state(self, arrays: Arrays, numbers: Numbers) -> bool:
         self._episodes = None
+        return self._uniforms.load_state(arrays, numbers)
 
 
 class Episodes:
@@ -139,7 +138,7 @@ class Episodes:
     Rows are looked at once, when they are new: `of` costs the rows written since it was asked before.
     """
 
-    def __init__(self, storage: Any):
+    def __init__(self, storage: Storage):
         from whorl.buffers.episode_kernel import extend  # compiles
 
         self.storage, self._extend = storage, extend

@@ -8,7 +8,7 @@ import torch
 
 from whorl import batch
 from whorl.buffers.buffer import ReplayBuffer
-from whorl.buffers.n_step import NStep
+from whorl.buffers.lookup.n_step import NStep
 from whorl.buffers.sample_uniform import Uniform
 from whorl.buffers.storage_memory import Memory
 from whorl.errors import BadInput
