@@ -19,22 +19,7 @@ from rich.table import Table
 
 import whorl
 from whorl import files, options
-from whorl.apps.arguments import (
-    Board,
-    BoardMerge,
-    Check,
-    Doctor,
-    Eval,
-    List,
-    Play,
-    Plot,
-    Resume,
-    ServeGym,
-    Submit,
-    Sweep,
-    Train,
-    Verify,
-)
+from whorl.apps import arguments
 from whorl.apps.board.entry import Entry
 from whorl.envs.adapters import LIBRARIES, install
 from whorl.envs.ids import known_envs
@@ -56,7 +41,7 @@ from whorl.training.trained import load
 EXTRAS = {"server": "starlette", "video": "imageio_ffmpeg"}  # that bring no environments: extra of whorl -> its module
 
 
-def train(o: Train) -> None:
+def train(o: arguments.Train) -> None:
     given = _given(o.settings)
     _report(train_run(o.algorithm, o.environment, config=o.agent, runs=o.runs, name=o.name, quiet=o.quiet, **given), o)
 
@@ -66,11 +51,11 @@ def _given(settings: Settings) -> dict[str, Any]:
     return {option.name: getattr(settings, option.name) for option in OPTIONS}
 
 
-def resume(o: Resume) -> None:
+def resume(o: arguments.Resume) -> None:
     _report(resume_run(o.run, o.total_steps, o.quiet), o)
 
 
-def _report(run: Run, o: Train | Resume) -> None:
+def _report(run: Run, o: arguments.Train | arguments.Resume) -> None:
     result = files.read_json(run.path / "eval.json").get("best")
     if not o.quiet:
         score = (
@@ -92,7 +77,7 @@ def _last_line(**data: Any) -> None:
     print(json.dumps(data), flush=True)
 
 
-def eval(o: Eval) -> None:
+def eval(o: arguments.Eval) -> None:
     result = load(o.run, _which(o.which)).evaluate(o.episodes, o.seed).summary()
     print(
         f"mean {result['mean']:.2f} +- {result['std']:.2f}, from {result['min']:.2f} to {result['max']:.2f}, {result['episodes']} episodes"
@@ -109,7 +94,7 @@ def _which(text: str) -> str | int:
     return int(text)
 
 
-def play(o: Play) -> None:
+def play(o: arguments.Play) -> None:
     trained = load(o.run, _which(o.which))
     files = [file for file in (o.gif, o.mp4) if file] or [trained.path / "video" / f"{o.which}.gif"]
     for file in files:
@@ -117,7 +102,7 @@ def play(o: Play) -> None:
         print(f"{file}: one episode, return {ret:.1f}, {length} steps")
 
 
-def sweep(o: Sweep) -> None:
+def sweep(o: arguments.Sweep) -> None:
     varied = grid.parse(o.grid, find(o.algorithm, o.environment).config)
     given = _given(o.settings)
     del given["seed"]
@@ -132,7 +117,7 @@ def sweep(o: Sweep) -> None:
         sys.exit(1)
 
 
-def list(o: List) -> None:
+def list(o: arguments.List) -> None:
     rows: Any
     if o.compat or o.markdown:
         return _compatibility(o)
@@ -160,7 +145,7 @@ def _print_table(rows: Any, width: int = 160) -> None:
     Console(width=None if sys.stdout.isatty() else width).print(table)
 
 
-def _compatibility(o: List) -> None:
+def _compatibility(o: arguments.List) -> None:
     if o.what != "envs":
         raise BadInput(f"--compat and --markdown are about environments: whorl list envs, not {o.what}")
     rows = compatibility.table()
@@ -190,7 +175,7 @@ def _saved(path: Path) -> int:
     return max((int(each.name.removeprefix("step_")) for each in path.glob("checkpoints/step_*")), default=0)
 
 
-def check(o: Check) -> None:
+def check(o: arguments.Check) -> None:
     try:
         preset = find(o.algorithm, o.environment)
         parts = build(o.algorithm, o.environment)
@@ -208,7 +193,7 @@ def check(o: Check) -> None:
         print(f"  {f.name} = {getattr(preset.config, f.name)!r}")
 
 
-def doctor(o: Doctor) -> None:
+def doctor(o: arguments.Doctor) -> None:
     found = {
         "whorl": whorl.__version__, "python": platform.python_version(), "torch": torch.__version__, "gymnasium": gymnasium.__version__,
         "devices": ", ".join(["cpu", *(f"cuda:{i} {torch.cuda.get_device_name(i)}" for i in range(torch.cuda.device_count()))]),
@@ -233,19 +218,19 @@ def doctor(o: Doctor) -> None:
         print(f"{key:14} {value}")
 
 
-def serve_gym(o: ServeGym) -> None:
+def serve_gym(o: arguments.ServeGym) -> None:
     from whorl.apps.gym_server.serve import serve
 
     serve(**vars(o) | {"token": os.environ.get("WHORL_GYM_TOKEN") if o.token is None else o.token})
 
 
-def plot(o: Plot) -> None:
+def plot(o: arguments.Plot) -> None:
     from whorl.training.plot import plot
 
     print(plot(o.runs, o.out, o.x))
 
 
-def submit(o: Submit) -> None:
+def submit(o: arguments.Submit) -> None:
     from whorl.apps.board.submit import submit
 
     if not o.runs:
@@ -264,7 +249,7 @@ def _report_entry(entry: Entry, board: Path) -> None:
     print(f"{place}: {entry.agent} on {entry.env}, mean {entry.mean:.2f} over {len(entry.returns)} held-out episodes")
 
 
-def board(o: Board) -> None:
+def board(o: arguments.Board) -> None:
     if bool(o.export) == o.serve:
         raise BadInput(f"say what to do with the board {o.board}: --export FOLDER for static pages, or --serve")
     if o.export is None:
@@ -280,7 +265,7 @@ def board(o: Board) -> None:
     print(export(o.board, o.export) / "index.html")
 
 
-def board_merge(o: BoardMerge) -> None:
+def board_merge(o: arguments.BoardMerge) -> None:
     from whorl.apps.board.merge import merge
 
     if not o.boards:
@@ -293,7 +278,7 @@ def board_merge(o: BoardMerge) -> None:
         sys.exit(1)
 
 
-def verify(o: Verify) -> None:
+def verify(o: arguments.Verify) -> None:
     from whorl.apps.board.verify import verify
 
     verdict = verify(o.entry, o.board)

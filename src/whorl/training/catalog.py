@@ -6,7 +6,6 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, NamedTuple
 
-from whorl.batch import Numbers
 from whorl.envs.ids import environment_behind
 from whorl.errors import BadInput, Damaged
 from whorl.feeds import FEEDS, Fed
@@ -15,6 +14,7 @@ from whorl.presets import Preset
 
 if TYPE_CHECKING:
     from whorl.agents.agent import Agent
+    from whorl.batch import Numbers
 
 
 class Listed(NamedTuple):

@@ -91,18 +91,9 @@ def compiled(dynamics: Callable, observe: Callable) -> Callable:
     """The loop over N environments, compiled around one world's functions (see `World`)."""
 
     def run(
-        task: int,
-        choices: int,
-        action: np.ndarray,
-        state: np.ndarray,
-        clock: np.ndarray,
-        settings: np.ndarray,
-        start: np.ndarray,
-        observation: np.ndarray,
-        successor: np.ndarray,
-        reward: np.ndarray,
-        flags: np.ndarray,
-    ) -> int:
+        task: int, choices: int, action: np.ndarray, state: np.ndarray, clock: np.ndarray, settings: np.ndarray,
+        start: np.ndarray, observation: np.ndarray, successor: np.ndarray, reward: np.ndarray, flags: np.ndarray,
+    ) -> int:  # fmt: skip
         if task == STEP:
             for i in range(len(state)):
                 if clock[i, EPISODE] < 0:
