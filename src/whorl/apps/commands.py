@@ -82,7 +82,7 @@ def _report(run: Run, o: Train | Resume) -> None:
         _last_line(
             run=str(run.path),
             steps=run.steps,
-            seconds=run.seconds,
+            seconds=run.training_seconds,
             steps_per_second=run.steps_per_second,
             evaluation=evaluation,
         )
