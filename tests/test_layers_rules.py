@@ -146,10 +146,7 @@ def test_what_is_allowed_passes() -> None:
         "envs/env.py": "",
         "transforms/env.py": "from ..envs.env import Step\nfrom ..envs import env",
         "policies/random.py": "torch.rand(3, generator=g)\nmodel.eval()\nnp.random.default_rng(0)",
-        "agents/agent.py": (
-            "from torch import nn\nclass Agent(nn.Module):\n"
-            "    def f(self): self.step.eager(loss)"
-        ),
+        "agents/agent.py": ("from torch import nn\nclass Agent(nn.Module):\n    def f(self): self.step.eager(loss)"),
         "agents/step.py": "def f(): loss.backward(); optimizer.step(); clip_grad_norm_(p, 1)",
         "agents/random.py": (
             "from whorl.policies import random\nfrom . import agent\nclass RandomConfig: ...\n"

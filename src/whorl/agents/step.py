@@ -107,7 +107,7 @@ class OptimizerStep(nn.Module):
         try:
             return self._graphs[key]([piece.to_dict() for piece in pieces], shares)
         except BackendCompilerFailed as failure:  # before anything of the step was done
-            agent.compiled = False
+            agent.compiled = False  # type: ignore[assignment]
             reason = str(failure).strip().splitlines()[0]
             warnings.warn(f"torch cannot compile here, so the steps are eager: {reason}", stacklevel=2)
             return self.eager(loss, optimizer, batches, weights)

@@ -67,7 +67,7 @@ def _report(run: Run, o: arguments.Train | arguments.Resume) -> None:
         _last_line(
             run=str(run.path),
             steps=run.steps,
-            seconds=run.training_seconds,
+            seconds=run.seconds,
             steps_per_second=run.steps_per_second,
             evaluation=evaluation,
         )

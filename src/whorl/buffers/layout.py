@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from whorl import batch
-from whorl.batch import Batch
+from whorl.batch import Batch, Numbers
 from whorl.errors import BadInput, BatchError, Damaged
 
 
@@ -63,11 +63,11 @@ class Layout:
             end = fields[-1].offset + fields[-1].nbytes
         return cls(tuple(fields), max(-(-end // widest), 1) * widest)
 
-    def to_json(self) -> list[list[Any]]:
+    def to_json(self) -> list[list[str | list[int]]]:
         return [[f.name, str(f.dtype).removeprefix("torch."), list(f.shape)] for f in self.fields]
 
     @classmethod
-    def from_json(cls, entries: Any) -> Layout:
+    def from_json(cls, entries: list) -> Layout:
         """The inverse of `to_json`. Raises Damaged for what it did not write."""
         try:
             result = cls.pack([(str(name), getattr(torch, dtype), tuple(shape)) for name, dtype, shape in entries])
@@ -82,7 +82,7 @@ class Layout:
         part = packed[..., entry.offset : entry.offset + entry.nbytes].view(entry.dtype)
         return part.view(*part.shape[:-1], *entry.shape) if entry.shape != part.shape[-1:] else part
 
-    def views(self, packed: Tensor) -> dict[str, Any]:
+    def views(self, packed: Tensor) -> Numbers:
         """All fields of packed rows as a nested dict of views."""
         nested: dict[str, Any] = {}
         for entry in self.fields:

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from whorl.batch import Numbers
 from whorl.buffers.layout import Layout, check_disk
 from whorl.errors import BadInput, Damaged
 from whorl.files import read_json, write_json
@@ -76,7 +77,7 @@ class RingFile:
             self.past = np.zeros(lanes, np.int64)
         self.flushed = np.zeros(lanes, np.int64)
 
-    def read(self, layout: Layout, lanes: int, slots: int) -> dict[str, Any]:
+    def read(self, layout: Layout, lanes: int, slots: int) -> Numbers:
         """The counters. Raises BadInput when the file holds other rows, Damaged when it is not as it was written."""
         counters = read_json(self.folder / "counters.json")
         ours = {"layout": layout.to_json(), "lanes": lanes, "slots": slots}
@@ -124,7 +125,7 @@ class RingFile:
         return low
 
 
-def intact_from(counters: dict[str, Any], count: np.ndarray, life: int, ring: int) -> np.ndarray:
+def intact_from(counters: Numbers, count: np.ndarray, life: int, ring: int) -> np.ndarray:
     """The lowest k of each lane that is still what a checkpoint with `count` rows, of this life of the file, wrote."""
     later = counters["branches"][life:]
     if later and (count > np.min(later, 0)).any():

@@ -12,23 +12,33 @@ import re
 import secrets
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Protocol
 
 import safetensors.torch
 from safetensors import SafetensorError
 
-from whorl.batch import load_states, states
+from whorl.batch import Numbers, Part, load_states, states
+from whorl.buffers.parts import Sampler, Storage
 from whorl.errors import BadInput, Damaged
 from whorl.files import read_json, sync_folder, write_json
-
-if TYPE_CHECKING:
-    from whorl.buffers.buffer import ReplayBuffer
 
 FORMAT = 2
 OURS = re.compile(r"save-[0-9a-f]{8}|buffer\.json|\.tmp-buffer\.json-[0-9a-f-]+")
 
 
-def save(buffer: ReplayBuffer, folder: str | Path) -> Path:
+class Savable(Protocol):
+    """What is saved of a replay buffer."""
+
+    storage: Storage
+    sampler: Sampler
+    added: int
+    drawn: int
+
+    def drawing(self) -> dict[str, Part]:
+        """The parts that have a state beside the storage, by name."""
+
+
+def save(buffer: Savable, folder: str | Path) -> Path:
     """Writes rows, sampler, lookups and counters to `folder`, replacing a buffer that was saved there.
 
     Raises BadInput if it holds anything else.
@@ -57,7 +67,7 @@ def save(buffer: ReplayBuffer, folder: str | Path) -> Path:
     return folder
 
 
-def load(buffer: ReplayBuffer, folder: str | Path) -> None:
+def load(buffer: Savable, folder: str | Path) -> None:
     """Fills a buffer of the same parts and sizes. Everything is verified before anything is changed.
 
     Raises BadInput when there is none or sizes differ, Damaged, naming the file, when it is not as it was written.
@@ -89,7 +99,7 @@ def load(buffer: ReplayBuffer, folder: str | Path) -> None:
     buffer.added, buffer.drawn = contents["added"], contents["drawn"]
 
 
-def _parts(buffer: ReplayBuffer) -> list[str]:
+def _parts(buffer: Savable) -> list[str]:
     """The classes of what has a state, with the exponent that priorities were raised to."""
     names = [type(part).__name__ for part in buffer.drawing().values()]
     alpha = getattr(buffer.sampler, "alpha", None)
@@ -101,5 +111,5 @@ def _hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _hash_json(contents: Any) -> str:
+def _hash_json(contents: Numbers) -> str:
     return hashlib.sha256(json.dumps(contents, sort_keys=True).encode()).hexdigest()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from importlib import import_module
-from typing import Any
+from types import ModuleType
 
 import numpy as np
 import torch
@@ -124,5 +124,5 @@ def wrong(name: str, values: Tensor, position: int) -> BadInput:
 
 
 @cache
-def kernels() -> Any:
+def kernels() -> ModuleType:
     return import_module("whorl.buffers.sum_tree_kernels")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 
@@ -12,7 +11,7 @@ from whorl.collectors.ledger import Episode, Ledger
 from whorl.collectors.record import Recorder
 from whorl.envs.env import Env
 from whorl.functional.streams import stream
-from whorl.policies.policy import Policy
+from whorl.policies.policy import Array, Policy
 
 
 class Collector:
@@ -56,7 +55,7 @@ class Collector:
         return self.ledger.episodes
 
     @property
-    def is_first(self) -> Any:
+    def is_first(self) -> Array:
         """bool [N]: an episode begins where the environment stands."""
         return self.recorder.is_first
 

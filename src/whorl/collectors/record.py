@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numba
 import numpy as np
 import torch
-from torch import Tensor
 
 from whorl import batch, spaces
 from whorl.batch import Arrays, Batch, Numbers, State
 from whorl.envs.env import Env, Observation, Step
 from whorl.errors import NotFinite
-from whorl.policies.policy import Policy
+from whorl.policies.policy import Array, Held, Policy
 
-Array = np.ndarray | Tensor  # numpy on the CPU, else a tensor on the environment's device
+Rows = Array | dict[str, "Rows"]  # memory of one key: numpy on the CPU, else a tensor on the environment's device
 
 
 class Recorder:
@@ -29,16 +29,16 @@ class Recorder:
         self.env, self.capacity = env, capacity
         self.actor = policy.actor(env.num_envs)
         self.memory: dict[str, Any] = {}
-        self.observation: Observation = None
+        self.observation: Observation = None  # type: ignore[assignment]  # until the first reset
         self.is_first = self.full(True)
-        self.carry = policy.initial(env.num_envs)
+        self.carry: Held = policy.initial(env.num_envs)
         self.masked = False  # whether rows of `mask` were written since the caller made it True
         self._viewed, self._views = (
             (0, False),
             dict[str, Any](),
         )  # rows and whether masked; the memory as tensors of so many rows
 
-    def full(self, value: bool) -> Any:
+    def full(self, value: bool) -> Array:
         """bool [N]."""
         n, device = self.env.num_envs, self.env.device
         return np.full(n, value) if device == "cpu" else torch.full((n,), value, device=device)
@@ -48,7 +48,7 @@ class Recorder:
         self.observation = self.env.reset(seed)
         self.is_first[:] = True
 
-    def step(self, t: int, decided: dict[str, Any]) -> Step:
+    def step(self, t: int, decided: Mapping[str, Array]) -> Step:
         """Write row t: what was known and decided, and what the environments give back for it.
 
         The observation moves on; `is_first` is left to the caller, and so is `mask` where every row counts.
@@ -68,7 +68,7 @@ class Recorder:
         result["terminated"][t] = terminated
         result["truncated"][t] = truncated
         if allowed is not None:  # an end's own mask is not known: every action counts as allowed
-            result["action_mask"][t] = env.action_mask | (terminated | truncated)[:, None]
+            result["action_mask"][t] = env.action_mask | (terminated | truncated)[:, None]  # type: ignore[operator]
         if valid is not None:
             m["mask"][t] = valid
             self.masked = True
@@ -76,7 +76,7 @@ class Recorder:
 
     # -- memory ------------------------------------------------------------------------------------------------------
 
-    def allocate(self, decided: dict[str, Any], next_action: bool = False) -> None:
+    def allocate(self, decided: Mapping[str, Array], next_action: bool = False) -> None:
         """Take memory for everything the environment gives and the policy records (next_action: `next.action`, too)."""
         rows, device = (self.capacity, self.env.num_envs), self.env.device
         like = lambda x: torch.zeros((rows[0], *x.shape), dtype=torch.as_tensor(x[:0]).dtype)  # noqa: E731
@@ -158,18 +158,19 @@ class Recorder:
         own = {key: torch.as_tensor(value).cpu().numpy() for key, value in arrays.items() if key.startswith("env.")}
         self.observation = self.env.load_state({key.removeprefix("env."): value for key, value in own.items()})
         self.is_first[:] = spaces.like(arrays["is_first"], self.is_first)
-        for key, value in (self.carry or {}).items():
-            self.carry[key] = spaces.like(torch.as_tensor(arrays[f"carry.{key}"]).clone(), value)
+        if self.carry is not None:
+            saved = {key: torch.as_tensor(arrays[f"carry.{key}"]).clone() for key in self.carry}
+            self.carry = {key: spaces.like(saved[key], value) for key, value in self.carry.items()}
         return True
 
 
-def write(memory: Any, t: int, value: Any) -> None:
+def write(memory: Rows, t: int, value: Observation) -> None:
     """Row t of an array, or of nested dicts of them."""
     if isinstance(memory, dict):
         for key, inner in memory.items():
-            write(inner, t, value[key])
+            write(inner, t, value[key])  # type: ignore[index]
     else:
-        memory[t] = value
+        memory[t] = value  # type: ignore[assignment]
 
 
 def is_floating(x: Array) -> bool:

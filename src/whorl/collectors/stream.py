@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import repeat
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from whorl.collectors.record import all_finite, is_floating
 from whorl.envs.env import Env, Observation, Step
 from whorl.errors import BadInput
 from whorl.functional.streams import stream
-from whorl.policies.policy import Policy
+from whorl.policies.policy import Array, Policy
 
 NOISE = 16384  # steps whose random numbers are drawn at once, from a stream of their own; fewer where each takes many
 
@@ -34,7 +34,9 @@ class StreamCollector(Collector):
             raise BadInput(f"online agents step environments on the CPU, got {env!r}")
         super().__init__(env, policy, 1, seed)
         self.next_action = next_action
-        self.decided: dict[str, Any] = {}  # what the policy does where the environments stand; empty: not asked yet
+        self.decided: Mapping[
+            str, Array
+        ] = {}  # what the policy does where the environments stand; empty: not asked yet
         self._block, self._numbers = -1, np.zeros(0)
         a_step = max(1, policy.noise((1, env.num_envs), self.generator.manual_seed(0)).numel())
         self._chunk = min(NOISE, max(1, 2**21 // a_step))  # of numbers, 8 MB
@@ -67,20 +69,20 @@ class StreamCollector(Collector):
         finite = True
         for x in self._floats:
             finite &= all_finite(x)
-        if not (finite and self.ledger.add_step(*self._counted, record.is_first)):
+        if not (finite and self.ledger.add_step(*self._counted, record.is_first)):  # type: ignore[arg-type]  # numpy: it steps on the CPU
             record.check_finite(1, self.rollouts)  # says where
         self.rollouts += 1
         self.decided = self._look_ahead(step) if self.next_action else {}
         return self._rollout
 
-    def _decide(self, observation: Observation, allowed: Any) -> dict[str, Any]:
+    def _decide(self, observation: Observation, allowed: Array | None) -> Mapping[str, np.ndarray]:
         """What the policy does, with the random numbers of step `rollouts`; valid until the next call."""
         block, row = divmod(self.rollouts, self._chunk)
         record = self.recorder
         decided, record.carry = record.actor(
             observation, record.carry, record.is_first, self.numbers(block)[row], allowed
         )
-        return decided
+        return decided  # type: ignore[return-value]
 
     def numbers(self, block: int) -> np.ndarray:
         """The random numbers of the steps from block * chunk on, [chunk, N, ...], from the stream (seed, block)."""
@@ -100,7 +102,7 @@ class StreamCollector(Collector):
         self.ledger.advance(steps, [*map(Episode, [before + n for n in numbers], repeat(0), returns, lengths)])
         self.decided = _copies(decided)
 
-    def _look_ahead(self, step: Step) -> dict[str, Any]:
+    def _look_ahead(self, step: Step) -> Mapping[str, np.ndarray]:
         """What is done next, and `next.action`."""
         result, allowed = self.recorder.memory["next"], self.env.action_mask
         there = None
@@ -129,5 +131,5 @@ class StreamCollector(Collector):
         return exact
 
 
-def _copies(decided: dict[str, Any]) -> dict[str, Any]:
+def _copies(decided: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {key: value.copy() for key, value in decided.items()}

@@ -90,7 +90,10 @@ def config_to_json(agent: str, config: Fed) -> Numbers:
 
 def config_from_json(agent: str, data: Numbers) -> Fed:
     """The inverse. Raises BadInput for a field that there is not, Damaged for a feed that is none of whorl's."""
-    config, feed = default_config(agent), dict(data.get("feed", {}))
+    config, feed = default_config(agent), data.get("feed", {})
+    if not isinstance(feed, dict):
+        raise Damaged(f"the config of {agent} has a feed that is no table but {str(feed)[:100]!r}")
+    feed = dict(feed)
     kind = feed.pop("kind", None)
     if kind is not None:
         if kind not in FEEDS:

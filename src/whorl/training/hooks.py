@@ -47,8 +47,8 @@ class Run(Protocol):
     stop: StopSignals
 
     @property
-    def seconds(self) -> float:
-        """Of training so far, over all the times it was resumed."""
+    def elapsed(self) -> float:
+        """Seconds of training so far, over all the times it was resumed."""
 
     @property
     def over(self) -> bool:
@@ -176,7 +176,7 @@ class Evaluate:
         result = evaluation.summary()
         if evaluation.cut:
             run.logs.message(f"{evaluation.cut} of {result['episodes']} evaluation episodes had no end and were cut")
-        row = {"eval/mean_reward": result["mean"], "eval/std_reward": result["std"], "time/seconds": run.seconds}
+        row = {"eval/mean_reward": result["mean"], "eval/std_reward": result["std"], "time/seconds": run.elapsed}
         run.logs.log(run.progress.count, row)
         if result["mean"] > self.best:
             self.best, self.best_at = result["mean"], run.progress.count

@@ -58,7 +58,7 @@ class Run:
         self.agent, self.progress = self.parts.agent, self.parts.progress
         self.progress.most_episodes = s.total_episodes or math.inf
         self.stop = StopSignals()
-        self.training_seconds = 0.0  # of the loop in this process, learning included
+        self.seconds = 0.0  # of the training loop in this process, learning included
         self._first = 0
         self._own_env, self._quiet, self._loggers = env, quiet, loggers
         origin = self.parts.env.origin if self.parts.env is not None else "native"
@@ -81,11 +81,11 @@ class Run:
 
     @property
     def steps_per_second(self) -> float:
-        return (self.steps - self._first) / self.training_seconds if self.training_seconds else 0.0
+        return (self.steps - self._first) / self.seconds if self.seconds else 0.0
 
     @property
-    def seconds(self) -> float:
-        """Of training so far, over all the times it was resumed."""
+    def elapsed(self) -> float:
+        """Seconds of training so far, over all the times it was resumed."""
         return self.log.seconds
 
     @property
@@ -186,7 +186,7 @@ class Run:
             self.parts.train(self.settings.total_steps, self.hooks.values())
             if not self.over and self.settings.checkpoint_every:  # a hook has ended it
                 self.save()
-        self.training_seconds = time.monotonic() - began
+        self.seconds = time.monotonic() - began
 
     # -- saving and restoring ----------------------------------------------------------------------------------------
 

@@ -73,7 +73,7 @@ BLOCK = 2048
 
 
 @compiled
-def _recurrence(coefficient, increment, final, y):
+def _recurrence(coefficient: np.ndarray, increment: np.ndarray, final: np.ndarray, y: np.ndarray) -> None:
     steps, width = y.shape
     carry = np.empty(BLOCK, y.dtype)
     for left in range(0, width, BLOCK):
@@ -86,7 +86,10 @@ def _recurrence(coefficient, increment, final, y):
 
 
 @compiled
-def _gae(reward, value, next_value, terminated, truncated, discount, trace_decay, advantage):
+def _gae(
+    reward: np.ndarray, value: np.ndarray, next_value: np.ndarray, terminated: np.ndarray, truncated: np.ndarray,
+    discount: np.ndarray, trace_decay: float, advantage: np.ndarray,
+) -> None:  # fmt: skip
     """`discount` has one row for all t, or one for each."""
     steps, width = advantage.shape
     zero = advantage.dtype.type(0)

@@ -76,9 +76,8 @@ def train(agent: TD, collector: StreamCollector, buffer: Buffer, total_steps: in
         Row(*map(np.stack, zip(row_of(features), row_of(features), strict=True))),
         *(np.zeros(actions) for _ in range(3)),
     )
-    under_way = UnderWay(
-        np.zeros(1, np.int64), ledger.returns, ledger.lengths, collector.is_first, agent.td_error.numpy()
-    )
+    is_first: Any = collector.is_first
+    under_way = UnderWay(np.zeros(1, np.int64), ledger.returns, ledger.lengths, is_first, agent.td_error.numpy())
     ends = Ends(np.zeros(NOISE, np.int64), np.zeros(NOISE, np.int64), np.zeros(NOISE))
     height, width = features.table.shape
     sizes = Sizes(features.active, height, width, world.observation.shape[1], actions)
