@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+from concurrent.futures import wait
 
 import pytest
 import torch
@@ -13,12 +14,16 @@ from whorl import batch
 from whorl.buffers import saved
 from whorl.buffers.buffer import ReplayBuffer
 from whorl.buffers.lookup.lookup import Lookup
+from whorl.buffers.rollout import RolloutBuffer
 from whorl.buffers.sample_prioritized import Prioritized
-from whorl.buffers.sample_uniform import Uniform
+from whorl.buffers.sample_sequence import Sequences
+from whorl.buffers.sample_uniform import Uniform, WithoutReplacement
 from whorl.buffers.storage_memmap import Memmap
 from whorl.buffers.storage_memory import Memory
+from whorl.buffers.stream import StreamBuffer
 from whorl.buffers.transfer import Transfer
 from whorl.errors import BadInput, Damaged
+from whorl.feeds import Rollouts
 
 
 def rollout(steps, lanes=2, start=0):
@@ -116,15 +121,21 @@ def test_an_exception_in_the_thread_arrives():
 
 
 def test_leaving_a_loop_early_and_sampling_in_between():
-    buffer = filled(prefetch=2)
-    for _ in range(3):
-        for i, rows in enumerate(buffer.batches(10)):
-            kept = rows.clone()
-            assert bool((rows == kept).all())
-            buffer.sample(8)
-            buffer.add(rollout(1, start=20))
-            if i == 4:
-                break
+    """What is sampled in between takes the memory of no batch that was drawn ahead: with memory for all there are the same batches."""
+
+    def run(memories):
+        buffer, seen = filled(prefetch=2), []
+        buffer.storage.keep(memories)
+        for _ in range(3):
+            for i, rows in enumerate(buffer.batches(10)):
+                wait(buffer._ahead)
+                seen += [rows.clone(), buffer.sample(8).clone()]
+                buffer.add(rollout(1, start=20))
+                if i == 4:
+                    break
+        return torch.stack(seen)
+
+    assert bool((run(3) == run(100)).all())
 
 
 def test_lookups_see_storage_index_and_batch_in_turn():
@@ -240,6 +251,104 @@ def test_save_and_load_keep_everything(sampler, tmp_path):
     (tmp_path / "mine" / "thesis.txt").write_text("")
     with pytest.raises(BadInput, match="holds something else than a saved replay buffer"):
         buffer.save(tmp_path / "mine")
+
+
+class Counting(Lookup):
+    """Counts how often each row was drawn: a lookup with arrays and numbers of its own."""
+
+    def __init__(self):
+        self.times, self.calls = torch.zeros(100, dtype=torch.int64), 0
+
+    def __call__(self, storage, index, rows):
+        self.times += index.flatten().bincount(minlength=100)
+        self.calls += 1
+        rows["times"] = self.times[index]
+        return rows
+
+    def state(self):
+        return {"times": self.times}, {"calls": self.calls}
+
+    def load_state(self, arrays, numbers):
+        self.times[:], self.calls = arrays["times"], numbers["calls"]
+        return True
+
+
+@pytest.mark.parametrize("way", ["state", "save"])
+def test_lookups_come_back_with_their_arrays(way, tmp_path):
+    """Those with a state; the others may come and go: rows that were kept are read with n-step returns as well as without."""
+
+    def make(*others):
+        storage = Memory(100, 2, folder=tmp_path / "rows" if way == "state" else None)
+        return ReplayBuffer(storage, Uniform(0), [Counting(), *others], batch_size=8)
+
+    buffer, other = make(), make(Same())
+    buffer.add(rollout(20))
+    for _ in range(5):
+        buffer.sample()
+    if way == "state":
+        arrays, numbers = buffer.state()
+        assert set(arrays) == {"lookup0.times"} and set(numbers) == {"storage", "sampler", "lookup0", "added", "drawn"}
+        assert other.load_state({name: x.clone() for name, x in arrays.items()}, json.loads(json.dumps(numbers)))
+    else:
+        buffer.save(tmp_path / "saved")
+        other.load(tmp_path / "saved")
+    assert other.lookups[0].calls == 5 and other.lookups[0].times.sum() == 40
+    for _ in range(3):
+        assert bool((buffer.sample() == other.sample()).all())
+
+
+class Same(Lookup):
+    def __call__(self, storage, index, rows):
+        return rows
+
+
+@pytest.mark.parametrize(
+    "sampler", [Uniform, WithoutReplacement, Prioritized, lambda seed: Sequences(seed, 3, overlap=2)]
+)
+def test_recorded_data_is_no_part_of_the_state(sampler):
+    """The sampler goes on where it was; the rows are the data's own, and nobody adds to them."""
+
+    def make(steps=20):
+        storage = Memory(100, 2, writer="once")
+        storage.write(rollout_with_flags(steps))
+        return ReplayBuffer(storage, sampler(0), [Counting()], batch_size=8, recorded=True)
+
+    def draw(buffer, count):
+        drawn = []
+        for rows in buffer.batches(count):
+            drawn.append(rows.clone())
+            if sampler is Prioritized:
+                buffer.feedback(rows["index"], (rows["index"] % 7).float())
+        return drawn
+
+    buffer, other = make(), make()
+    assert list(buffer.batches()) == []  # none is due: an offline run asks for as many as it wants
+    draw(buffer, 9)
+    arrays, numbers = buffer.state()
+    assert numbers["rows"] == 40 and "storage" not in numbers
+    assert other.load_state({name: x.clone() for name, x in arrays.items()}, json.loads(json.dumps(numbers))) is True
+    for one, two in zip(draw(buffer, 9), draw(other, 9), strict=True):
+        assert bool((one == two).all())
+    with pytest.raises(BadInput, match="the recorded data has 38 rows, it had 40 when this state was saved"):
+        make(19).load_state(arrays, numbers)
+    with pytest.raises(BadInput, match="this buffer holds recorded data: no rows are added to it"):
+        buffer.add(rollout_with_flags(1))
+
+
+def rollout_with_flags(steps):
+    rows = rollout(steps)
+    flags = {name: torch.zeros(steps, 2, dtype=torch.bool) for name in ("terminated", "truncated")}
+    rows["next"] = batch.make({**rows["next"], **flags}, (steps, 2))
+    return rows
+
+
+@pytest.mark.parametrize("make", [lambda: RolloutBuffer(Rollouts()), StreamBuffer, filled])
+def test_every_buffer_refuses_priorities_that_it_has_no_use_for(make):
+    buffer = make()
+    with pytest.raises(BadInput, match="ha(s|ve) no priorities"):
+        buffer.feedback(torch.arange(3), torch.ones(3))
+    if make is not filled:
+        assert buffer.load_state(*buffer.state()) is True
 
 
 def test_a_save_that_was_killed_leaves_the_one_before(tmp_path, monkeypatch):

@@ -1,15 +1,21 @@
 """Samplers of sequences: which there are (by brute force), ends, padding, priorities."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 
 from whorl import batch
+from whorl.agents.dqn import DQNConfig
 from whorl.buffers.buffer import ReplayBuffer
+from whorl.buffers.lookup.n_step import NStep
 from whorl.buffers.sample_prioritized import EPS
 from whorl.buffers.sample_sequence import PrioritizedSequences, Sequences, sequence_priority
 from whorl.buffers.storage_memory import Memory
 from whorl.errors import BadInput
+from whorl.feeds import Replay
+from whorl.training.build import build
 
 SAMPLERS = [Sequences, PrioritizedSequences]
 
@@ -141,6 +147,88 @@ def test_padding_never_reads_behind_the_cursor():
     index, _, extras = sampler.draw(storage, 5)
     assert index[:, 0].tolist() == [12, 13, 13, 13, 13, 13]
     assert extras["mask"][:, 0].tolist() == [True, True, False, False, False, False]
+
+
+@pytest.mark.parametrize("kind", SAMPLERS)
+@pytest.mark.parametrize("across_ends", [True, False])
+def test_data_that_does_not_grow_is_drawn_to_its_end(across_ends, kind):
+    """With overlap = length - 1 every row is drawn. Without across_ends a row counts only behind a start in its own episode, so the
+    rows of a last episode that is shorter than a sequence never do."""
+    never = {  # 23 rows, episodes of 9, 11 and 3: without overlap four sequences of 5, and 3 rows that wait for more
+        (4, True): set(),
+        (0, True): {20, 21, 22},
+        (4, False): {20, 21, 22},
+        (0, False): {9, 20, 21, 22},
+    }
+    for overlap in (4, 0):
+        storage, sampler = Memory(23, 1), kind(0, length=5, overlap=overlap, across_ends=across_ends)
+        add(storage, sampler, 23, ends=[8, 19])
+        index, _, extras = sampler.draw(storage, 500)
+        counted = index[extras["mask"]] if "mask" in extras else index
+        assert set(counted.flatten().tolist()) == set(range(23)) - never[overlap, across_ends]
+
+
+@pytest.mark.parametrize("kind", SAMPLERS)
+def test_prefetching_and_n_step_returns_work_on_sequences(kind):
+    def make(prefetch):
+        sampler = kind(0, length=4, burn_in=1, overlap=2)
+        buffer = ReplayBuffer(Memory(80, 2), sampler, [NStep(3, 0.5)], batch_size=6, prefetch=prefetch)
+        reward = torch.arange(40.0)[:, None].expand(40, 2)
+        rows = rollout(40, 2, ends=[9, 20])
+        rows["next"]["reward"] = reward.contiguous()
+        buffer.add(rows)
+        return buffer
+
+    plain, early, one = make(0), make(3), make(0)
+    one.lookups = ()
+    for a, b in zip(plain.batches(20), early.batches(20), strict=True):
+        assert a.batch_size == (5, 6) and bool((a == b).all())
+        single = NStep(3, 0.5)(one.storage, a["index"].flatten(), one.storage.read(a["index"].flatten()))
+        for key in ("reward", "discount", "terminated", "truncated"):
+            assert torch.equal(a["next"][key].flatten(), single["next"][key])
+
+
+@pytest.mark.parametrize("kind", SAMPLERS)
+@pytest.mark.parametrize("across_ends", [True, False])
+def test_a_resumed_buffer_of_sequences_goes_on_with_the_same_bits(across_ends, kind, tmp_path):
+    def make():
+        sampler = kind(0, length=3, burn_in=2, overlap=1, across_ends=across_ends)
+        return ReplayBuffer(Memory(60, 2, 20, folder=tmp_path), sampler, batch_size=4, replay_ratio=0.5, warmup=20)
+
+    def run(buffer, begin, end):
+        drawn = []
+        for k in range(begin, end):
+            buffer.add(rollout(2, 2, first=2 * k, ends=range(0, 200, 7)))
+            for rows in buffer.batches():
+                drawn.append(rows.clone())
+                if kind is PrioritizedSequences:
+                    buffer.feedback(rows["index"], (rows["x"] % 5).float())
+        return drawn
+
+    buffer = make()
+    run(buffer, 0, 50)
+    arrays, numbers = buffer.state()
+    arrays, numbers = {name: x.clone() for name, x in arrays.items()}, json.loads(json.dumps(numbers))
+    expected = run(buffer, 50, 58)
+    other = make()
+    assert other.load_state(arrays, numbers) is True
+    found = run(other, 50, 58)
+    assert len(found) == len(expected) > 5 and all(bool((a == b).all()) for a, b in zip(found, expected, strict=True))
+
+
+def test_a_q_agent_learns_from_sequences_and_gives_each_row_its_priority():
+    config = DQNConfig(hidden=(8,), feed=Replay(prioritized=True))
+    parts = build("dqn", "CartPole-v1", config=config, num_envs=2, seed=0, buffer=False)
+    sampler = PrioritizedSequences(0, length=4, burn_in=2, overlap=3)
+    buffer = ReplayBuffer(Memory(200, 2), sampler, [NStep(2, 0.99)], batch_size=8)
+    for _ in range(40):
+        buffer.add(parts.agent.prepare(parts.collector.collect()))
+    given = []
+    feedback, buffer.feedback = buffer.feedback, lambda *both: (given.append([x.shape for x in both]), feedback(*both))
+    before = sampler.priorities.tree.total
+    parts.agent.learn(buffer)
+    assert given and all(shapes == [(6, 8), (6, 8)] for shapes in given)
+    assert sampler.priorities.tree.total != before
 
 
 def test_sequence_priority_by_hand():

@@ -161,7 +161,7 @@ def test_state_goes_on_to_the_same_bits():
     for _ in range(3):
         a.collect()
     arrays, numbers = a.state()
-    arrays = {key: np.copy(value) for key, value in arrays.items()}
+    arrays = {key: value.clone() for key, value in arrays.items()}
     expected = [a.collect().clone() for _ in range(3)]
     b = make()
     assert b.load_state(arrays, numbers)

@@ -172,7 +172,7 @@ def test_state_goes_on_to_the_same_bits(env, monkeypatch):
         copies(a, saved_at)
         a.policy.q.weight.neg_()  # learned after the next action was chosen: it is part of the state
         arrays, numbers = a.state()
-        arrays = {key: np.copy(value) for key, value in arrays.items()}
+        arrays = {key: value.clone() for key, value in arrays.items()}
         expected, episodes = copies(a, 30)
         b = make()
         b.policy.load_state_dict(a.policy.state_dict())

@@ -86,6 +86,10 @@ class ReplayBuffer:
     def sample(self, size: int | None = None) -> Batch:
         """A batch of `size` rows (default: batch_size), valid until the next one is drawn. Raises BadInput when empty."""
         self._settle()
+        for i, ahead in enumerate(self._ahead):  # this one would take their memory
+            if not ahead.exception():
+                self._ahead[i] = Future()
+                self._ahead[i].set_result(ahead.result().clone())
         return self._draw(self.batch_size if size is None else size)
 
     def _draw(self, size: int) -> Batch:

@@ -5,17 +5,12 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+Array = np.ndarray
+
 
 @njit(cache=True, nogil=True)
 def extend(
-    first: np.ndarray,
-    last: np.ndarray,
-    begin: np.ndarray,
-    k: np.ndarray,
-    lane: np.ndarray,
-    ended: np.ndarray,
-    starts: np.ndarray,
-    ring: int,
+    first: Array, last: Array, begin: Array, k: Array, lane: Array, ended: Array, starts: Array, ring: int
 ) -> None:
     """Fills in the episodes of the rows (k[i], lane[i]), which come in order of time within each lane.
 

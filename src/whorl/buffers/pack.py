@@ -39,17 +39,9 @@ def _memcpy(typing: Any, target: Any, source: Any, size: Any) -> Any:
 
 @compiled
 def scatter(
-    rows: int,
-    width: int,
-    fields: np.ndarray,
-    mask: int,
-    steps: int,
-    envs: int,
-    first: int,
-    ring: int,
-    count: np.ndarray,
-    index: np.ndarray,
-) -> tuple[int, bool]:
+    rows: int, width: int, fields: np.ndarray, mask: int, steps: int,
+    envs: int, first: int, ring: int, count: np.ndarray, index: np.ndarray
+) -> tuple[int, bool]:  # fmt: skip
     """Writes row (t, e) to slot (count[lane] % ring) * lanes + lane and raises count[lane], lane = first + e; masked rows are left out.
 
     `rows` is the address of slots of `width` bytes. `fields` int64 [3, F]: address of a contiguous [T, N, *shape], bytes

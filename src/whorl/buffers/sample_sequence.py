@@ -20,7 +20,8 @@ class Windows:
     """Which sequences of burn_in + length consecutive rows there are: they begin at rows 0, s, 2 s, ... of a lane, s = length - overlap.
 
     A sequence may be drawn while all of its rows are live: it crosses neither the write cursor nor the oldest live row. So the newest
-    rows of a lane, fewer than s of them, wait for more: of data that does not grow, overlap = length - 1 leaves out none.
+    rows of a lane, fewer than s of them, wait for more: of data that does not grow, overlap = length - 1 leaves out none (but where
+    sequences do not go across ends, the rows of a last episode that is shorter than one).
     Sequence j of lane e has the number j * L + e and begins at row k = j * s of the lane, absolute index k * L + e.
     """
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+Array = np.ndarray
 WIDTH, SHIFT = 8, 3
 LARGEST = 1e300  # so that sums of up to 1e8 of them are finite
 
@@ -20,7 +21,7 @@ def _wrong(value: float) -> bool:
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _sum(lines: np.ndarray, i: int) -> float:
+def _sum(lines: Array, i: int) -> float:
     """The sum of a line of 8 neighbours, added as its halves are folded onto each other: the order of `sum_tree.fold`."""
     a = lines[i, 0] + lines[i, 4]
     b = lines[i, 1] + lines[i, 5]
@@ -30,7 +31,7 @@ def _sum(lines: np.ndarray, i: int) -> float:
 
 
 @njit(cache=True, nogil=True)
-def refresh(nodes: np.ndarray, starts: np.ndarray, changed: np.ndarray, length: int) -> None:
+def refresh(nodes: Array, starts: Array, changed: Array, length: int) -> None:
     """Recompute all that lies above the leaves changed[:length], level by level. `changed` is written over."""
     lines = nodes.reshape(-1, WIDTH)
     for level in range(starts.size - 2, -1, -1):
@@ -54,7 +55,7 @@ def refresh(nodes: np.ndarray, starts: np.ndarray, changed: np.ndarray, length: 
 
 
 @njit(cache=True, nogil=True)
-def assign(nodes: np.ndarray, starts: np.ndarray, slots: np.ndarray, values: np.ndarray) -> int:
+def assign(nodes: Array, starts: Array, slots: Array, values: Array) -> int:
     """nodes[leaf of slots[i]] = values[i], in turn, and all sums. Returns the first bad position (then nothing changed) or -1."""
     for i in range(values.size):
         if _wrong(values[i]):
@@ -69,7 +70,7 @@ def assign(nodes: np.ndarray, starts: np.ndarray, slots: np.ndarray, values: np.
 
 
 @njit(cache=True, nogil=True)
-def descend(nodes: np.ndarray, starts: np.ndarray, masses: np.ndarray, slots: np.ndarray) -> None:
+def descend(nodes: Array, starts: Array, masses: Array, slots: Array) -> None:
     """The leaf where the running sum of leaves passes masses[i], into slots[i]; `masses` is written over.
 
     All masses go down one level before any goes down the next: their cache misses overlap.
@@ -107,16 +108,9 @@ def descend(nodes: np.ndarray, starts: np.ndarray, masses: np.ndarray, slots: np
 
 @njit(cache=True, nogil=True)
 def draw(
-    nodes: np.ndarray,
-    starts: np.ndarray,
-    uniform: np.ndarray,
-    low: np.ndarray,
-    first: np.ndarray,
-    ring: int,
-    beta: float,
-    index: np.ndarray,
-    weight: np.ndarray,
-) -> None:
+    nodes: Array, starts: Array, uniform: Array, low: Array, first: Array,
+    ring: int, beta: float, index: Array, weight: Array
+) -> None:  # fmt: skip
     """Stratified draws: their absolute numbers -> `index`, (leaf / the smallest leaf among them)**-beta -> `weight`."""
     n, lanes, leaves = uniform.size, low.size, starts[-1]
     step = nodes[0] / n
@@ -138,18 +132,9 @@ def draw(
 
 @njit(cache=True, nogil=True)
 def update(
-    nodes: np.ndarray,
-    starts: np.ndarray,
-    index: np.ndarray,
-    priority: np.ndarray,
-    low: np.ndarray,
-    high: np.ndarray,
-    first: np.ndarray,
-    ring: int,
-    alpha: float,
-    eps: float,
-    largest: float,
-) -> tuple[int, float]:
+    nodes: Array, starts: Array, index: Array, priority: Array, low: Array, high: Array,
+    first: Array, ring: int, alpha: float, eps: float, largest: float
+) -> tuple[int, float]:  # fmt: skip
     """leaf = (priority + eps)**alpha for every index inside the window. Returns (first bad position or -1, largest priority)."""
     for i in range(priority.size):
         if _wrong(priority[i]):
@@ -173,14 +158,7 @@ def update(
 
 @njit(cache=True, nogil=True)
 def slide(
-    nodes: np.ndarray,
-    starts: np.ndarray,
-    low: np.ndarray,
-    high: np.ndarray,
-    new_low: np.ndarray,
-    new_high: np.ndarray,
-    ring: int,
-    value: float,
+    nodes: Array, starts: Array, low: Array, high: Array, new_low: Array, new_high: Array, ring: int, value: float
 ) -> None:
     """The window moves: leaves of what left it become 0, those of what came in `value`."""
     lanes, leaves = low.size, starts[-1]

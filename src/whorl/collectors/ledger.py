@@ -11,6 +11,8 @@ import numpy as np
 from whorl.batch import Arrays, Numbers, State
 from whorl.spaces import to_tensors
 
+Array = np.ndarray
+
 
 class Episode(NamedTuple):
     """A finished episode."""
@@ -40,21 +42,14 @@ class Ledger:
         """Whether a progress of `total`, or `most_episodes` episodes, are over."""
         return self.count >= total or self.finished >= self.most_episodes
 
-    def add(self, reward: np.ndarray, terminated: np.ndarray, truncated: np.ndarray, mask: np.ndarray) -> None:
+    def add(self, reward: Array, terminated: Array, truncated: Array, mask: Array) -> None:
         """Count a rollout, arrays [T, N]; `mask` False: no step."""
         found = np.empty((reward.size, 3))
         steps, ended = _add(reward, terminated, truncated, mask, self.returns, self.lengths, found)
         step = self.count + steps
         self.advance(steps, [Episode(step, int(i), ret, int(n)) for i, ret, n in found[:ended].tolist()])
 
-    def add_step(
-        self,
-        reward: np.ndarray,
-        terminated: np.ndarray,
-        truncated: np.ndarray,
-        mask: np.ndarray,
-        is_first: np.ndarray,
-    ) -> bool:
+    def add_step(self, reward: Array, terminated: Array, truncated: Array, mask: Array, is_first: Array) -> bool:
         """Count one step, arrays [N], and set `is_first` where another episode begins. False, and nothing is counted: a reward is
         not finite."""
         steps, ended, finite = _add_step(reward, terminated, truncated, mask, is_first, self.returns, self.lengths)
@@ -63,7 +58,7 @@ class Ledger:
             self.episodes = self._ended(is_first & mask) if ended else []
         return finite
 
-    def _ended(self, where: np.ndarray) -> list[Episode]:
+    def _ended(self, where: Array) -> list[Episode]:
         """The episodes that end now; what is added up begins anew."""
         rows = np.flatnonzero(where)
         episodes = [Episode(self.count, int(i), float(self.returns[i]), int(self.lengths[i])) for i in rows]
@@ -82,10 +77,8 @@ class Ledger:
         self.returns[:], self.lengths[:] = 0, 0
 
     def state(self) -> State:
-        return to_tensors({"return": self.returns, "length": self.lengths}), {
-            "count": self.count,
-            "finished": self.finished,
-        }
+        arrays = to_tensors({"return": self.returns, "length": self.lengths})
+        return arrays, {"count": self.count, "finished": self.finished}
 
     def load_state(self, arrays: Arrays, numbers: Numbers) -> bool:
         self.count, self.finished = numbers["count"], numbers["finished"]
@@ -95,13 +88,7 @@ class Ledger:
 
 @numba.njit(cache=True)
 def _add(
-    reward: np.ndarray,
-    terminated: np.ndarray,
-    truncated: np.ndarray,
-    mask: np.ndarray,
-    returns: np.ndarray,
-    lengths: np.ndarray,
-    found: np.ndarray,
+    reward: Array, terminated: Array, truncated: Array, mask: Array, returns: Array, lengths: Array, found: Array
 ) -> tuple[int, int]:
     """Adds rows [T, N] to what is under way, and moves what ended to `found` (environment, return, length). (steps, how many ended)."""
     steps, ended = 0, 0
@@ -120,13 +107,7 @@ def _add(
 
 @numba.njit(cache=True)
 def _add_step(
-    reward: np.ndarray,
-    terminated: np.ndarray,
-    truncated: np.ndarray,
-    mask: np.ndarray,
-    is_first: np.ndarray,
-    returns: np.ndarray,
-    lengths: np.ndarray,
+    reward: Array, terminated: Array, truncated: Array, mask: Array, is_first: Array, returns: Array, lengths: Array
 ) -> tuple[int, int, bool]:
     """Adds one step up where `mask` is set. (steps, how many episodes ended, whether all rewards are finite)."""
     steps, ended, finite = 0, 0, True

@@ -126,13 +126,13 @@ class Recorder:
     def check_finite(self, t: int, rollouts: int) -> None:
         """Raises NotFinite, naming the environment and rollout number `rollouts`, when an observation or a reward of the first t
         rows is NaN or infinite."""
-        m = self.memory
-        quantities = [("reward", m["next"]["reward"][:t])]
-        for name, tree in (("next.observation", m["next"]["observation"]), ("observation", m["observation"])):
-            quantities += [(name, leaf[:t]) for leaf in spaces.leaves(tree) if is_floating(leaf)]
-        for name, x in quantities:
-            if not (np.isfinite(x) if isinstance(x, np.ndarray) else x.isfinite()).all():
-                x = torch.as_tensor(x)
+        m, result = self.memory, self.memory["next"]
+        quantities = [("reward", result["reward"])]
+        for name, tree in (("next.observation", result["observation"]), ("observation", m["observation"])):
+            quantities += [(name, leaf) for leaf in floats(tree)]
+        for name, leaf in quantities:
+            x = torch.as_tensor(leaf[:t])
+            if not (np.isfinite(x.numpy()) if x.is_cpu else x.isfinite()).all():
                 row, i = (~x.isfinite()).nonzero()[0, :2].tolist()
                 raise NotFinite(
                     f"{name} of environment {i} became {x[row, i].tolist()} at step {row} of rollout {rollouts} "
@@ -173,8 +173,9 @@ def write(memory: Rows, t: int, value: Observation) -> None:
         memory[t] = value  # type: ignore[assignment]
 
 
-def is_floating(x: Array) -> bool:
-    return np.issubdtype(x.dtype, np.floating) if isinstance(x, np.ndarray) else x.is_floating_point()
+def floats(tree: Any) -> list[Any]:
+    """The leaves of an observation that hold floats."""
+    return [leaf for leaf in spaces.leaves(tree) if torch.as_tensor(leaf).is_floating_point()]
 
 
 @numba.njit(cache=True)

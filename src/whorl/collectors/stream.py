@@ -12,7 +12,7 @@ from whorl import batch, spaces
 from whorl.batch import Arrays, Batch, Numbers, State
 from whorl.collectors.collector import Collector
 from whorl.collectors.ledger import Episode
-from whorl.collectors.record import all_finite, is_floating
+from whorl.collectors.record import all_finite, floats
 from whorl.envs.env import Env, Observation, Step
 from whorl.errors import BadInput
 from whorl.functional.streams import stream
@@ -54,7 +54,7 @@ class StreamCollector(Collector):
             self._rollout = batch.make(spaces.to_tensors(m), (1, self.env.num_envs))
             result = m["next"]
             self._counted = result["reward"][0], result["terminated"][0], result["truncated"][0], m["mask"][0]
-            self._floats = [x.reshape(-1) for x in spaces.leaves(result["observation"]) if is_floating(x)]
+            self._floats = [x.reshape(-1) for x in floats(result["observation"])]
 
     def collect(self) -> Batch:
         """The next step, a TensorDict [1, N]."""
