@@ -48,11 +48,23 @@ TABLE = {
     "apps": "",  # may import everything, and nobody imports it
 }
 
-WARN_LINES, MAX_LINES, PPO_LINES = 300, 500, 700
+WARN_LINES, MAX_LINES = 300, 500
+SHORT_ROOMS = ("agents", "training", "collectors", "policies", "buffers")  # where WARN_LINES is the most
+PPO_LINES = 1550  # it is 1,512: the loop, the collector, the policy, the loss and the optimizer's step, with their maths
+# what a reader of PPO meets, from the loop to the optimizer's step; its maths is added by what it imports from functional
 PPO_FILES = (
-    "agents/agent.py",
     "agents/ppo.py",
+    "agents/agent.py",
+    "agents/parts.py",
+    "agents/step.py",
+    "agents/optimizers.py",
+    "policies/policy.py",
+    "policies/stochastic.py",
+    "policies/distributions.py",
+    "collectors/collector.py",
     "collectors/serial.py",
+    "collectors/record.py",
+    "collectors/ledger.py",
     "buffers/rollout.py",
     "training/loops/plain.py",
 )
@@ -382,17 +394,18 @@ def code_lines(source: str) -> int:
 
 
 def too_long(tree: Tree) -> list[str]:
+    most = {path: WARN_LINES if path.split("/")[0] in SHORT_ROOMS else MAX_LINES for path in tree}
     return [
-        f"{path} has {n} code lines, {MAX_LINES} are allowed: split it by idea"
+        f"{path} has {n} code lines, {most[path]} are allowed: split it by idea"
         for path, n in ((p, code_lines(s)) for p, s in tree.items())
-        if n > MAX_LINES
+        if n > most[path]
     ]
 
 
 def ppo_reading(tree: Tree) -> dict[str, int]:
     """{path: code lines} of what one reads to understand PPO end to end."""
     reads = [
-        name.split(".")[2] for _, name in imports({path: tree[path] for path in PPO_FILES[:2]}) if MATHS.match(name)
+        name.split(".")[2] for _, name in imports({path: tree[path] for path in PPO_FILES[:3]}) if MATHS.match(name)
     ]
     maths = [
         path

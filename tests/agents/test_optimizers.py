@@ -163,6 +163,28 @@ def test_each_optimizer_has_its_own_limits_and_sees_the_mean_over_ranks(compiled
     )
 
 
+@pytest.mark.compiled
+def test_where_torch_cannot_compile_the_steps_are_eager_and_one_sentence_says_so():
+    from torch._inductor import config
+
+    eager, agent = Pair(), Pair()
+    agent.compiled = True
+    batch = make({"x": torch.full((4, 2), 3.0)}, (4,))
+    with (
+        config.patch({"cpp.cxx": (None, "/nowhere/g++")}),
+        pytest.warns(UserWarning, match="steps are eager: .*g\\+\\+"),
+    ):
+        came = agent.optimize(agent.actor_loss, agent.optimizer, batch)
+    assert not agent.compiled
+    wanted = eager.optimize(eager.actor_loss, eager.optimizer, batch)
+    assert all(torch.equal(came[key], wanted[key]) for key in wanted)
+    for _ in range(2):
+        for a in (eager, agent):
+            a.optimize(a.actor_loss, a.optimizer, batch)
+    assert all(torch.equal(a, b) for a, b in zip(eager.parameters(), agent.parameters(), strict=True))
+    assert torch.backends.cpu.get_cpu_capability() in torch.compiler.config.cache_key_tag
+
+
 # -- micro-batches ---------------------------------------------------------------------------------------------------
 
 

@@ -81,8 +81,7 @@ class Agent(nn.Module, Generic[C]):
         """
         seed = stream(self.seed, f"learning {name}" if name else "learning", self.updates)
         generator = torch.Generator(self.env_steps.device).manual_seed(seed)
-        draw = torch.randn if kind == "normal" else torch.rand
-        return draw(shape, generator=generator, device=generator.device)
+        return (torch.randn if kind == "normal" else torch.rand)(shape, generator=generator, device=generator.device)
 
     def enough(self, metrics: Metrics) -> bool:
         """Whether to skip the batches that are left of this rollout (PPO's KL stop)."""
@@ -101,9 +100,8 @@ class Agent(nn.Module, Generic[C]):
             priority = metrics.pop("priority", None)
             if prioritized and not self.step.void:
                 if priority is None:
-                    raise AgentError(
-                        f"{type(self).__name__}.update gives no 'priority' [B]: return it, or use feed.prioritized=False"
-                    )
+                    name = type(self).__name__
+                    raise AgentError(f"{name}.update gives no 'priority' [B]: return it, or use feed.prioritized=False")
                 buffer.feedback(batch["index"], priority)
             history.append(metrics)
             if self.enough(metrics):

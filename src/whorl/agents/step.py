@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from math import inf, isfinite
 
 import torch
 from torch import Tensor, nn
+from torch._dynamo.exc import BackendCompilerFailed
 from torch.func import functional_call, grad_and_value
 from torch.nn.utils import clip_grad_value_, clip_grads_with_norm_
 from torch.optim import Optimizer
@@ -102,7 +104,13 @@ class OptimizerStep(nn.Module):
         key = loss, id(optimizer), len(pieces)
         if key not in self._graphs:
             self._graphs[key] = self._compile(agent, loss, optimizer)
-        return self._graphs[key]([piece.to_dict() for piece in pieces], shares)
+        try:
+            return self._graphs[key]([piece.to_dict() for piece in pieces], shares)
+        except BackendCompilerFailed as failure:  # before anything of the step was done
+            agent.compiled = False
+            reason = str(failure).strip().splitlines()[0]
+            warnings.warn(f"torch cannot compile here, so the steps are eager: {reason}", stacklevel=2)
+            return self.eager(loss, optimizer, batches, weights)
 
     def _compile(self, agent: nn.Module, loss: Loss, optimizer: Optimizer) -> Callable[..., Metrics]:
         """Gradient, clip and Adam, writing into the weights and the state of an ordinary optimizer."""
@@ -146,6 +154,9 @@ class OptimizerStep(nn.Module):
                     x.copy_(torch.where(fine, x, old))
                 return named(name, value, norm) | metrics
 
+        # torch would take a graph made for another vector unit out of its cache, and crash (docs/design/011)
+        tags, own = torch.compiler.config, torch.backends.cpu.get_cpu_capability()
+        tags.cache_key_tag += own if own not in tags.cache_key_tag else ""
         step.__code__ = step.__code__.replace()  # torch recompiles one code object 8 times at most: each has its own
         return torch.compile(step, fullgraph=True)
 

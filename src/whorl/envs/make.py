@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -58,6 +59,15 @@ def make_env(
         env = library(id).make(id, num_envs, seed, device, prefer, options)
     logger.info("environment: %r", env)
     return env
+
+
+def environment(id: str, num_envs: int, seed: int, device: str = "cpu", max_episode_steps: int | None = None) -> Env:
+    """`make_env`, with episodes of at most `max_episode_steps`: a longer limit is replaced, a shorter one stays."""
+    env = make_env(id, num_envs, seed=seed, device=device)
+    if max_episode_steps is None or (env.max_episode_steps or math.inf) <= max_episode_steps:
+        return env
+    env.close()
+    return make_env(id, num_envs, seed=seed, device=device, max_episode_steps=max_episode_steps)
 
 
 EnvLike = (

@@ -3,7 +3,6 @@ here say what those names are."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib import import_module
@@ -29,7 +28,7 @@ from whorl.collectors.ledger import Ledger
 from whorl.collectors.serial import SerialCollector
 from whorl.collectors.stream import StreamCollector
 from whorl.envs.env import Env
-from whorl.envs.make import make_env
+from whorl.envs.make import environment
 from whorl.errors import BadInput, Incompatible
 from whorl.feeds import Fed, Feed, Part
 from whorl.functional.streams import stream
@@ -142,15 +141,6 @@ def _made(env: str | Env, feed: Feed, num_envs: int, seed: int, device: str, lim
         raise BadInput(f"num_envs must be at least 1, got {num_envs}")
     feed.check(num_envs)
     return environment(env, num_envs, seed, _env_device(env, device), limit)
-
-
-def environment(id: str, num_envs: int, seed: int, device: str = "cpu", max_episode_steps: int | None = None) -> Env:
-    """`make_env`, with episodes of at most `max_episode_steps`: a longer limit is replaced, a shorter one stays."""
-    env = make_env(id, num_envs, seed=seed, device=device)
-    if max_episode_steps is None or (env.max_episode_steps or math.inf) <= max_episode_steps:
-        return env
-    env.close()
-    return make_env(id, num_envs, seed=seed, device=device, max_episode_steps=max_episode_steps)
 
 
 def assemble(agent: Agent, env: Env | None, seed: int = 0, buffer: bool = True, data: Dataset | None = None) -> Parts:

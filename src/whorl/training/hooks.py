@@ -20,6 +20,8 @@ from whorl.agents.agent import Agent
 from whorl.batch import Arrays, Batch, Metrics, Numbers, State
 from whorl.collectors.ledger import Ledger
 from whorl.envs.env import Env
+from whorl.envs.make import environment
+from whorl.errors import BadInput
 from whorl.functional.streams import stream
 from whorl.policies.policy import Policy
 from whorl.training import checkpoint
@@ -122,17 +124,17 @@ class Log:
 class Evaluate:
     """Whole greedy episodes now and then, in environments of their own; what scores best is marked among the checkpoints.
 
-    make: n environments -> Env. origin: who steps them, which says how many are used. marks: whether there are checkpoints.
+    origin: who steps the run's environments, which says how many are used.
     """
 
-    def __init__(self, make: Callable[[int], Env], origin: str, every: int, episodes: int, marks: bool):
-        self._make, self._origin, self._every, self._episodes, self._marks = make, origin, every, episodes, marks
+    def __init__(self, settings: Settings, origin: str):
+        self.settings, self.origin = settings, origin
         self._env: Env | None = None
         self.best, self.best_at = -np.inf, 0  # mean return, and the progress at which it was found
 
     def begin(self, run: Run) -> None:
         """The best of a resumed run is marked again: a kill may have come before the mark, or the marked one is damaged."""
-        self._run, self._regular = run, Regular(self._every, run)
+        self._run, self._regular = run, Regular(self.settings.eval_every or 0, run)
         if self.best == -np.inf:
             return
         folder = run.path / "checkpoints"
@@ -143,16 +145,26 @@ class Evaluate:
             run.logs.message(f"the best checkpoint, {best.name}, is gone: the best from here on is kept")
             self.best = -np.inf
 
-    def play(self, policy: Policy, episodes: int, seed: int) -> Evaluation:
-        """Evaluate a policy. Raises BadInput where there is no environment to do it in."""
-        n = eval_envs(episodes, self._origin)
+    def env(self, episodes: int) -> Env:
+        """The environments that share so many episodes. Raises BadInput where there is none to evaluate in."""
+        s, n = self.settings, eval_envs(episodes, self.origin)
+        if s.own_env:
+            raise BadInput(
+                "this run trains on an environment object, which cannot be copied; evaluate with an environment of its own"
+            )
+        if not s.env:
+            raise BadInput("this run learns from data and names no environment: there is nothing to evaluate in")
         if self._env is None or self._env.num_envs != n:
             self.close()
-            self._env = self._make(n)
-        return evaluate(policy, self._env, episodes, seed)
+            self._env = environment(s.env, n, stream(s.seed, FINAL), max_episode_steps=s.max_episode_steps)
+        return self._env
+
+    def play(self, policy: Policy, episodes: int, seed: int) -> Evaluation:
+        """Evaluate a policy over whole episodes."""
+        return evaluate(policy, self.env(episodes), episodes, seed)
 
     def close(self) -> None:
-        env, self._env = self._env, None  # `play` makes it again
+        env, self._env = self._env, None  # `env` makes it again
         if env is not None:
             env.close()
 
@@ -160,7 +172,7 @@ class Evaluate:
         if not self._regular.due():
             return
         run = self._run
-        evaluation = self.play(run.agent.policy, self._episodes, run.settings.seed)
+        evaluation = self.play(run.agent.policy, run.settings.eval_episodes, run.settings.seed)
         result = evaluation.summary()
         if evaluation.cut:
             run.logs.message(f"{evaluation.cut} of {result['episodes']} evaluation episodes had no end and were cut")
@@ -168,7 +180,7 @@ class Evaluate:
         run.logs.log(run.progress.count, row)
         if result["mean"] > self.best:
             self.best, self.best_at = result["mean"], run.progress.count
-            if self._marks:
+            if run.settings.checkpoint_every:
                 path = run.save()
                 checkpoint.mark(path.parent, "best", path)
 

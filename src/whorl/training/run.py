@@ -19,7 +19,7 @@ from whorl.files import lock, write_json
 from whorl.functional.streams import stream
 from whorl.training import checkpoint
 from whorl.training import state as states
-from whorl.training.build import build, check_replay, environment, new_buffer
+from whorl.training.build import build, check_replay, new_buffer
 from whorl.training.curve import draw_curve
 from whorl.training.evaluate import Evaluation
 from whorl.training.hooks import FINAL, Checkpoint, Evaluate, Film, Hook, Log
@@ -62,9 +62,8 @@ class Run:
         self._first = 0
         self._own_env, self._quiet, self._loggers = env, quiet, loggers
         origin = self.parts.env.origin if self.parts.env is not None else "native"
-        every = s.eval_every or 0
         self.log = Log(s.window, s.log_every)
-        self.evaluation = Evaluate(self._eval_env, origin, every, s.eval_episodes, marks=bool(s.checkpoint_every))
+        self.evaluation = Evaluate(s, origin)
         self.hooks: dict[str, Hook] = {
             "log": self.log,
             "evaluation": self.evaluation,
@@ -138,16 +137,6 @@ class Run:
         finally:
             if self._own_env is None and self.parts.env is not None:
                 self.parts.env.close()
-
-    def _eval_env(self, n: int) -> Env:
-        s = self.settings
-        if self._own_env is not None:
-            raise BadInput(
-                "this run trains on an environment object, which cannot be copied; evaluate with an environment of its own"
-            )
-        if not s.env:
-            raise BadInput("this run learns from data and names no environment: there is nothing to evaluate in")
-        return environment(s.env, n, stream(s.seed, FINAL), max_episode_steps=s.max_episode_steps)
 
     @property
     def checkpoints(self) -> Path:
@@ -246,7 +235,7 @@ class Run:
             result["last"] = self.evaluate(s.eval_episodes).summary()
             result["best"] = result["last"]
             if s.checkpoint_every:
-                best = load(self.path, "best", self.parts.env or self._eval_env(1))
+                best = load(self.path, "best", self.evaluation.env(s.eval_episodes))
                 result["best"] = self.evaluation.play(best.policy, s.eval_episodes, stream(s.seed, FINAL)).summary()
         write_json(self.path / "eval.json", result)
         draw_curve(self.path)

@@ -14,13 +14,13 @@ from numpy.typing import ArrayLike
 
 from whorl.batch import Numbers, Tree
 from whorl.envs.env import Env
-from whorl.envs.make import EnvLike, as_env
+from whorl.envs.make import EnvLike, as_env, environment
 from whorl.errors import BadInput, Damaged
 from whorl.feeds import Fed
 from whorl.files import read_json
 from whorl.spaces import leaves, zeros
 from whorl.training import checkpoint, folder
-from whorl.training.build import environment, new_agent
+from whorl.training.build import new_agent
 from whorl.training.catalog import config_from_json, config_to_json
 from whorl.training.evaluate import Evaluation, eval_envs, evaluate
 from whorl.training.settings import Settings

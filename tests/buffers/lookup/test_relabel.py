@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from whorl import batch
-from whorl.buffers.buffer import ReplayBuffer
 from whorl.buffers.lookup import relabel
+from whorl.buffers.buffer import ReplayBuffer
 from whorl.buffers.lookup.n_step import NStep
 from whorl.buffers.lookup.relabel import STRATEGIES, Hindsight
 from whorl.buffers.sample_uniform import Uniform
