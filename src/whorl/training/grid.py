@@ -93,7 +93,9 @@ def text(value: object) -> str:
     """A value as the grid writes it: `parse` gives it back."""
     if isinstance(value, tuple | list):
         return "x".join(map(text, value)) or "()"
-    return str(value).lower() if isinstance(value, bool) else repr(value) if isinstance(value, float) else str(value)
+    if isinstance(value, bool | None):
+        return str(value).lower()
+    return repr(value) if isinstance(value, float) else str(value)
 
 
 def describe(setting: Setting) -> str:
