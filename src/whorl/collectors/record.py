@@ -173,7 +173,7 @@ def write(memory: Rows, t: int, value: Observation) -> None:
         memory[t] = value  # type: ignore[assignment]
 
 
-def floats(tree: Any) -> list[Any]:
+def floats(tree: Observation) -> list[Array]:
     """The leaves of an observation that hold floats."""
     return [leaf for leaf in spaces.leaves(tree) if torch.as_tensor(leaf).is_floating_point()]
 
