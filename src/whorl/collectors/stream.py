@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import repeat
+from typing import Any
 
 import numpy as np
 import torch
@@ -54,7 +55,7 @@ class StreamCollector(Collector):
             self._rollout = batch.make(spaces.to_tensors(m), (1, self.env.num_envs))
             result = m["next"]
             self._counted = result["reward"][0], result["terminated"][0], result["truncated"][0], m["mask"][0]
-            self._floats = [x.reshape(-1) for x in floats(result["observation"])]
+            self._floats: list[Any] = [x.reshape(-1) for x in floats(result["observation"])]
 
     def collect(self) -> Batch:
         """The next step, a TensorDict [1, N]."""
