@@ -110,7 +110,7 @@ def test_a_seed_counts_once_and_a_time_limit_makes_another_setting(write):
         found = settings(runs)
         means = [sorted(seed.mean[-1] for seed in curves.seeds) for curves in found]
         assert sorted(means) == [[4.0, 5.0], [6.0]], "the longest, then the newest"
-        assert sorted(labels(found)) == ["ppo max_episode_steps=50, 1 seed", "ppo max_episode_steps=None, 2 seeds"]
+        assert sorted(labels(found)) == ["ppo max_episode_steps=50, 1 seed", "ppo max_episode_steps=none, 2 seeds"]
 
 
 def test_matches_that_were_never_evaluated_are_left_out(write, tmp_path, caplog):
