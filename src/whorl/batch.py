@@ -85,6 +85,7 @@ VOCABULARY: dict[str, Entry] = {
     "value": Entry("`agent.prepare`", torch.float32, True),
     "index": Entry("the buffer", torch.int64, True),
     "weight": Entry("a prioritized buffer", torch.float32, True),
+    "relabelled": Entry("the hindsight lookup", torch.bool, True),
     "noise": Entry("the agent's `update`", None, False),
     "next.observation": Entry("the collector", None, False),
     "next.reward": Entry("the environment", torch.float32, True),

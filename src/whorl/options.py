@@ -3,7 +3,7 @@
     learning_rate: Annotated[float, Amount] = 3e-4
     storage: Literal["memory", "memmap"] = "memory"
 
-`check` holds every value to its field, `override` replaces fields by name, `to_json` and `from_json` write and read them.
+`check` holds every value to its field, `override` replaces fields by name, `to_json` gives plain data.
 """
 
 from __future__ import annotations

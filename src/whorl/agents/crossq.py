@@ -10,7 +10,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from whorl.agents.agent import Agent, adam
-from whorl.agents.parts import counted, learned, loss_of, mean_of, td, warm_up, with_temperature
+from whorl.agents.parts import count_update, learned, loss_of, mean_of, td, warm_up, with_temperature
 from whorl.batch import Batch, Metrics, Tree
 from whorl.feeds import Feed, Replay
 from whorl.nets.batch_renorm import BatchRenormEncoder, BatchRenormQ, flat, follow
@@ -122,5 +122,5 @@ class CrossQ(Agent[CrossQConfig]):
         if self.updates % self.config.policy_delay == 0:
             metrics |= self.optimize(self.actor_loss, self.optimizer, batch)
             follow(self.policy.encoder, metrics.pop("moments"))
-        counted(self)
+        count_update(self)
         return metrics | {"priority": metrics["priority"].view(shape)}

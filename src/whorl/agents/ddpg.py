@@ -10,7 +10,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from whorl.agents.agent import Agent, adam
-from whorl.agents.parts import counted, loss_of, mean_of, td, warm_up
+from whorl.agents.parts import count_update, loss_of, mean_of, td, warm_up
 from whorl.batch import Batch, Metrics, Tree
 from whorl.feeds import Feed, Replay
 from whorl.nets.ensemble import QEnsemble
@@ -93,5 +93,5 @@ class DDPG(Agent[DDPGConfig]):
         metrics |= self.optimize(self.actor_loss, self.optimizer, batch)
         self.target.follow(self.critic, self.config.target_rate)
         self.target_policy.follow(self.policy, self.config.target_rate)
-        counted(self)
+        count_update(self)
         return metrics

@@ -12,7 +12,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from whorl.agents.agent import Agent, adam
-from whorl.agents.parts import counted, loss_of, mean_of, td
+from whorl.agents.parts import count_update, loss_of, mean_of, td
 from whorl.batch import Batch, Metrics, Tree, get
 from whorl.feeds import Feed, Replay
 from whorl.nets.normalizer import observation_normalizer
@@ -100,6 +100,6 @@ class DQN(Agent[DQNConfig]):
 
     def update(self, batch: Batch) -> Metrics:
         metrics = super().update(batch)
-        if counted(self, self.config.target_every):
+        if count_update(self, self.config.target_every):
             self.target.follow(self.policy.q, self.config.target_rate)
         return metrics

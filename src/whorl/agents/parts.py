@@ -103,7 +103,7 @@ def warm_up(agent: Agent) -> None:
     policy.warming.copy_(agent.env_steps < agent.config.feed.warmup)
 
 
-def counted(agent: Agent, every: int = 1) -> bool:
+def count_update(agent: Agent, every: int = 1) -> bool:
     """Count an update; whether it is the last of `every` so many."""
     agent.updates += 1
     return agent.updates % every == 0

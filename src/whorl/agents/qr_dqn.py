@@ -10,7 +10,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from whorl.agents.agent import Agent, adam
-from whorl.agents.parts import counted, loss_of, mean_of, td_atoms
+from whorl.agents.parts import count_update, loss_of, mean_of, td_atoms
 from whorl.batch import Batch, Metrics, Tree, get
 from whorl.feeds import Feed, Replay
 from whorl.functional.distributional import midpoints, quantile_huber
@@ -106,6 +106,6 @@ class QRDQN(Agent[QRDQNConfig]):
 
     def update(self, batch: Batch) -> Metrics:
         metrics = super().update(batch)
-        if counted(self, self.config.target_every):
+        if count_update(self, self.config.target_every):
             self.target.follow(self.policy.q, self.config.target_rate)
         return metrics

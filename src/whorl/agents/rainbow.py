@@ -10,7 +10,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from whorl.agents.agent import Agent, adam
-from whorl.agents.parts import counted, loss_of, mean_of
+from whorl.agents.parts import count_update, loss_of, mean_of
 from whorl.batch import Batch, Metrics, Tree, get
 from whorl.feeds import Feed, Replay
 from whorl.functional.distributional import categorical_projection
@@ -103,6 +103,6 @@ class Rainbow(Agent[RainbowConfig]):
     def update(self, batch: Batch) -> Metrics:
         batch["noise"] = self.noise((3, self.policy.noise_size)).expand(*batch.shape, -1, -1)
         metrics = super().update(batch)
-        if counted(self, self.config.target_every):
+        if count_update(self, self.config.target_every):
             self.target.follow(self.policy.q, self.config.target_rate)
         return metrics

@@ -11,7 +11,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from whorl.agents.agent import Agent, adam
-from whorl.agents.parts import counted, learned, loss_of, mean_of, td, warm_up, with_temperature
+from whorl.agents.parts import count_update, learned, loss_of, mean_of, td, warm_up, with_temperature
 from whorl.batch import Batch, Metrics, Tree
 from whorl.errors import BadInput
 from whorl.feeds import Feed, Replay
@@ -122,5 +122,5 @@ class REDQ(Agent[REDQConfig]):
         if self.updates % c.policy_delay == 0:
             metrics |= self.optimize(self.actor_loss, self.optimizer, batch)
         self.target.follow(self.critic, c.target_rate)
-        counted(self)
+        count_update(self)
         return metrics

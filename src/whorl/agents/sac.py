@@ -10,7 +10,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from whorl.agents.agent import Agent, adam
-from whorl.agents.parts import counted, learned, loss_of, mean_of, td, warm_up, with_temperature
+from whorl.agents.parts import count_update, learned, loss_of, mean_of, td, warm_up, with_temperature
 from whorl.batch import Batch, Metrics, Tree
 from whorl.feeds import Feed, Replay
 from whorl.nets.ensemble import QEnsemble
@@ -110,5 +110,5 @@ class SAC(Agent[SACConfig]):
         metrics = self.optimize(self.critic_loss, self.critic_optimizer, batch)
         metrics |= self.optimize(self.actor_loss, self.optimizer, batch)
         self.target.follow(self.critic, self.config.target_rate)
-        counted(self)
+        count_update(self)
         return metrics

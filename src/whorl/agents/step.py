@@ -171,12 +171,12 @@ def cut(batches: Batches, weights: Weights, device: torch.device) -> tuple[list[
         raise BadInput(
             f"got {len(batches)} micro-batches and {len(weights or [])} weights: one for each, or no weights"
         )
-    amounts = [counted(batch) for batch in batches] if weights is None else weights
+    amounts = [rows_of(batch) for batch in batches] if weights is None else weights
     total = torch.stack([torch.as_tensor(x, dtype=torch.float32, device=device) for x in amounts])
     return batches, total / total.sum().clamp(min=torch.finfo(total.dtype).tiny)
 
 
-def counted(batch: Batch) -> int | Tensor:
+def rows_of(batch: Batch) -> int | Tensor:
     """How many rows of a batch count."""
     mask = get(batch, "mask")
     return batch.numel() if mask is None else mask.sum()

@@ -27,7 +27,8 @@ class RolloutBuffer:
         self._rollout = rollout
 
     def batches(self, count: int | None = None) -> Iterator[Batch]:
-        """`epochs` x `minibatches` batches of the rollout (at most `count`); minibatch sizes differ by one row at most."""
+        """`epochs` x `minibatches` batches of the rollout, or `count` of as many epochs as that takes; their sizes differ by one row at
+        most."""
         assert self._rollout is not None, "add a rollout first"
         rows = self._rollout.reshape(-1)
         total = self.feed.epochs * self.feed.minibatches if count is None else count

@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from whorl.batch import Numbers, Part, load_states, states
 from whorl.buffers.parts import Sampler, Storage
 from whorl.errors import BadInput, Damaged
-from whorl.files import read_json, sync_folder, write_json
+from whorl.files import TEMPORARY, read_json, sync_folder, write_json
 
 FORMAT = 2
 OURS = re.compile(r"save-[0-9a-f]{8}|buffer\.json|\.tmp-buffer\.json-[0-9a-f-]+")
@@ -64,6 +64,8 @@ def save(buffer: Savable, folder: str | Path) -> Path:
     for path in folder.iterdir():  # what it replaces, and drafts of processes that were killed
         if path.is_dir() and path != inner:
             shutil.rmtree(path, ignore_errors=True)
+        elif path.name.startswith(TEMPORARY):
+            path.unlink(missing_ok=True)
     return folder
 
 
@@ -88,7 +90,7 @@ def load(buffer: Savable, folder: str | Path) -> None:
     try:
         arrays = safetensors.torch.load_file(inner / "parts.safetensors")
     except (SafetensorError, OSError) as error:
-        raise Damaged(f"{folder / 'parts.safetensors'}: {error}") from None
+        raise Damaged(f"{inner / 'parts.safetensors'}: {error}") from None
     if contents["parts"] != _parts(buffer):
         raise BadInput(
             f"{folder} was saved by a buffer of {', '.join(contents['parts'])}, this one is of {', '.join(_parts(buffer))}: "

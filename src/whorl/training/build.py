@@ -44,10 +44,10 @@ class Loop(NamedTuple):
     """How a run goes on. `train(agent, collector, buffer, total_steps, hooks)`: a ledger stands for a collector where there is none."""
 
     train: Callable[[Agent, Collector | Ledger, Buffer, int, Iterable[Hook]], None]
-    check: Callable[[Agent, Collector | Ledger], None] = lambda agent, collector: (
-        None
-    )  # raises for parts that it cannot take
-    notice: str = ""  # what whoever starts it should know
+    # raises for parts that it cannot take
+    check: Callable[[Agent, Collector | Ledger], None] = anything
+    # what whoever starts it should know
+    notice: str = ""
 
 
 class Asked(NamedTuple):
@@ -129,8 +129,6 @@ def build(
     assert source is not None
     learner = new_agent(agent, source, config, seed).to(device)
     learner.compiled = compile
-    if made is not None and feed.replays:
-        check_replay(made, feed)
     return assemble(learner, made, seed, buffer, data)
 
 
@@ -158,6 +156,8 @@ def assemble(agent: Agent, env: Env | None, seed: int = 0, buffer: bool = True, 
             normalizer.merge(normalizer.moments(data.rows["observation"], batch.get(data.rows, "mask")))
     else:
         feed.check(env.num_envs)
+        if feed.replays:
+            check_replay(env, feed)
         on_cpu = env.device == "cpu" == agent.env_steps.device.type
         collector = _named(COLLECTORS, "collector", feed.collector(on_cpu))(agent, env, seed)
         progress = collector.ledger

@@ -53,6 +53,10 @@ AGENTS = {
 
 def agent_class(name: str) -> type[Agent]:
     """The class of an agent's name. Raises BadInput with near matches."""
+    if not isinstance(name, str):
+        raise BadInput(
+            f"an agent is named, as one of {', '.join(AGENTS)}; a class of yours has to be listed in AGENTS first"
+        )
     if name not in AGENTS:
         raise BadInput(f"unknown agent {name!r}{did_you_mean(name, AGENTS)}. Agents: {', '.join(AGENTS)}")
     listed = AGENTS[name]
@@ -98,7 +102,8 @@ def config_from_json(agent: str, data: Numbers) -> Fed:
     if kind is not None:
         if kind not in FEEDS:
             raise Damaged(
-                f"the config of {agent} has a feed of the kind {str(kind)[:100]!r}, expected one of {', '.join(FEEDS)}"
+                f"the config of {agent} has a feed of the kind {str(kind)[:100]!r}, expected one of {', '.join(FEEDS)}; "
+                "a run with a feed of your own is loaded with config=..."
             )
         config = override(config, {"feed": FEEDS[kind]()})
     return override(config, {**data, "feed": feed})

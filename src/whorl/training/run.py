@@ -23,14 +23,14 @@ from whorl.training.build import build, check_replay, new_buffer
 from whorl.training.curve import draw_curve
 from whorl.training.evaluate import Evaluation
 from whorl.training.hooks import FINAL, Checkpoint, Evaluate, Film, Hook, Log
-from whorl.training.loggers import Logger, Loggers
+from whorl.training.loggers import Logger, Loggers, known
 from whorl.training.loggers.console import Console
 from whorl.training.loggers.episodes import EpisodesCsv
 from whorl.training.loggers.jsonl import JsonLines
 from whorl.training.loggers.tensorboard import TensorBoard
 from whorl.training.process import StopSignals, threads_of_torch
 from whorl.training.settings import Settings
-from whorl.training.trained import load, settings_json
+from whorl.training.trained import Trained, settings_json
 from whorl.training.window import Window
 
 
@@ -52,7 +52,7 @@ class Run:
         self.path, self.settings, self.config, self.data = path, settings, config, data
         with threads_of_torch(s.threads):  # initial weights come from a QR decomposition, whose bits depend on them too
             self.parts = build(
-                s.agent, env or s.env, config, s.num_envs, s.seed, s.device, s.compile, s.max_episode_steps, buffer=False, data=data
+                s.agent, env or s.env or None, config, s.num_envs, s.seed, s.device, s.compile, s.max_episode_steps, buffer=False, data=data
             )  # fmt: skip
         self.parts.check()
         self.agent, self.progress = self.parts.agent, self.parts.progress
@@ -60,15 +60,17 @@ class Run:
         self.stop = StopSignals()
         self.seconds = 0.0  # of the training loop in this process, learning included
         self._first = 0
-        self._own_env, self._quiet, self._loggers = env, quiet, loggers
+        self._own_env, self._quiet, self._loggers = env, quiet, [known(logger) for logger in loggers]
         origin = self.parts.env.origin if self.parts.env is not None else "native"
+        if wrong := [hook for hook in hooks if not callable(hook)]:
+            raise BadInput(f"a hook is called with (rollout, metrics); {type(wrong[0]).__name__} cannot be called")
         self.log = Log(s.window, s.log_every)
         self.evaluation = Evaluate(s, origin)
         self.hooks: dict[str, Hook] = {
             "log": self.log,
+            **{f"hook{i}": hook for i, hook in enumerate(hooks)},  # before anything saves
             "evaluation": self.evaluation,
             "film": Film(s.video_every),
-            **{f"hook{i}": hook for i, hook in enumerate(hooks)},
             "checkpoint": Checkpoint(s.checkpoint_every or 0),
         }
 
@@ -235,7 +237,8 @@ class Run:
             result["last"] = self.evaluate(s.eval_episodes).summary()
             result["best"] = result["last"]
             if s.checkpoint_every:
-                best = load(self.path, "best", self.evaluation.env(s.eval_episodes))
+                which = "best" if (self.checkpoints / "best").exists() else "last"
+                best = Trained(self.path, s, self.config, which, self.evaluation.env(s.eval_episodes))
                 result["best"] = self.evaluation.play(best.policy, s.eval_episodes, stream(s.seed, FINAL)).summary()
         write_json(self.path / "eval.json", result)
         draw_curve(self.path)

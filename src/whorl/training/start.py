@@ -62,6 +62,8 @@ def train(
     label = env if isinstance(env, str) else "" if own is None else own.id or type(env).__name__
     settings, config = planned(agent, label, fields, config, own)
     feed: Feed = config.feed
+    if data is not None:
+        _check_recorded(data, fields, bool(label))
     settings = settings.settled(_interval(feed))
     if not settings.env or own is not None:
         settings = dataclasses.replace(settings, eval_every=0)
@@ -123,16 +125,18 @@ def resume(
     loggers: Sequence[Logger] = (),
     hooks: Sequence[Hook] = (),
     data: Dataset | None = None,
+    config: Fed | None = None,
 ) -> Run:
     """Go on with a run that was killed or stopped, or train a finished one further with more `total_steps`.
 
-    env: only for a run that was trained on an environment object: such an object. hooks, data: as they were at its start.
+    env: only for a run that was trained on an environment object: such an object. hooks, data: as they were at its start. config: only
+    for a run whose feed is a class of yours, which its folder cannot name.
     Raises BadInput for a folder that is not a run, one that another process holds, a finished run without more steps, or fewer steps
     than the run was started for.
     """
     path = folder.open_run(path)
     with lock(path):
-        settings, config = read_settings(path)
+        settings, config = read_settings(path, config)
         result = read_json(path / "eval.json") if (path / "eval.json").exists() else {"steps": 0}
         done, over = result["steps"], result.get("episodes", 0) >= (settings.total_episodes or math.inf)
         total = settings.total_steps if total_steps is None else total_steps
@@ -180,6 +184,16 @@ def check_spans(config: Fed, settings: Settings) -> None:
                 f"{field.name} = {over:,} ends before {option} = {whole:,}: the rest would be learned at rate 0. "
                 f"Make {field.name} as long as the run, or 0 for a constant rate"
             )
+
+
+def _check_recorded(data: Dataset, fields: Mapping[str, object], named: bool) -> None:
+    """Raises BadInput for options that do nothing where an agent learns from data."""
+    if not isinstance(data, Dataset):
+        raise BadInput(f"data is a Dataset (whorl.buffers.datasets), got {type(data).__name__}")
+    idle = ["num_envs", "total_episodes", "video_every"] + ([] if named else ["eval_every", "max_episode_steps"])
+    if given := [name for name in idle if fields.get(name)]:
+        why = "no environment is stepped" if named else "no environment is named"
+        raise BadInput(f"{', '.join(given)} does nothing where an agent learns from data and {why}: leave it out")
 
 
 def _interval(feed: Feed) -> int:

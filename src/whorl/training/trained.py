@@ -83,23 +83,25 @@ def _like(example: Any, observation: Any, single: bool) -> Tree:
     return x[None] if single else x
 
 
-def load(path: str | Path, which: str | int = "best", env: EnvLike | None = None) -> Trained:
+def load(path: str | Path, which: str | int = "best", env: EnvLike | None = None, config: Fed | None = None) -> Trained:
     """The policy of a run: `best` (by evaluation during training; the last where there was none), `last`, or a step.
 
-    env: only for a run that was trained on an environment object, or on data alone; gives the spaces.
+    env: only for a run that was trained on an environment object, or on data alone; gives the spaces. config: only for one whose feed is
+    a class of yours.
     Raises BadInput when `path` is not a run or has no such checkpoint, Damaged when the checkpoint is not what was written.
     """
     path = folder.open_run(path)
     if which == "best" and not (path / "checkpoints" / "best").exists():
         which = "last"
-    return Trained(path, *read_settings(path), which, None if env is None else as_env(env, 1))
+    return Trained(path, *read_settings(path, config), which, None if env is None else as_env(env, 1))
 
 
 def needs_no_object(path: Path, settings: Settings) -> str:
     """The environment's id. Raises BadInput when the run was trained on an object, or on data alone."""
     if settings.own_env or not settings.env:
         what = f"an environment object ({settings.env})" if settings.own_env else "data, with no environment named"
-        raise BadInput(f"{path} was trained on {what}: pass one, whorl.load(path, env=...) or resume")
+        how = "whorl.load(path, env=...) or whorl.resume(path, " + ("env=...)" if settings.own_env else "data=...)")
+        raise BadInput(f"{path} was trained on {what}: pass one, {how}")
     return settings.env
 
 
@@ -109,13 +111,16 @@ def settings_json(settings: Settings, config: Fed) -> Numbers:
     return dataclasses.asdict(settings) | {"progress": config.feed.progress, "config": config_json}
 
 
-def read_settings(path: Path) -> tuple[Settings, Fed]:
-    """The settings and the agent's config that a run was started with. Raises Damaged for a file that lacks them."""
+def read_settings(path: Path, config: Fed | None = None) -> tuple[Settings, Fed]:
+    """The settings and the agent's config that a run was started with; `config`, where it is given, is taken for the latter.
+
+    Raises Damaged for a file that lacks them.
+    """
     data = read_json(path / "config.json")
     try:
-        config = data.pop("config")
+        written = data.pop("config")
         data.pop("progress", None)
-        return Settings(**data), config_from_json(data["agent"], config)
+        return Settings(**data), config or config_from_json(data["agent"], written)
     except (KeyError, TypeError, AttributeError) as error:
         raise Damaged(
             f"{path / 'config.json'} is not what this whorl writes ({type(error).__name__}: {error})"

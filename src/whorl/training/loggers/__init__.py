@@ -32,7 +32,7 @@ class Logger:
         return False
 
     def state(self) -> State:
-        """Where it stands, for the checkpoint. What was logged so far is on disk when this returns."""
+        """({}, where it stands as plain JSON), for the checkpoint. What was logged so far is on disk when this returns."""
         return {}, {}
 
     def load_state(self, arrays: Arrays, numbers: Numbers) -> bool:
@@ -41,6 +41,13 @@ class Logger:
 
     def close(self) -> None:
         """Nothing more will come."""
+
+
+def known(logger: Logger) -> Logger:
+    """The logger itself. Raises BadInput for anything else."""
+    if not isinstance(logger, Logger):
+        raise BadInput(f"a logger is a whorl.Logger that overrides what it can do; {type(logger).__name__} is not")
+    return logger
 
 
 def _go_on(numbers: Numbers, logger: Logger) -> bool:
@@ -55,9 +62,7 @@ class Loggers(Logger):
         self.failures: dict[str, int] = {}
         self._loggers: dict[str, Logger] = {}
         for logger in loggers:
-            kind = type(logger).__name__
-            if not isinstance(logger, Logger):
-                raise BadInput(f"a logger is a whorl.Logger that overrides what it can do; {kind} is not")
+            kind = type(known(logger)).__name__
             same = sum(name.split()[0] == kind for name in self._loggers)
             self._loggers[f"{kind} {same + 1}" if same else kind] = logger
 
@@ -76,9 +81,11 @@ class Loggers(Logger):
 
     def load_state(self, arrays: Arrays, numbers: Numbers) -> bool:
         """A logger that is not among the saved ones is left as it is."""
-        return all(
-            self._call(n, partial(_go_on, numbers[n]), "load_state") for n in numbers.keys() & self._loggers.keys()
-        )
+        names = [name for name in self._loggers if name in numbers]
+        answers = [
+            self._call(name, partial(_go_on, numbers[name]), "load_state") for name in names
+        ]  # each, whoever fails
+        return all(answer == (True,) for answer in answers)
 
     def close(self) -> None:
         self._each(lambda logger: logger.close(), "close")
