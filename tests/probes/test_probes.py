@@ -64,7 +64,7 @@ def test_agent_on_all_probes(agent):
 
 
 def test_a_dropped_discount_is_named(monkeypatch):
-    import whorl.agents.ppo as module
+    import whorl.agents.parts as module
 
     gae = module.gae
     monkeypatch.setattr(module, "gae", lambda r, v, nv, d, e, discount, decay: gae(r, v, nv, d, e, 0.0, decay))
@@ -82,12 +82,12 @@ def test_a_wrong_sign_is_named(monkeypatch):
 
 
 def test_an_impure_loss_is_named(monkeypatch):
-    loss = PPO.loss
+    pure = PPO.loss
 
-    def impure(self, batch):
+    def loss(self, batch):
         self.env_steps += 1
-        return loss(self, batch)
+        return pure(self, batch)
 
-    monkeypatch.setattr(PPO, "loss", impure)
+    monkeypatch.setattr(PPO, "loss", loss)
     with pytest.raises(AgentError, match=r"ppo.loss is not pure: it changed \['env_steps'\]"):
         check_agent("ppo", **FAST["ppo"])

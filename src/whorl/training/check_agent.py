@@ -75,8 +75,7 @@ def _losses(parts: Parts) -> list[tuple[str, Loss, Batch]]:
     assert parts.collector is not None
     for _ in range(PATIENCE):
         buffer.add(agent.prepare(parts.collector.collect()))
-        for batch in buffer.batches(1):
-            agent.update(batch)
+        agent.learn(buffer, 1)
         if len(seen) == len(agent.optimizers()):
             break
     return list(seen.values())
