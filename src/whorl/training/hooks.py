@@ -47,6 +47,10 @@ class Run(Protocol):
     stop: StopSignals
 
     @property
+    def window(self) -> Window:
+        """Sliding statistics of the training episodes."""
+
+    @property
     def elapsed(self) -> float:
         """Seconds of training so far, over all the times it was resumed."""
 
