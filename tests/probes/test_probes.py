@@ -2,27 +2,34 @@
 
 import pytest
 
+from tests import seeds
 from whorl.agents.ppo import PPO
 from whorl.errors import AgentError
 from whorl.training.catalog import AGENTS
 from whorl.training.check_agent import PROBES, check_agent
 
 Q_AGENT = {
-    "steps": 4_000,
-    "learning_rate": 3e-3,
-    "target_rate": 0.05,
-    "epsilon_steps": 2_000,
+    "steps": 2_400,
+    "learning_rate": 6e-3,
+    "target_rate": 0.1,
+    "epsilon_steps": 1_200,
     "hidden": (32, 32),
     "feed": {"replay_ratio": 0.25, "warmup": 200, "batch_size": 32},
 }
 ACTOR_CRITIC = {
+    "steps": 4_000,
+    "learning_rate": 6e-3,
+    "critic_learning_rate": 6e-3,
+    "target_rate": 0.1,
+    "hidden": (32, 32),
+    "feed": {"replay_ratio": 0.2, "warmup": 400, "batch_size": 64},
+}
+CALM = {
     "steps": 8_000,
     "learning_rate": 3e-3,
     "critic_learning_rate": 3e-3,
     "target_rate": 0.05,
-    "hidden": (32, 32),
-    "feed": {"replay_ratio": 0.2, "warmup": 400, "batch_size": 64},
-}
+}  # ten critics overshoot
 FAST = {
     "ppo": {"learning_rate": 3e-3},
     "a2c": {"learning_rate": 3e-3, "entropy_weight": 0.0},
@@ -36,7 +43,7 @@ FAST = {
     "td3": ACTOR_CRITIC,
     "sac": ACTOR_CRITIC,
     "discrete_sac": ACTOR_CRITIC | {"target_entropy": 0.3},
-    "redq": ACTOR_CRITIC | {"policy_delay": 2},
+    "redq": ACTOR_CRITIC | CALM | {"policy_delay": 2},
     "crossq": {k: v for k, v in ACTOR_CRITIC.items() if k != "target_rate"}
     | {"critic_hidden": (32, 32), "temperature": 0.1},
     "tqc": ACTOR_CRITIC | {"critic_hidden": (32, 32)},
@@ -53,7 +60,7 @@ DISCRETE = ("td", "dqn", "c51", "qr_dqn", "iqn", "rainbow", "discrete_sac")
 
 @pytest.mark.parametrize("agent", AGENTS)
 def test_agent_on_all_probes(agent):
-    checked = check_agent(agent, **FAST[agent])
+    checked = check_agent(agent, seed=seeds.seed(), **FAST[agent])
     assert list(checked) == PROBES
     done = [text for text in checked.values() if "cannot act there" not in text]
     kinds = 1 if agent in DISCRETE + CONTINUOUS else 2
