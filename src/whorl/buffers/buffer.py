@@ -181,9 +181,12 @@ class ReplayBuffer:
     def _digest(self) -> str:
         """SHA-256 of recorded rows, with their names and the number of lanes."""
         if self._sha256 is None:
-            digest = sha256(str(self.storage.lanes).encode())
+            lanes, (low, high) = self.storage.lanes, self.storage.live()
+            digest = sha256(f"{low.tolist()} {high.tolist()}".encode())
+            index = torch.cat([torch.arange(low[e], high[e]) * lanes + e for e in range(lanes)])
+            slots = self.storage.slot(index.to(self.storage.device))
             for name in self.storage.names():
-                column = self.storage.column(name)
+                column = self.storage.column(name)[slots]
                 digest.update(f"{name} {column.dtype} {list(column.shape)}".encode())
                 digest.update(column.contiguous().cpu().numpy().tobytes())
             self._sha256 = digest.hexdigest()
