@@ -270,6 +270,11 @@ class Offline(Feed):
         return self.sampler == "prioritized"
 
     @property
+    def overlap(self) -> int:  # type: ignore[override]
+        """Sequences begin at every row, so that each can be learned from."""
+        return max(0, self.length - 1)
+
+    @property
     def replacement(self) -> bool:  # type: ignore[override]
         return self.sampler != "without_replacement"
 

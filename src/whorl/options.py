@@ -15,7 +15,7 @@ import types
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from math import inf
+from math import inf, isfinite
 from typing import Any, TypeVar
 
 from whorl.errors import BadInput
@@ -97,6 +97,8 @@ def check(settings: object, prefix: str = "") -> None:
     """
     for field in fields(type(settings)):
         value, name = getattr(settings, field.name), prefix + field.name
+        if isinstance(field.kind, type) and dataclasses.is_dataclass(field.kind) and not isinstance(value, field.kind):
+            raise BadInput(f"{name} must be {field.kind.__name__} or a kind of it, got {type(value).__name__}")
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
             check(value, f"{name}.")
         elif not (value is None and field.optional):
@@ -120,6 +122,8 @@ def _check_value(name: str, value: Any, field: Field) -> None:
         raise BadInput(f"{name} must be {_WORDS[kind]}{also}, got {value!r}")
     if field.bounds and not all(field.bounds.holds(number) for number in numbers):
         raise BadInput(f"{name} must be {field.bounds}{also}, got {value!r}")
+    if not all(map(isfinite, numbers)):
+        raise BadInput(f"{name} must be finite, got {value!r}")
 
 
 def _is(value: Any, kind: type) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
 import pytest
@@ -10,12 +11,13 @@ import torch
 import whorl
 from tests.training.fingerprint import fingerprint
 from whorl.agents.dqn import DQNConfig
+from whorl.agents.ppo import PPOConfig
 from whorl.agents.sac import SACConfig
 from whorl.buffers.datasets import Dataset
 from whorl.buffers.rollout import RolloutBuffer
 from whorl.collectors.serial import SerialCollector
-from whorl.errors import BadInput
-from whorl.feeds import Feed, Offline, Replay, Rollouts, Sequences
+from whorl.errors import BadInput, Damaged
+from whorl.feeds import Offline, Replay, Rollouts, Sequences
 from whorl.training.build import build
 from whorl.training.loops import plain
 
@@ -127,8 +129,8 @@ def test_what_cannot_be_learned_from_data_is_said(make, message, recorded):
 
 
 @dataclass(frozen=True)
-class Unknown(Feed):
-    buffer: str = "stack"
+class Unknown(Rollouts):
+    buffer = "stack"
 
 
 @dataclass(frozen=True)
@@ -141,9 +143,9 @@ def test_an_unknown_feed_is_an_error():
     with pytest.raises(
         BadInput, match="a feed names its buffer as one of rollout, stream, replay, data, or gives a class"
     ):
-        build("ppo", "CartPole-v1", whorl.build("ppo", "CartPole-v1").agent.config.__class__(feed=Unknown()))
+        build("ppo", "CartPole-v1", PPOConfig(feed=Unknown()))
     with pytest.raises(BadInput, match="a feed names its loop as one of plain, .* it gave 'os'"):
-        build("ppo", "CartPole-v1", whorl.build("ppo", "CartPole-v1").agent.config.__class__(feed=NoLoop()))
+        build("ppo", "CartPole-v1", PPOConfig(feed=NoLoop()))
 
 
 class Halves:
@@ -156,7 +158,7 @@ class Halves:
 
 
 @dataclass(frozen=True)
-class Mine(Feed):
+class Mine(Rollouts):
     steps: int = 16
     buffer = Halves
 
@@ -168,11 +170,89 @@ class Mine(Feed):
 
 
 def test_a_feed_of_the_users_passes_classes():
-    config = type(build("ppo", "CartPole-v1").agent.config)(feed=Mine())
-    parts = build("ppo", "CartPole-v1", config, num_envs=2)
+    parts = build("ppo", "CartPole-v1", PPOConfig(feed=Mine()), num_envs=2)
     assert isinstance(parts.buffer, Halves)
     parts.train(64)
     assert parts.collector.steps == 64
+
+
+def test_a_run_of_a_feed_of_the_users_goes_on_with_its_config(tmp_path):
+    config = PPOConfig(feed=Mine(), hidden=(8,))
+    common = {
+        "config": config,
+        "num_envs": 2,
+        "checkpoint_every": 64,
+        "log_every": 1,
+        "eval_every": 128,
+        "eval_episodes": 2,
+        "quiet": True,
+    }
+    whole = whorl.train("ppo", "CartPole-v1", total_steps=512, runs=tmp_path / "a", **common)
+    part = whorl.train("ppo", "CartPole-v1", total_steps=256, runs=tmp_path / "b", **common)
+    with pytest.raises(Damaged, match="is loaded with config=..."):
+        whorl.resume(part.path, 512)
+    with pytest.raises(BadInput, match="was started with another config"):
+        whorl.resume(part.path, 512, config=PPOConfig(feed=Mine(), hidden=(9,)))
+    whorl.resume(part.path, 512, quiet=True, config=config)
+    assert fingerprint(part.path) == fingerprint(whole.path)
+
+
+def test_an_agent_takes_feeds_of_its_kind_only():
+    with pytest.raises(BadInput, match="feed must be Rollouts or a kind of it, got Replay"):
+        build("ppo", "CartPole-v1", PPOConfig(feed=Replay()))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda r: r.update({"mask": torch.ones(r.batch_size)}), "'mask' has dtype torch.float32, expected torch.bool"),
+        (lambda r: r.update({"weight": torch.zeros(r.batch_size)}), "weight is written by the buffer that draws"),
+        (lambda r: r["observation"][3, 2].fill_(float("nan")), "observation of row 3, lane 2 is not finite"),
+        (lambda r: r["action"].fill_(2), "actions count from 0 to 1, 2 to 2 came"),
+        (
+            lambda r: r.update({"observation": r["observation"][..., :3]}),
+            r"observation is torch.float32 \[.*3\], its space wants",
+        ),
+    ],
+)
+def test_data_is_held_to_its_spaces(change, message, recorded):
+    rows = recorded.rows.clone()
+    change(rows)
+    with pytest.raises((BadInput, whorl.batch.BatchError), match=message):
+        Dataset(rows, recorded.observation_space, recorded.action_space)
+
+
+def test_a_run_goes_on_with_the_same_data_only(recorded, tmp_path):
+    config = DQNConfig(feed=Offline(batch_size=16), hidden=(8,))
+    run = whorl.train("dqn", data=recorded, config=config, total_steps=100, runs=tmp_path, quiet=True)
+    rows = recorded.rows.clone()
+    rows["next"]["reward"][0] += 1
+    other = Dataset(rows, recorded.observation_space, recorded.action_space)
+    with pytest.raises(BadInput, match="is not what it was when this state was saved"):
+        whorl.resume(run.path, 200, quiet=True, data=other)
+    with pytest.raises(BadInput, match="num_envs, video_every does nothing where an agent learns from data"):
+        whorl.train("dqn", data=recorded, config=config, num_envs=3, video_every=1, runs=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("keep_checkpoints", 0, "keep_checkpoints must be at least 1, or 'all', got 0"),
+        ("total_steps", "x", "total_steps must be a whole number, got 'x'"),
+        ("threads", None, "threads must be a whole number, got None"),
+    ],
+)
+def test_what_stands_in_a_run_folder_is_held_to_its_bounds(key, value, message, tmp_path):
+    run = whorl.train("random", "CartPole-v1", total_steps=256, eval_every=0, runs=tmp_path, quiet=True)
+    file = run.path / "config.json"
+    data = json.loads(file.read_text())
+    file.write_text(json.dumps(data | {key: value}))
+    with pytest.raises(BadInput, match=message):
+        whorl.resume(run.path, 512)
+    del data[key]
+    file.write_text(json.dumps(data))
+    with pytest.raises(Damaged, match=key):
+        whorl.resume(run.path, 512)
 
 
 def test_a_run_remembers_its_feed(tmp_path):

@@ -164,15 +164,19 @@ class OptimizerStep(nn.Module):
 def cut(batches: Batches, weights: Weights, device: torch.device) -> tuple[list[Batch], Tensor | None]:
     """(micro-batches, their shares [n] of the gradient, which sum to 1); no shares where there is one batch alone."""
     if not isinstance(batches, list):
-        return [batches], None
-    if len(batches) == 1:
-        return batches, None
+        batches = [batches]
     if not batches or (weights is not None and len(weights) != len(batches)):
         raise BadInput(
-            f"got {len(batches)} micro-batches and {len(weights or [])} weights: one for each, or no weights"
+            f"got {len(batches)} micro-batches and {len(weights or [])} weights: at least one, and one weight for each or none"
         )
+    if len(batches) == 1:
+        return batches, None
+    if empty := [i for i, batch in enumerate(batches) if 0 in batch.batch_size]:
+        raise BadInput(f"micro-batch {empty[0]} of {len(batches)} has no rows: leave it out")
     amounts = [rows_of(batch) for batch in batches] if weights is None else weights
     total = torch.stack([torch.as_tensor(x, dtype=torch.float32, device=device) for x in amounts])
+    if weights is not None and not (total.isfinite() & (total >= 0)).all():
+        raise BadInput(f"weights of micro-batches are finite numbers of at least 0, got {total.tolist()}")
     return batches, total / total.sum().clamp(min=torch.finfo(total.dtype).tiny)
 
 

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from fractions import Fraction
+from hashlib import sha256
 from pathlib import Path
 
 import torch
@@ -54,6 +55,7 @@ class ReplayBuffer:
             raise BadInput(f"replay_ratio must be at least 0.000001, got {replay_ratio}")
         self.storage, self.sampler, self.lookups = storage, sampler, tuple(lookups)
         self.batch_size, self.warmup, self.prefetch, self.recorded = batch_size, warmup, prefetch, recorded
+        self._sha256: str | None = None  # of recorded rows, which never change
         self.added = 0  # rows
         self.drawn = 0  # batches that were due
         storage.keep(prefetch + 1)
@@ -153,7 +155,7 @@ class ReplayBuffer:
         self._settle()
         if self.recorded:
             arrays, numbers = states(self.drawing())
-            numbers["rows"] = len(self)
+            numbers |= {"rows": len(self), "sha256": self._digest()}
         else:
             self.storage.flush()
             arrays, numbers = states({"storage": self.storage, **self.drawing()})
@@ -162,18 +164,30 @@ class ReplayBuffer:
     def load_state(self, arrays: Arrays, numbers: Numbers) -> bool:
         """Whether the buffer is exactly as it was; else the oldest rows had been overwritten and it is shorter.
 
-        Raises BadInput where recorded data has another number of rows than it had.
+        Raises BadInput where recorded data is other data than it was.
         """
         self._settle()
         parts: dict[str, Part] = self.drawing()
         if not self.recorded:
             parts = {"storage": self.storage, **parts}
-        elif numbers["rows"] != len(self):
+        elif (numbers["rows"], numbers["sha256"]) != (len(self), self._digest()):
             raise BadInput(
-                f"the recorded data has {len(self):,} rows, it had {numbers['rows']:,} when this state was saved: use the same data"
+                f"the recorded data ({len(self):,} rows) is not what it was when this state was saved ({numbers['rows']:,} rows): "
+                "use the same data"
             )
         self.added, self.drawn = numbers["added"], numbers["drawn"]
         return load_states(parts, arrays, numbers)
+
+    def _digest(self) -> str:
+        """SHA-256 of recorded rows, with their names and the number of lanes."""
+        if self._sha256 is None:
+            digest = sha256(str(self.storage.lanes).encode())
+            for name in self.storage.names():
+                column = self.storage.column(name)
+                digest.update(f"{name} {column.dtype} {list(column.shape)}".encode())
+                digest.update(column.contiguous().cpu().numpy().tobytes())
+            self._sha256 = digest.hexdigest()
+        return self._sha256
 
     def drawing(self) -> dict[str, Part]:
         """The parts that have a state, by name: the sampler, and those lookups that draw or learn."""

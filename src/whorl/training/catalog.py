@@ -87,8 +87,10 @@ def find(agent: str, env_id: str) -> Preset:
 def config_to_json(agent: str, config: Fed) -> Numbers:
     """A config as plain data. A feed of another kind than the agent's default says which, as `feed.kind`."""
     data = to_json(config)
-    if type(config.feed) is not type(default_config(agent).feed):
-        data["feed"] = {"kind": type(config.feed).__name__} | data["feed"]
+    feed = type(config.feed)
+    if feed is not type(default_config(agent).feed):  # of one that is none of whorl's, for people to read
+        kind = feed.__name__ if FEEDS.get(feed.__name__) is feed else f"{feed.__module__}:{feed.__qualname__}"
+        data["feed"] = {"kind": kind} | data["feed"]
     return data
 
 

@@ -140,6 +140,8 @@ def resume(
         result = read_json(path / "eval.json") if (path / "eval.json").exists() else {"steps": 0}
         done, over = result["steps"], result.get("episodes", 0) >= (settings.total_episodes or math.inf)
         total = settings.total_steps if total_steps is None else total_steps
+        if isinstance(total, bool) or not isinstance(total, int):
+            raise BadInput(f"total_steps must be a whole number, got {total!r}")
         if total < settings.total_steps:
             raise BadInput(
                 f"{path} was started for {settings.total_steps:,} steps and cannot be shortened to {total:,}"
@@ -150,6 +152,7 @@ def resume(
             more = f"whorl resume {path} --total-steps {2 * total}"
             raise BadInput(f"{path} is finished at {done:,} steps; give more: {more}")
         settings = dataclasses.replace(settings, total_steps=total)
+        options.check(settings)
         check_spans(config, settings)
         if env is None and data is None:
             needs_no_object(path, settings)

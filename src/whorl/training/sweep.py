@@ -223,7 +223,8 @@ class _Queue:
     def _outcome(self, job: Job) -> str:
         code = job.process.returncode  # type: ignore[union-attr]
         if job.finished and code == 0:
-            return f"best mean {files.read_json(job.path / 'eval.json')['best']['mean']:.1f}"  # type: ignore[operator]
+            best = files.read_json(job.path / "eval.json").get("best")  # type: ignore[operator]
+            return f"best mean {best['mean']:.1f}" if best else "not evaluated"
         lines = self._log(job).read_text(errors="replace").strip().splitlines()
         why = f"killed by {signal.Signals(-code).name}" if code < 0 else lines[-1] if lines else f"exit code {code}"
         self.failed[str(job)] = why

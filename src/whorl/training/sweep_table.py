@@ -55,7 +55,10 @@ def table(finished: list[tuple[Setting, list[Path]]]) -> list[Row]:
 def _row(setting: Setting, runs: list[Path]) -> Row:
     if not runs:
         return Row(setting, None, None, None, 0, None)
-    scores = [read_json(run / "eval.json")["best"]["mean"] for run in runs]
+    found = [read_json(run / "eval.json").get("best") for run in runs]
+    scores = [best["mean"] for best in found if best]  # a run that was never evaluated has none
+    if not scores:
+        return Row(setting, None, None, None, len(runs), None)
     last = [returns.mean() for run in runs if len(returns := last_returns(run / "episodes.csv"))]
     low, high = bootstrap_interval(scores)
     return Row(setting, iqm(scores), low, high, len(scores), float(np.mean(last)) if last else None)

@@ -12,6 +12,7 @@ import torch
 from gymnasium.spaces import Box
 from numpy.typing import ArrayLike
 
+from whorl import options
 from whorl.batch import Numbers, Tree
 from whorl.envs.env import Env
 from whorl.envs.make import EnvLike, as_env, environment
@@ -112,15 +113,23 @@ def settings_json(settings: Settings, config: Fed) -> Numbers:
 
 
 def read_settings(path: Path, config: Fed | None = None) -> tuple[Settings, Fed]:
-    """The settings and the agent's config that a run was started with; `config`, where it is given, is taken for the latter.
+    """The settings and the agent's config that a run was started with.
 
-    Raises Damaged for a file that lacks them.
+    config: the latter, of a run whose feed is a class of the user's. Raises Damaged for a file that lacks them, BadInput for settings out
+    of their bounds and a `config` that is not as written.
     """
     data = read_json(path / "config.json")
     try:
         written = data.pop("config")
         data.pop("progress", None)
-        return Settings(**data), config or config_from_json(data["agent"], written)
+        settings = Settings(**data)
+        missing = {field.name for field in dataclasses.fields(Settings)} - data.keys()
+        if missing:
+            raise KeyError(min(missing))
+        options.check(settings)
+        if config is not None and config_to_json(settings.agent, config) != written:
+            raise BadInput(f"{path} was started with another config: pass the one that it was started with")
+        return settings, config or config_from_json(settings.agent, written)
     except (KeyError, TypeError, AttributeError) as error:
         raise Damaged(
             f"{path / 'config.json'} is not what this whorl writes ({type(error).__name__}: {error})"

@@ -11,6 +11,7 @@ from typing import TypeVar
 from whorl.batch import Arrays, Numbers, State
 from whorl.collectors.ledger import Episode
 from whorl.errors import BadInput
+from whorl.files import json_bytes
 
 T = TypeVar("T")
 
@@ -50,6 +51,13 @@ def known(logger: Logger) -> Logger:
     return logger
 
 
+def _plain(logger: Logger) -> Numbers:
+    """Its state, which is JSON for sure."""
+    _, numbers = logger.state()
+    json_bytes(numbers, f"the state of {type(logger).__name__}")
+    return numbers
+
+
 def _go_on(numbers: Numbers, logger: Logger) -> bool:
     return logger.load_state({}, numbers)
 
@@ -77,7 +85,7 @@ class Loggers(Logger):
 
     def state(self) -> State:
         """By the loggers' names. A logger whose state cannot be had is left out."""
-        return {}, {name: state[1] for name, state in self._each(lambda logger: logger.state(), "state").items()}
+        return {}, self._each(_plain, "state")
 
     def load_state(self, arrays: Arrays, numbers: Numbers) -> bool:
         """A logger that is not among the saved ones is left as it is."""
