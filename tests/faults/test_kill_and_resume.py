@@ -1,4 +1,4 @@
-"""train 2N = train, SIGKILL at a random moment, `whorl resume`: equal SHA-256, for each agent, at WHORL_KILLS random moments.
+"""train 2N = train, SIGKILL, `whorl resume`: equal SHA-256, for each agent, at WHORL_KILLS random moments.
 
 Each moment is drawn from a part of the run of its own, so that few kills (3) hit its beginning, its middle and its end.
 """

@@ -1,8 +1,8 @@
 """A trainer that saves all the time is killed at random moments, and loses nothing.
 
 One helper process imports torch once and forks a saver per round: a hundred kills in seconds. The helper kills, then
-does what the next start of a run does (`clean`, `newest`, `load`, `mark`), and prints what it found. There are ten times WHORL_KILLS
-kills (3) of the saver.
+does what the next start of a run does (`clean`, `newest`, `load`, `mark`), and prints what it found. The saver is
+killed ten times as often as WHORL_KILLS (3) says.
 """
 
 from __future__ import annotations

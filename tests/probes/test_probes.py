@@ -31,11 +31,11 @@ CALM = {
     "target_rate": 0.05,
 }  # ten critics overshoot
 FAST = {
-    "ppo": {"learning_rate": 3e-3},
+    "ppo": {"steps": 12_000, "learning_rate": 3e-3},
     "a2c": {"learning_rate": 3e-3, "entropy_weight": 0.0},
     "a3c": {"learning_rate": 3e-3, "entropy_weight": 0.0},
     "reinforce": {"learning_rate": 1e-2, "feed": {"steps": 32}},
-    "trpo": {"learning_rate": 3e-3, "feed": {"steps": 64, "epochs": 4, "minibatches": 4}},
+    "trpo": {"steps": 10_000, "learning_rate": 3e-3, "feed": {"steps": 64, "epochs": 4, "minibatches": 4}},
     "cem": {"feed": {"steps": 16}},
     "td": {"learning_rate": 0.05 / 8},
     "random": {},
@@ -45,8 +45,8 @@ FAST = {
     "discrete_sac": ACTOR_CRITIC | {"target_entropy": 0.3},
     "redq": ACTOR_CRITIC | CALM | {"policy_delay": 2},
     "crossq": {k: v for k, v in ACTOR_CRITIC.items() if k != "target_rate"}
-    | {"critic_hidden": (32, 32), "temperature": 0.1},
-    "tqc": ACTOR_CRITIC | {"critic_hidden": (32, 32)},
+    | {"steps": 2_500, "critic_hidden": (32, 32), "temperature": 0.1},
+    "tqc": ACTOR_CRITIC | {"steps": 2_500, "critic_hidden": (32, 32)},
     "dqn": Q_AGENT,
     "c51": Q_AGENT,
     "qr_dqn": Q_AGENT,
