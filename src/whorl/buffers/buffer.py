@@ -170,11 +170,12 @@ class ReplayBuffer:
         parts: dict[str, Part] = self.drawing()
         if not self.recorded:
             parts = {"storage": self.storage, **parts}
-        elif (numbers["rows"], numbers["sha256"]) != (len(self), self._digest()):
+        elif numbers["rows"] != len(self):
             raise BadInput(
-                f"the recorded data ({len(self):,} rows) is not what it was when this state was saved ({numbers['rows']:,} rows): "
-                "use the same data"
+                f"the recorded data has {len(self):,} rows, it had {numbers['rows']:,} when this state was saved: use the same data"
             )
+        elif numbers["sha256"] != self._digest():
+            raise BadInput("the recorded data is not what it was when this state was saved: use the same data")
         self.added, self.drawn = numbers["added"], numbers["drawn"]
         return load_states(parts, arrays, numbers)
 
