@@ -287,6 +287,11 @@ def test_nan_stops_every_later_step_too(compile):
         weights.append(snapshot())
     assert not torch.equal(weights[0], weights[1])  # the good one was learned from
     assert all(torch.equal(weights[1], later) for later in weights[2:])
+    with pytest.raises(
+        NotFinite, match="the loss became NaN or infinite after 512 environment steps; the step was void"
+    ):
+        agent.learn(parts.buffer)
+    assert torch.equal(weights[1], snapshot())
 
 
 @pytest.mark.parametrize(

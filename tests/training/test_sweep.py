@@ -22,8 +22,8 @@ from whorl.training.process import StopSignals
 from whorl.training.sweep import sweep
 
 COMMAND = [sys.executable, "-c", "from whorl.apps.cli import main; main()", "sweep"]
-FULL = "WHORL_KILLS" in os.environ  # make faults: twelve runs, three at a time; else six, two at a time
-STEPS, SETTINGS, SEEDS, JOBS = ("20,40", 4, 3, 3) if FULL else ("20", 2, 3, 2)
+FULL = "WHORL_KILLS" in os.environ  # make faults: twelve runs, three at a time; else four, two at a time
+STEPS, SETTINGS, SEEDS, JOBS = ("20,40", 4, 3, 3) if FULL else ("20", 2, 2, 2)
 RUNS = SETTINGS * SEEDS
 MANY = ["reinforce", "CartPole-v1", "--grid", "learning_rate=1e-3,1e-2", "--grid", f"feed.steps={STEPS}"]
 MANY += ["--seeds", SEEDS, "--jobs", JOBS, "--total-steps", 4000, "--num-envs", 2, "--eval-episodes", 2, "--json"]
