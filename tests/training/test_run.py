@@ -237,8 +237,14 @@ def _sqrt_at_zero(x):
     return (x - x.detach()).sqrt().sum()
 
 
-@pytest.mark.parametrize("compile", [False, pytest.param(True, marks=pytest.mark.compiled)])
-@pytest.mark.parametrize("what", ["the loss", "the gradient"])
+@pytest.mark.parametrize(
+    ("what", "compile"),
+    [
+        ("the loss", False),  # compiled: test_nan_stops_every_later_step_too
+        ("the gradient", False),
+        pytest.param("the gradient", True, marks=pytest.mark.compiled),
+    ],
+)
 def test_nan_in_learning_leaves_the_weights_bit_equal(what, compile, tmp_path, monkeypatch):
     import whorl.agents.ppo as module
     from whorl.training.build import build
