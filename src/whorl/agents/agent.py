@@ -55,7 +55,7 @@ class Agent(nn.Module, Generic[C]):
         mask = get(rollout, "mask")
         self.env_steps.add_(rollout.numel() if mask is None else mask.sum())
         normalizer = self.policy.normalizer
-        self.gathered = [(normalizer, normalizer.moments(rollout["observation"], mask))]
+        self.gathered[:] = [(normalizer, normalizer.moments(rollout["observation"], mask))]
         return rollout
 
     def loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
@@ -107,9 +107,9 @@ class Agent(nn.Module, Generic[C]):
             if self.enough(metrics):
                 break
         confirm(set_mode(self, False), self.env_steps)
-        gathered, self.gathered = self.gathered, []  # each rollout moves the statistics once
-        for normalizer, moments in gathered:
+        for normalizer, moments in self.gathered:
             normalizer.merge(moments)
+        self.gathered.clear()  # each rollout moves the statistics once
         return {**mean(history), **self.report}
 
     def optimize(self, loss: Loss, optimizer: Optimizer, batches: Batches, weights: Weights = None) -> Metrics:

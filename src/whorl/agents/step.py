@@ -18,6 +18,7 @@ from torch.optim.adam import adam as adam_step
 from whorl.agents.optimizers import FusedAdam, adam_state, is_fused_adam, limits
 from whorl.batch import Batch, Metrics, get
 from whorl.errors import BadInput, NotFinite
+from whorl.nets.walk import modules_in
 
 Loss = Callable[[Batch], tuple[Tensor, Metrics]]
 Batches = Batch | list[Batch]  # one, or micro-batches
@@ -228,14 +229,10 @@ def confirm(steps: Iterable[OptimizerStep], env_steps: Tensor) -> None:
 def set_mode(module: nn.Module, training: bool) -> list[OptimizerStep]:
     """Train or eval mode for a module and all inside it, for those that do nothing else there: torch's own recursion costs more than
     a small network. Returns the optimizer steps among them."""
-    found: list[nn.Module] = [module]
-    steps = []
-    for part in found:  # which grows
+    parts = modules_in(module)
+    for part in parts:
         part.__dict__["training"] = training
-        found += [inner for inner in part._modules.values() if inner is not None]
-        if type(part) is OptimizerStep:
-            steps.append(part)
-    return steps
+    return [part for part in parts if type(part) is OptimizerStep]
 
 
 def name_of(loss: Loss) -> str:

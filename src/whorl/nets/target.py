@@ -6,7 +6,9 @@ import copy
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
+
+from whorl.nets.walk import tensors_in
 
 
 class Target(nn.Module):
@@ -31,7 +33,7 @@ class Target(nn.Module):
 
         Buffers that are not floats are copied. Lillicrap et al. 2016.
         """
-        own, its = tensors(self.module), tensors(module)
+        own, its = tensors_in(self.module), tensors_in(module)
         if rate == 1.0:  # lerp with weight 1 may differ from the end by rounding; a copy is a copy
             torch._foreach_copy_(own, its)
             return
@@ -42,8 +44,3 @@ class Target(nn.Module):
                     mine.copy_(other)
             own, its = [own[i] for i in floats], [its[i] for i in floats]
         torch._foreach_lerp_(own, its, rate)
-
-
-def tensors(module: nn.Module) -> list[Tensor]:
-    """Parameters and buffers, in order."""
-    return [*module.parameters(), *module.buffers()]
