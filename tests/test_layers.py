@@ -289,6 +289,8 @@ def no_circles(tree: Tree) -> list[str]:
 OPEN = {"_replace", "_asdict", "_fields", "_make"}  # of every NamedTuple, and documented
 OPEN |= {
     "_modules",
+    "_parameters",
+    "_buffers",
     "_inheriting",
 }  # of torch's modules and of multiprocessing's processes, which have no public name for it
 FOREIGN = ("torch", "os", "sys")  # other people's libraries: their private parts are no file of this tree
