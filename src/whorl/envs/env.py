@@ -70,6 +70,25 @@ class Env:
         """Step all N. `action` is [N] (Discrete) or [N, ...]."""
         raise NotImplementedError
 
+    @property
+    def own_observation_space(self) -> gymnasium.Space:
+        """The space of ONE environment before an adapter made `observation_space` of it; the same where nothing did."""
+        return self.observation_space
+
+    @property
+    def own_action_space(self) -> gymnasium.Space:
+        """The space of ONE environment before an adapter made `action_space` of it; the same where nothing did."""
+        return self.action_space
+
+    def encode(self, observation: Any) -> tuple[Observation, Array | None]:
+        """A batch of the environment's own observations as those of `observation_space` [N, *obs], and the action mask [N, A] that
+        they hold, if they do. Any N."""
+        return observation, None
+
+    def decode(self, action: Any) -> Any:
+        """Actions of `action_space` [N, ...] as a batch in the environment's own form: what it is stepped with. Any N."""
+        return action
+
     def state(self) -> dict[str, np.ndarray] | None:
         """Everything `load_state` needs to go on to the same bits, as named arrays; None: this environment cannot be saved."""
         return None

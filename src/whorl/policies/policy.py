@@ -28,6 +28,7 @@ class Policy(nn.Module):
 
     normalizer: ObservationNormalizer
     greedy: bool = True  # False: it has no greedy action, so evaluation draws noise too
+    recurrent: bool = False  # True: the greedy action depends on the carry, too
 
     def register_bounds(self, space: spaces.Box) -> None:
         """Keep `low` and `high` of the actions as buffers, float32."""

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import torch
-from gymnasium.spaces import Box
 from numpy.typing import ArrayLike
+from torch import Generator
 
 from whorl import options
-from whorl.batch import Numbers, Tree
+from whorl.batch import Numbers
 from whorl.envs.env import Env
 from whorl.envs.make import EnvLike, as_env, environment
+from whorl.envs.own_form import Given, Own, batched, row, rows
 from whorl.errors import BadInput, Damaged
 from whorl.feeds import Fed
 from whorl.files import read_json
-from whorl.spaces import leaves, zeros
+from whorl.functional.streams import stream
 from whorl.training import checkpoint, folder
+from whorl.training.actor import TrainedActor
 from whorl.training.build import new_agent
 from whorl.training.catalog import config_from_json, config_to_json
 from whorl.training.evaluate import Evaluation, eval_envs, evaluate
@@ -37,29 +35,39 @@ class Trained:
         self.policy = new_agent(settings.agent, self.env, config, settings.seed).policy.eval()
         tensors, _ = checkpoint.load(checkpoint.find(path / "checkpoints", which))
         self.policy.load_state(tensors["policy"], {})
+        self._generator = Generator().manual_seed(stream(settings.seed, "predict"))
 
     def predict(
-        self, observation: ArrayLike | Mapping[str, ArrayLike], action_mask: np.ndarray | None = None
-    ) -> np.ndarray:
-        """The greedy action for one observation, or one action each for a batch of them [N, ...]; inside the bounds of a Box.
+        self,
+        observation: Given,
+        action_mask: ArrayLike | None = None,
+        deterministic: bool = True,
+        generator: Generator | None = None,
+    ) -> Own:
+        """The action for one observation, or one each for a batch of them [N, ...], in the environment's own action space: what its
+        `step` takes. The observation is in its own form, too: what `reset` and `step` gave.
 
-        Observation and action are those of `self.env.observation_space` and `action_space`: discrete ones count from 0, a Tuple is a
-        Dict with keys "0", "1", ... action_mask: allowed actions, [A] or [N, A].
-        Raises BadInput for a policy without a greedy action (random).
+        action_mask: allowed actions, [A] or [N, A], where the observation does not hold them. deterministic: the greedy action; False
+        draws it as in training, with `generator` if one is given, else with one of this object's, seeded like the run.
+        Raises BadInput for what does not fit the spaces, for a policy whose choice depends on what came before (`actor` keeps that),
+        and for one without a greedy action (random).
         """
-        if not self.policy.greedy:
-            raise BadInput(f"{self.settings.agent} has no greedy action to predict")
-        example = zeros(self.env.observation_space, ())
-        single = np.ndim(leaves(observation)[0]) == leaves(example)[0].ndim
-        batch = _like(example, observation, single)
-        n = len(leaves(batch)[0])
-        with torch.inference_mode():
-            mask = None if action_mask is None else torch.as_tensor(np.asarray(action_mask, bool)).reshape(n, -1)
-            decided, _ = self.policy.act(batch, self.policy.initial(n), torch.ones(n, dtype=torch.bool), None, mask)
-        action = decided["action"].numpy()
-        if isinstance(self.env.action_space, Box):
-            action = action.clip(self.env.action_space.low, self.env.action_space.high)
-        return action[0] if single else action
+        policy = self.policy
+        if policy.recurrent or (not deterministic and policy.initial(1) is not None):
+            what = "remembers its episode" if policy.recurrent else "draws numbers that last for several steps"
+            raise BadInput(
+                f"{self.settings.agent} {what}, and predict remembers nothing: use trained.actor(n), which does, and takes is_first"
+            )
+        batch, single = batched(self.env.own_observation_space, observation)
+        action = self.actor(rows(batch), deterministic, generator).act(batch, True, action_mask)
+        return row(action, 0) if single else action
+
+    def actor(self, n: int = 1, deterministic: bool = True, generator: Generator | None = None) -> TrainedActor:
+        """Acts in n environments at once and keeps the policy's memory: `action = actor(observation, is_first)`. See `TrainedActor`.
+
+        deterministic, generator: as for `predict`.
+        """
+        return TrainedActor(self.policy, self.env, n, deterministic, generator or self._generator)
 
     def evaluate(self, episodes: int = 100, seed: int = 1_000_000) -> Evaluation:
         """Greedily, over whole episodes of the environment it was trained in."""
@@ -74,14 +82,6 @@ class Trained:
         """Play one greedy episode into `file` (.gif or .mp4); its return and length. See `training/video.py`."""
         id, limit = needs_no_object(self.path, self.settings), self.settings.max_episode_steps
         return film(self.policy, id, file, seed, limit or max_steps)
-
-
-def _like(example: Any, observation: Any, single: bool) -> Tree:
-    """The observation as tensors with the dtypes of `example`, with a batch axis in front if it is a single one."""
-    if isinstance(example, dict):
-        return {key: _like(inner, observation[key], single) for key, inner in example.items()}
-    x = torch.as_tensor(np.asarray(observation), dtype=example.dtype)
-    return x[None] if single else x
 
 
 def load(path: str | Path, which: str | int = "best", env: EnvLike | None = None, config: Fed | None = None) -> Trained:

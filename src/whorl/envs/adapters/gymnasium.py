@@ -117,6 +117,21 @@ class Gymnasium(Env):
         self.action_mask = mask
         return Step(observation, reward, terminated, truncated, successor, valid, info)
 
+    @property
+    def own_observation_space(self) -> gymnasium.Space:
+        return self._engine.single_observation_space
+
+    @property
+    def own_action_space(self) -> gymnasium.Space:
+        return self._engine.single_action_space
+
+    def encode(self, observation: Any) -> tuple[Observation, np.ndarray | None]:
+        return self._convert(observation), self._mask(observation["action_mask"]) if self._mask_entry else None
+
+    def decode(self, action: Any) -> Any:
+        action = np.asarray(action)
+        return self._decode(action.reshape(len(action), -1))
+
     def render(self) -> np.ndarray | None:
         if self._engine.render_mode != "rgb_array":
             return None
@@ -155,9 +170,10 @@ class Gymnasium(Env):
 
     def _mask(self, given: Any, present: Any = None) -> np.ndarray:
         """[N, A] bool from one array, a tuple of arrays (one per component) or an object array of either."""
-        size, rows = sum(self._sizes or ()), np.arange(self.num_envs) if present is None else np.flatnonzero(present)
+        size, n = sum(self._sizes or ()), len(given[0] if isinstance(given, tuple) else given)
+        rows = np.arange(n) if present is None else np.flatnonzero(present)
         if isinstance(given, tuple):
-            given = np.concatenate([np.reshape(part, (self.num_envs, -1)) for part in given], -1)
+            given = np.concatenate([np.reshape(part, (n, -1)) for part in given], -1)
         given = np.asarray(given)[rows]
         if given.dtype == object:
             given = np.array([np.concatenate([np.ravel(part) for part in row]) for row in given])
@@ -166,7 +182,7 @@ class Gymnasium(Env):
                 f"{self._name}: an action mask for {self.action_space} has {size} entries for each environment, "
                 f"got {given.size // len(rows)}"
             )
-        mask = np.ones((self.num_envs, size), bool)
+        mask = np.ones((n, size), bool)
         mask[rows] = given.reshape(-1, size)
         return mask
 
