@@ -26,11 +26,12 @@ SOURCE = ROOT / "src" / "whorl"
 # the others.
 # "room.module" stands for one module and goes before its room's row.
 _BASE = "functional batch spaces feeds envs nets transforms policies agents buffers collectors"
-FREE = ("errors", "files", "options")
+FREE = ("errors", "files", "options", "jit")
 TABLE = {
     "errors": "",
     "files": "",
     "options": "",
+    "jit": "",
     "functional": "",
     "feeds": "",
     "envs": "",
@@ -172,6 +173,16 @@ def tensordict_at_one_door(tree: Tree) -> list[str]:
         f"{path} imports {name}: only batch.py may, take what you need from there"
         for path, name in imports(tree)
         if name.split(".")[0] == "tensordict" and path != "batch.py"
+    ]
+
+
+def compiled_at_one_door(tree: Tree) -> list[str]:
+    """Only there it is known what to do where numba has no place for its cache."""
+    return [
+        f"{path}:{getattr(node, 'lineno', 0)} names numba's {found}: only jit.py may, decorate with `whorl.jit.jit`"
+        for path, node in nodes(tree)
+        for found in ([a.name for a in node.names] if isinstance(node, ast.ImportFrom) else [dotted(node)])
+        if found.removeprefix("numba.") in ("njit", "vectorize") and path != "jit.py"
     ]
 
 
@@ -423,6 +434,7 @@ def ppo_reading(tree: Tree) -> dict[str, int]:
 RULES = [
     layers,
     tensordict_at_one_door,
+    compiled_at_one_door,
     optimize_in_one_place,
     one_level_of_agents,
     named_rooms,

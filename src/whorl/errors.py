@@ -1,5 +1,12 @@
 """Every error that whorl raises on purpose. Each says what was expected, what came and what to do."""
 
+import shlex
+
+
+def command(*words: object) -> str:
+    """`whorl ...` for a message that says what to type: it can be pasted, whatever stands in its words."""
+    return shlex.join(["whorl", *map(str, words)])
+
 
 class WhorlError(Exception):
     """Base of all of them. `exit_code` is what the command line returns."""

@@ -11,9 +11,11 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
+import operator
 import types
 import typing
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from math import inf, isfinite
 from typing import Any, TypeVar
@@ -132,23 +134,43 @@ def _is(value: Any, kind: type) -> bool:
     return isinstance(value, int) or (kind is float and isinstance(value, float))
 
 
+def whole(value: Any) -> Any:
+    """1e5, "1e5" or a whole number of another library as an int; anything else as it came, for the error that names it."""
+    if isinstance(value, bool):
+        return value
+    with suppress(TypeError, ValueError):
+        return int(value) if isinstance(value, str) else operator.index(value)
+    with suppress(ValueError):
+        if isinstance(value, str | float) and float(value).is_integer():
+            return int(float(value))
+    return value
+
+
 def override(settings: T, values: Mapping[str, Any]) -> T:
     """`settings` with some fields replaced; settings inside settings take a dict. Raises BadInput for unknown fields, with near
-    matches, and for what is none of a field's choices."""
+    matches, and for what is none of a field's choices. In the result 1e5 is an int where a whole number is wanted."""
     known = {field.name: field for field in fields(type(settings))}
-    replaced = {}
-    for name, value in values.items():
+    for name in values:
         if name not in known:
             raise BadInput(
                 f"{type(settings).__name__} has no option {name!r}{did_you_mean(name, known)}. It has {', '.join(sorted(known))}"
             )
+    replaced = {}
+    for name, field in known.items():
         old = getattr(settings, name)
-        if dataclasses.is_dataclass(old) and isinstance(value, dict):
-            value = override(old, value)
-        if known[name].kind is None:
-            _check_value(name, value, known[name])
-        replaced[name] = tuple(value) if isinstance(value, list) else value
-    return dataclasses.replace(settings, **replaced)  # type: ignore[type-var]
+        value = values.get(name, old)
+        if dataclasses.is_dataclass(old) and not isinstance(old, type) and (isinstance(value, dict) or value is old):
+            value = override(old, value if isinstance(value, dict) else {})
+        if field.kind is None and name in values:
+            _check_value(name, value, field)
+        value = tuple(value) if isinstance(value, list) else value
+        if field.kind is int:
+            value = whole(value)
+        elif field.kind == tuple[int, ...] and isinstance(value, tuple):
+            value = tuple(map(whole, value))
+        if value is not old:
+            replaced[name] = value
+    return dataclasses.replace(settings, **replaced) if replaced else settings  # type: ignore[type-var]
 
 
 def to_json(settings: Any) -> dict[str, Any]:

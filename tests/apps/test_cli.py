@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -130,6 +131,28 @@ def test_values_of_options():
     assert parse(["train", "a3c", "CartPole-v1", "--agent.feed.workers", "3"]).agent.feed.workers == 3
 
 
+def test_a_whole_number_may_be_written_with_an_exponent():
+    words = ["--total-steps", "1e5", "--eval-every", "2e3", "--keep-checkpoints", "1e1", "--agent.hidden", "1e2", "64"]
+    command = parse(["train", "ppo", "CartPole-v1", *words])
+    settings = command.settings
+    assert (settings.total_steps, settings.eval_every, settings.keep_checkpoints) == (100_000, 2000, 10)
+    assert command.agent.hidden == (100, 64) and type(settings.total_steps) is int
+    assert parse(["eval", "x", "--episodes", "1e2"]).episodes == 100
+    assert vars(parse(["train", *words, "ppo", "CartPole-v1"])) == vars(command)
+
+
+def test_what_is_offered_for_pasting_can_be_pasted(capfd, tmp_path):
+    """Where a path has a space, and worse."""
+    place = tmp_path / "two words; it's $HOME"
+    call(capfd, "train", "random", "CartPole-v1", *SMALL, "--eval-every", 0, "--runs", place, "--quiet")
+    code, _, err = call(capfd, "resume", place / "last")
+    words = shlex.split(err.split("give more: ")[1])
+    assert code == 2 and words[:2] == ["whorl", "resume"] and words[3:] == ["--total-steps", "1024"]
+    assert call(capfd, *words[1:], "--quiet")[0] == 0
+    code, _, err = call(capfd, "board", place, "--export", tmp_path / "site")
+    assert code == 2 and shlex.split(err.split("`")[1])[-1] == str(place)
+
+
 def test_quiet_and_switched_off(capfd, tmp_path):
     options = ["--runs", tmp_path, "--quiet", "--json", "--eval-every", 0, "--checkpoint-every", 0, "--name", "x"]
     code, out, err = call(capfd, "train", "random", "CartPole-v1", *SMALL, *options)
@@ -248,7 +271,11 @@ def test_doctor(capfd):
         (["train", "ppo", "CartPole-v1", "--learning-rate", "1"], "Unrecognized"),
         (["train", "ppo", "CartPole-v1", "--agent.gamma", ".9"], "Unrecognized"),
         (["train", "ppo", "CartPole-v1", "--num-envs", "0"], "num_envs must be at least 1, got 0"),
-        (["train", "ppo", "CartPole-v1", "--num-envs", "two"], "invalid"),
+        (
+            ["train", "ppo", "CartPole-v1", "--num-envs", "two"],
+            "expected a whole number, such as 100000 or 1e5, got 'two'",
+        ),
+        (["train", "ppo", "CartPole-v1", "--num-envs", "1.5"], "expected a whole number"),
         (["train", "ppo", "CartPole-v1", "--agent.feed.minibatches", "5000"], "is more than the rollout's 1024 rows"),
         (["train", "ppo", "CartPole-v1", "--agent.std", "both"], "invalid choice"),
         (["train", "ppo", "CartPole-v1", "--name", "../x"], "../x"),

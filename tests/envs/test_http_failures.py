@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 import zipfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.client import HTTPResponse
 
 import gymnasium
@@ -58,6 +58,25 @@ def test_the_command_line_says_so_too(tmp_path, capsys):
         main(["train", "ppo", "http://127.0.0.1:1/CartPole-v1", "--runs", str(tmp_path)])
     assert caught.value.code == EnvError.exit_code == 1 and not list(tmp_path.iterdir())
     assert "whorl: http://127.0.0.1:1 cannot be reached" in capsys.readouterr().err
+
+
+def test_an_answer_that_comes_one_byte_at_a_time_ends_with_the_time():
+    """Every byte comes well within the time-out, all of them never."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def drip():
+            connection, _ = listener.accept()
+            with connection, suppress(OSError):
+                for byte in b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n" + b" " * 1000000:
+                    connection.sendall(bytes([byte]))
+                    time.sleep(0.01)
+
+        thread = threading.Thread(target=drip, daemon=True)
+        thread.start()
+        connection = Connection(f"http://127.0.0.1:{listener.getsockname()[1]}", None, timeout=0.8)
+        with pytest.raises(EnvError, match="no answer within 0.8 seconds"):
+            connection.ask("GET", "/")
+        thread.join()  # it was told, too
 
 
 @contextmanager

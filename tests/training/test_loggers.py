@@ -148,6 +148,14 @@ def test_plain_lines_where_there_is_no_terminal():
     assert third.endswith("left 0:00  return 21.46")  # the last one known
 
 
+def test_past_the_end_there_is_no_time_left_and_no_more_than_all_is_done():
+    """A rollout is taken whole: 1,024 steps where 600 were asked for."""
+    stream = io.StringIO()
+    with Console(600, stream, interval=0.0) as console:
+        console.log(1024, {"time/fps": 201.0})
+    assert stream.getvalue().startswith("1,024 / 600 steps (100%)") and "left 0:00 " in stream.getvalue()
+
+
 def test_between_intervals_nothing_but_the_last_line_at_the_end():
     stream = io.StringIO()
     console = Console(100, stream, interval=1e9)

@@ -172,6 +172,10 @@ def test_runs_are_found_by_path_and_pattern_each_once(write, tmp_path):
     assert find_runs(runs[1]) == [runs[1].resolve()]
     odd = runs[0].rename(runs[0].with_name("a[1]"))
     assert find_runs(str(odd)) == [odd.resolve()], "a folder that exists is no pattern"
+    (tmp_path / "runs").rename(tmp_path / "runs [1]")
+    moved = [tmp_path / "runs [1]" / "CartPole-v1" / "ppo" / name for name in (runs[1].name, odd.name)]
+    inside = str(tmp_path / "runs [1]" / "CartPole-v1" / "*" / "[0a]*")
+    assert find_runs(inside) == [run.resolve() for run in moved], "the folders that are there are not, either"
 
 
 def test_a_row_that_is_being_written_and_one_that_was_not_finite_are_passed_over(write):

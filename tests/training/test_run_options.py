@@ -31,6 +31,16 @@ def test_steps_come_first_when_they_are_over_first(tmp_path):
     assert run.steps == 256 and json.loads((run.path / "eval.json").read_text())["steps"] == 256
 
 
+def test_the_number_of_steps_is_the_same_everywhere(tmp_path):
+    """A rollout is taken whole, and what was taken is what is said; a whole number may be written 1e2."""
+    run = whorl.train("ppo", "CartPole-v1", total_steps=1e2, num_envs=2, runs=tmp_path, **QUIET, feed={"steps": 8e1})
+    assert run.settings.total_steps == 100 and run.config.feed.steps == 80 and run.steps == 160
+    steps = {"log": rows(run)[-1]["step"], "eval": json.loads((run.path / "eval.json").read_text())["steps"]}
+    assert steps == {"log": 160, "eval": 160} and (run.path / "checkpoints" / "step_160").exists()
+    with pytest.raises(BadInput, match="is finished at 160 steps; give more: whorl resume .* --total-steps 320"):
+        whorl.resume(run.path, 150)
+
+
 def test_a_shorter_time_limit_holds_everywhere(tmp_path):
     options = {
         "runs": tmp_path,

@@ -212,7 +212,7 @@ def test_an_actor_keeps_the_memory_that_predict_refuses_to_lose(tmp_path):
 
 
 def test_noise_that_lasts_wants_an_actor(tmp_path):
-    settings = {"noise": "ou", "feed": {"batch_size": 4, "start": 4}}
+    settings = {"noise": "ou", "feed": {"batch_size": 4, "warmup": 4}}
     agent = trained(tmp_path, Strict(spaces.Box(-1, 1, (2,))), "ddpg", **settings)
     assert agent.predict([0.0, 0.0]).shape == (2,)  # greedily there is none
     with pytest.raises(BadInput, match="draws numbers that last for several steps"):

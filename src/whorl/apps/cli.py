@@ -10,7 +10,14 @@ import sys
 from typing import Annotated, Any, get_args, get_type_hints
 
 import tyro
-from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
+from tyro.constructors import (
+    ConstructorRegistry,
+    PrimitiveConstructorSpec,
+    PrimitiveTypeInfo,
+    StructConstructorSpec,
+    StructFieldSpec,
+    StructTypeInfo,
+)
 
 from whorl import options
 from whorl.apps import twrl
@@ -132,6 +139,20 @@ def _split(words: list[str], kinds: dict[str, Any]) -> tuple[list[str], list[str
 # ---------------------------------------------------------------------------------------------- settings as options
 
 _REGISTRY = ConstructorRegistry()
+
+
+@_REGISTRY.primitive_rule
+def _whole(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
+    """A whole number may be written 1e5."""
+    if info.type is not int:
+        return None
+
+    def read(words: list[str]) -> int:
+        if not isinstance(number := options.whole(words[0]), int):
+            raise ValueError(f"expected a whole number, such as 100000 or 1e5, got {words[0]!r}")
+        return number
+
+    return PrimitiveConstructorSpec(1, "INT", read, lambda value: type(value) is int, lambda value: [str(value)])
 
 
 @_REGISTRY.struct_rule

@@ -89,9 +89,9 @@ def eval(o: arguments.Eval) -> None:
 def _which(text: str) -> str | int:
     if text in ("best", "last"):
         return text
-    if not text.isdigit():
+    if not isinstance(step := options.whole(text), int):
         raise BadInput(f"--which takes best, last or the step of a checkpoint, got {text!r}")
-    return int(text)
+    return step
 
 
 def play(o: arguments.Play) -> None:

@@ -7,8 +7,10 @@ Sec-Fetch-Site), and must carry the token where there is one. Cross-origin acces
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
+import contextlib
 import hmac
 import ipaddress
 import json
@@ -26,6 +28,7 @@ Fields = dict[bytes, list[bytes]]  # header, lower case -> its values
 Refusal = tuple[int, str] | None  # status and message
 
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+PATIENCE = 60.0  # seconds until the body of a request must be there
 DRAIN = 16 << 20  # bytes of a refused body that are read away, so that its sender sees the answer and not a broken pipe
 HEADERS = {
     "x-content-type-options": "nosniff",
@@ -72,6 +75,7 @@ class Guard:
     403  an Origin that is not http(s):// and one of those hosts; a Sec-Fetch-Site other than same-origin and none
     401  a missing or wrong token, where there is one: HTTP Basic with the token as password (any user name), or Bearer
     400  a Content-Length that is no number; 413 a body of more than `max_body` bytes, announced or in chunks
+    408  a body that is not there after `patience` seconds
 
     The application gets the body whole, in one message. Every answer carries HEADERS; `headers` replaces and adds, and what the
     application itself sets stays, except Access-Control-*, which nobody sets. WebSockets are refused.
@@ -85,12 +89,13 @@ class Guard:
         hosts: Sequence[str],
         max_body: int = 1 << 20,
         headers: Mapping[str, str] | None = None,
+        patience: float = PATIENCE,
     ) -> None:
         _check_token(token)
         self.app = app
         self._token = None if token is None else token.encode()
         self._hosts = frozenset(host.lower() for host in hosts)
-        self._max_body = max_body
+        self._max_body, self._patience = max_body, patience
         merged = HEADERS | {name.lower(): value for name, value in (headers or {}).items()}
         self._headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in merged.items()]
 
@@ -105,16 +110,26 @@ class Guard:
         )
         if refused:
             if refused[0] == 413 and b"expect" not in fields:  # who waits for "100 Continue" has sent nothing yet
-                await _read(receive, self._max_body)
+                with contextlib.suppress(TimeoutError):
+                    await self._read(receive)
             return await _answer(send, *refused)
         if b"content-length" in fields or b"transfer-encoding" in fields:
-            body, size = await _read(receive, self._max_body)
+            try:
+                body, size = await self._read(receive)
+            except TimeoutError:
+                return await _answer(
+                    send, 408, f"the body of the request did not come within {self._patience:g} seconds"
+                )
             if body is None:
                 return None  # the client went away
             if size > self._max_body:
                 return await _answer(send, *self._too_large())
             receive = _replay(body, receive)
         return await self.app(scope, receive, send)
+
+    async def _read(self, receive: Receive) -> tuple[bytes | None, int]:
+        async with asyncio.timeout(self._patience):
+            return await _read(receive, self._max_body)
 
     def _without_token(self, fields: Fields) -> Refusal:
         given = fields.get(b"authorization", [])
@@ -245,7 +260,7 @@ async def _answer(send: Send, status: int, message: str) -> None:
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     if status == 401:
         headers.append((b"www-authenticate", b'Basic realm="whorl", charset="UTF-8"'))
-    if status == 413:
+    if status in (408, 413):
         headers.append((b"connection", b"close"))  # what is left of the body is not wanted
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -7,6 +7,7 @@ import importlib
 import socket
 import threading
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from whorl.errors import BadInput
@@ -75,11 +76,13 @@ def needed(*modules: str) -> list[Any]:
         raise BadInput(f'serving needs {error.name}, which is missing: pip install "whorl[server]"') from error
 
 
-def server(app: Any, **options: Any) -> Server:
-    """A quiet uvicorn server that has not started."""
-    [uvicorn] = needed("uvicorn")
+def server(app: Any, head: float | None = None, most: int | None = None, **options: Any) -> Server:
+    """A quiet uvicorn server that has not started. head: seconds until the head of a request must be there; most: connections at a
+    time (see `connections`)."""
+    uvicorn, connections = needed("uvicorn", "whorl.apps.connections")
+    most, head = most or connections.most(), head or connections.HEAD
     config = uvicorn.Config(
-        app, log_level="warning", log_config=None, access_log=False, server_header=False, ws="none", timeout_graceful_shutdown=5,
-        **options,
+        app, http=partial(connections.Connection, head=head, most=most), backlog=max(most, 128), log_level="warning", log_config=None,
+        access_log=False, server_header=False, ws="none", timeout_graceful_shutdown=5, **options,
     )  # fmt: skip
     return uvicorn.Server(config)

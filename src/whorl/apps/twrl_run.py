@@ -23,7 +23,7 @@ from whorl.batch import Arrays, Numbers, State
 from whorl.collectors.ledger import Episode
 from whorl.envs.env import Env
 from whorl.envs.make import make_env
-from whorl.errors import BadInput, Incompatible
+from whorl.errors import BadInput, Incompatible, command
 from whorl.feeds import Rollouts
 from whorl.options import override
 from whorl.spaces import action_sizes, describe
@@ -265,7 +265,7 @@ def _finish(o: Choice, done: Run) -> None:
     try:
         if o.uploadResults:
             place = Path(o.board) / "entries" / submit(done.path, o.board).id
-            print(f"uploadResults: {place}, with curve and GIF; see it: whorl board {o.board} --serve")
+            print(f"uploadResults: {place}, with curve and GIF; see it: {command('board', o.board, '--serve')}")
     finally:  # the last line, also where the upload fails
         if o.json:
             line = {"run": str(done.path), "episodes": len(returns), "best_mean_100": best, "last_mean_100": last}

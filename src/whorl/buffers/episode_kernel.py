@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from whorl.jit import jit
 
 Array = np.ndarray
 
 
-@njit(cache=True, nogil=True)
+@jit(nogil=True)
 def extend(
     first: Array, last: Array, begin: Array, k: Array, lane: Array, ended: Array, starts: Array, ring: int
 ) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import carray, njit, types
+from numba import carray, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
 from whorl.buffers.layout import Layout
+from whorl.jit import jit
 
-compiled: Any = njit(cache=True, nogil=True)
+compiled: Any = jit(nogil=True)
 primitive: Any = intrinsic
 
 

@@ -7,20 +7,21 @@ All of them run without the interpreter's lock, so that a prefetching thread can
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from whorl.jit import jit
 
 Array = np.ndarray
 WIDTH, SHIFT = 8, 3
 LARGEST = 1e300  # so that sums of up to 1e8 of them are finite
 
 
-@njit(cache=True, nogil=True, inline="always")
+@jit(nogil=True, inline="always")
 def _wrong(value: float) -> bool:
     """Neither zero nor a positive number that can be summed; NaN compares false."""
     return not (value >= 0.0 and value <= LARGEST)
 
 
-@njit(cache=True, nogil=True, inline="always")
+@jit(nogil=True, inline="always")
 def _sum(lines: Array, i: int) -> float:
     """The sum of a line of 8 neighbours, added as its halves are folded onto each other: the order of `sum_tree.fold`."""
     a = lines[i, 0] + lines[i, 4]
@@ -30,7 +31,7 @@ def _sum(lines: Array, i: int) -> float:
     return (a + c) + (b + d)
 
 
-@njit(cache=True, nogil=True)
+@jit(nogil=True)
 def refresh(nodes: Array, starts: Array, changed: Array, length: int) -> None:
     """Recompute all that lies above the leaves changed[:length], level by level. `changed` is written over."""
     lines = nodes.reshape(-1, WIDTH)
@@ -54,7 +55,7 @@ def refresh(nodes: Array, starts: Array, changed: Array, length: int) -> None:
         length = kept
 
 
-@njit(cache=True, nogil=True)
+@jit(nogil=True)
 def assign(nodes: Array, starts: Array, slots: Array, values: Array) -> int:
     """nodes[leaf of slots[i]] = values[i], in turn, and all sums. Returns the first bad position (then nothing changed) or -1."""
     for i in range(values.size):
@@ -69,7 +70,7 @@ def assign(nodes: Array, starts: Array, slots: Array, values: Array) -> int:
     return -1
 
 
-@njit(cache=True, nogil=True)
+@jit(nogil=True)
 def descend(nodes: Array, starts: Array, masses: Array, slots: Array) -> None:
     """The leaf where the running sum of leaves passes masses[i], into slots[i]; `masses` is written over.
 
@@ -106,7 +107,7 @@ def descend(nodes: Array, starts: Array, masses: Array, slots: Array) -> None:
             slots[i] = WIDTH * slots[i] + passed
 
 
-@njit(cache=True, nogil=True)
+@jit(nogil=True)
 def draw(
     nodes: Array, starts: Array, uniform: Array, low: Array, first: Array,
     ring: int, beta: float, index: Array, weight: Array
@@ -130,7 +131,7 @@ def draw(
         weight[i] = np.float32(least / masses[i]) ** beta
 
 
-@njit(cache=True, nogil=True)
+@jit(nogil=True)
 def update(
     nodes: Array, starts: Array, index: Array, priority: Array, low: Array, high: Array,
     first: Array, ring: int, alpha: float, eps: float, largest: float
@@ -156,7 +157,7 @@ def update(
     return -1, largest
 
 
-@njit(cache=True, nogil=True)
+@jit(nogil=True)
 def slide(
     nodes: Array, starts: Array, low: Array, high: Array, new_low: Array, new_high: Array, ring: int, value: float
 ) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-import numba
 import numpy as np
 
 from whorl.batch import Arrays, Numbers, State
+from whorl.jit import jit
 from whorl.spaces import to_tensors
 
 Array = np.ndarray
@@ -86,7 +86,7 @@ class Ledger:
         return True
 
 
-@numba.njit(cache=True)
+@jit
 def _add(
     reward: Array, terminated: Array, truncated: Array, mask: Array, returns: Array, lengths: Array, found: Array
 ) -> tuple[int, int]:
@@ -105,7 +105,7 @@ def _add(
     return steps, ended
 
 
-@numba.njit(cache=True)
+@jit
 def _add_step(
     reward: Array, terminated: Array, truncated: Array, mask: Array, is_first: Array, returns: Array, lengths: Array
 ) -> tuple[int, int, bool]:

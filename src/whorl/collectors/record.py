@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numba
 import numpy as np
 import torch
 
@@ -13,6 +12,7 @@ from whorl import batch, spaces
 from whorl.batch import Arrays, Batch, Numbers, State
 from whorl.envs.env import Env, Observation, Step
 from whorl.errors import NotFinite
+from whorl.jit import jit
 from whorl.policies.policy import Array, Held, Policy
 
 Rows = Array | dict[str, "Rows"]  # memory of one key: numpy on the CPU, else a tensor on the environment's device
@@ -178,7 +178,7 @@ def floats(tree: Observation) -> list[Array]:
     return [leaf for leaf in spaces.leaves(tree) if torch.as_tensor(leaf).is_floating_point()]
 
 
-@numba.njit(cache=True)
+@jit
 def all_finite(x: np.ndarray) -> bool:
     """Whether all numbers of x [n] are finite."""
     finite = True

@@ -139,10 +139,10 @@ def _single(word: str, kind: type, name: str) -> Any:
     if kind is bool and word.lower() in ("true", "false"):
         return word.lower() == "true"
     try:
-        if kind is int:
-            return int(word)
-        if kind is float and math.isfinite(number := float(word)):
+        if kind is int and isinstance(number := options.whole(word), int):
             return number
+        if kind is float and math.isfinite(float(word)):
+            return float(word)
     except ValueError:
         pass
     if kind in _WORDS:

@@ -21,7 +21,7 @@ from whorl.batch import Arrays, Batch, Metrics, Numbers, State
 from whorl.collectors.ledger import Ledger
 from whorl.envs.env import Env
 from whorl.envs.make import environment
-from whorl.errors import BadInput
+from whorl.errors import BadInput, command
 from whorl.functional.streams import stream
 from whorl.policies.policy import Policy
 from whorl.training import checkpoint
@@ -227,6 +227,6 @@ class Checkpoint:
         if self._regular.due() or (number and self.every):
             run.save()
         if number:
-            how = f"go on with: whorl resume {run.path}" if self.every else "nothing was saved"
+            how = f"go on with: {command('resume', run.path)}" if self.every else "nothing was saved"
             run.logs.message(f"stopped by {signal.Signals(number).name} at {run.progress.count:,} steps; {how}")
             raise SystemExit(128 + number)

@@ -88,8 +88,7 @@ def find_runs(runs: str | Path | Iterable[str | Path]) -> list[Path]:
     found: set[Path] = set()
     for name in [runs] if isinstance(runs, str | Path) else runs:
         if glob.has_magic(str(name)) and not Path(name).exists():
-            matches = [Path(match) for match in glob.glob(str(name), recursive=True)]
-            here = {match.resolve() for match in matches if (match / "config.json").is_file()}
+            here = {match.resolve() for match in _matches(Path(name)) if (match / "config.json").is_file()}
             if not here:
                 raise BadInput(f"no run folder matches {str(name)!r}; `whorl list runs` shows those that exist")
             empty = {run for run in here if not len(evaluations(run).step)}
@@ -105,6 +104,14 @@ def find_runs(runs: str | Path | Iterable[str | Path]) -> list[Path]:
     if not found:
         raise BadInput("there is nothing to plot: name at least one run folder")
     return sorted(found)
+
+
+def _matches(pattern: Path) -> list[Path]:
+    """What matches. The folders that are there as they are written are no part of the pattern, whatever is in their names."""
+    parts = pattern.parts
+    known = next(n for n in range(len(parts), -1, -1) if Path(*parts[:n]).exists())
+    inside = Path(*parts[:known])
+    return [inside / match for match in glob.glob(str(Path(*parts[known:])), root_dir=inside, recursive=True)]
 
 
 def evaluations(run: Path) -> Evaluations:

@@ -232,7 +232,7 @@ class Run:
     def _finish(self) -> None:
         """eval.json of the best and of the last policy on fresh episodes, and the curve."""
         s = self.settings
-        result: dict[str, Any] = {"steps": min(self.steps, s.total_steps), "episodes": self.progress.finished}
+        result: dict[str, Any] = {"steps": self.steps, "episodes": self.progress.finished}
         if s.eval_every:
             result["last"] = self.evaluate(s.eval_episodes).summary()
             result["best"] = result["last"]

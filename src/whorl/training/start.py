@@ -14,7 +14,7 @@ from whorl.buffers.datasets import Dataset
 from whorl.envs.env import Env
 from whorl.envs.ids import check_no_token
 from whorl.envs.make import EnvLike, as_env
-from whorl.errors import BadInput
+from whorl.errors import BadInput, command
 from whorl.feeds import Fed, Feed
 from whorl.files import lock, read_json, write_json
 from whorl.options import override
@@ -149,7 +149,7 @@ def resume(
         if over:
             raise BadInput(f"{path} is finished: it was started for {settings.total_episodes:,} episodes")
         if total <= done:
-            more = f"whorl resume {path} --total-steps {2 * total}"
+            more = command("resume", path, "--total-steps", 2 * done)
             raise BadInput(f"{path} is finished at {done:,} steps; give more: {more}")
         settings = dataclasses.replace(settings, total_steps=total)
         options.check(settings)

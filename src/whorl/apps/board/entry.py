@@ -32,7 +32,7 @@ from whorl.apps.board.forms import (
     short,
 )
 from whorl.apps.strict_json import strict
-from whorl.errors import BadInput, Damaged
+from whorl.errors import BadInput, Damaged, command
 from whorl.files import TEMPORARY, json_bytes, make, read_regular, sync_folder, temporary, write_synced
 
 MIB = 1 << 20
@@ -116,7 +116,7 @@ def folders(board: str | Path) -> list[Path]:
     inside = Path(board) / "entries"
     if not inside.is_dir():
         raise BadInput(
-            f"{board} is not a board: there is no folder {inside}. `whorl submit RUN --board {board}` makes one"
+            f"{board} is not a board: there is no folder {inside}. `{command('submit', 'RUN', '--board', board)}` makes one"
         )
     return sorted(path for path in inside.iterdir() if not path.name.startswith((TEMPORARY, ".git")))
 

@@ -6,10 +6,12 @@ The protocol is that of OpenAI's gym-http-api (`/v1/...`, JSON); whorl's own ser
 from __future__ import annotations
 
 import base64
+import io
 import json
 import operator
 import os
 import secrets
+import socket
 import time
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection, IncompleteRead
 from typing import Any
@@ -38,7 +40,7 @@ class Connection:
     """One keep-alive connection to a server. `send` and `receive` are apart, so that many connections can be waited for at once.
 
     base: "http://host:port". token: None takes the one of the environment variable WHORL_GYM_TOKEN, if there is one.
-    timeout: seconds until an answer must have begun. None takes those of WHORL_GYM_TIMEOUT, or 120.
+    timeout: seconds until an answer must be there, all of it. None takes those of WHORL_GYM_TIMEOUT, or 120.
     Raises EnvError, naming the URL and what to do, when no answer comes or it is none.
     """
 
@@ -52,6 +54,7 @@ class Connection:
         if token:
             self._head += f"Authorization: Basic {base64.b64encode(f'whorl:{token}'.encode()).decode()}\r\n"
         self._used, self._waits = 0.0, False  # when it was used last; whether an answer has not been read
+        self._waited = self.timeout  # seconds that the last call could take
         self.asked = ""  # the last request, for messages
 
     def send(self, method: str, path: str, body: bytes | None = None, kind: str = "application/json") -> None:
@@ -70,17 +73,18 @@ class Connection:
         if body is not None:
             head += f"Content-Type: {kind}\r\nContent-Length: {len(body)}\r\n"
         try:
-            self._waits = True
+            self._waits, self._waited = True, self.timeout
+            self._http.sock.settimeout(self.timeout)  # for all of it, unlike that of reading
             self._http.send(head.encode() + b"\r\n" + (body or b""))  # as one packet; http.client's own request is two
         except OSError as error:
             raise self._broken(error) from error
 
     def receive(self, most: int = MOST, timeout: float = 0) -> tuple[int, bytes]:
         """(status, body) of the answer to what was sent. An answer above `most` bytes is refused before it is read.
-        timeout: where it may take longer than the connection's."""
+        timeout: where it may take longer than the connection's. All of it must be there by then."""
+        self._waited = max(timeout, self.timeout)
         try:
-            self._http.sock.settimeout(max(timeout, self.timeout))
-            with HTTPResponse(self._http.sock) as response:
+            with HTTPResponse(_Until(self._http.sock, self._waited)) as response:  # type: ignore[arg-type]
                 response.begin()
                 size = response.length
                 data = response.read(most + 1) if size is None or size <= most else b""
@@ -125,11 +129,10 @@ class Connection:
             self._http.sock.settimeout(self.timeout)
 
     def _broken(self, error: Exception) -> EnvError:
-        waited = self._http.sock.gettimeout() if self._http.sock else self.timeout
         self.close()  # what comes later on it would be taken for the answer to another request
         if isinstance(error, TimeoutError):
             return EnvError(
-                f"{self.asked}: no answer within {waited:g} seconds: the server hangs, or its environment is "
+                f"{self.asked}: no answer within {self._waited:g} seconds: the server hangs, or its environment is "
                 f"slower than that (then set the environment variable {TIMEOUT} to more seconds)"
             )
         if isinstance(error, OSError | IncompleteRead):
@@ -137,6 +140,26 @@ class Connection:
                 f"{self.asked}: the connection was lost before the answer came ({_reason(error)}). {STOPPED}"
             )
         return EnvError(f"{self.asked}: the answer is not HTTP ({_reason(error)}). {NO_SERVER}")
+
+
+class _Until(io.RawIOBase):
+    """What a socket receives until so many seconds are over: a time-out of its own begins anew at every byte."""
+
+    def __init__(self, sock: socket.socket, seconds: float) -> None:
+        self._sock, self._end = sock, time.monotonic() + seconds
+
+    def makefile(self, mode: str) -> io.BufferedReader:
+        return io.BufferedReader(self)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        left = self._end - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("timed out")
+        self._sock.settimeout(left)
+        return self._sock.recv_into(buffer)
 
 
 def _patience() -> float:

@@ -6,7 +6,7 @@
 | Box action | Box, float32; clipped to the bounds, rounded where the engine wants integers |
 | Discrete(n, start) | Discrete(n), counted from 0 |
 | MultiDiscrete(nvec, start) | MultiDiscrete(nvec.ravel()), counted from 0 |
-| MultiBinary | MultiBinary, int8 |
+| MultiBinary | MultiBinary, int8; of an action one axis |
 | Dict | Dict of the converted entries |
 | Tuple observation | Dict with the keys "0", "1", ... |
 | Dict or Tuple action | one MultiDiscrete (all parts discrete) or one flat Box (all parts Box), in the space's order |
@@ -62,7 +62,7 @@ def actions(space: spaces.Space) -> tuple[spaces.Space, Convert]:
     if isinstance(space, spaces.Box):
         return _box(space.low, space.high), decode
     if isinstance(space, spaces.MultiBinary):
-        return space, decode
+        return spaces.MultiBinary(int(np.prod(space.shape))), decode
     if leaves and all(isinstance(leaf, spaces.Box) for leaf in leaves):
         low, high = (np.concatenate([getattr(leaf, end).ravel() for leaf in leaves]) for end in ("low", "high"))
         return _box(low, high), decode

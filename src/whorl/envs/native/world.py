@@ -20,11 +20,11 @@ from zlib import crc32
 
 import gymnasium
 import numpy as np
-from numba import njit
 from numba.extending import register_jitable
 
 from whorl.envs.env import Env, Observation, Step
 from whorl.errors import BadInput
+from whorl.jit import jit
 
 STEP, RESET, LOOK = 0, 1, 2  # what the compiled loop is asked to do
 EPISODE, ELAPSED = 0, 1  # columns of the clock
@@ -116,7 +116,7 @@ def compiled(dynamics: Callable, observe: Callable) -> Callable:
     # numba's cache on disk watches this file only: the name tells worlds, and versions of a world's file, apart
     source = Path(dynamics.__code__.co_filename).read_bytes()
     run.__qualname__ = f"{dynamics.__module__}.{dynamics.__name__}_{crc32(source):08x}"
-    return njit(cache=True, error_model="numpy", nogil=True)(run)
+    return jit(error_model="numpy", nogil=True)(run)
 
 
 class Arrays(NamedTuple):

@@ -9,7 +9,9 @@ from types import ModuleType
 from typing import Any
 from zlib import crc32
 
-from numba import njit, typeof
+from numba import typeof
+
+from whorl.jit import jit
 
 
 def cached(*parts: ModuleType | str) -> Callable[[Callable], Callable]:
@@ -24,8 +26,8 @@ def cached(*parts: ModuleType | str) -> Callable[[Callable], Callable]:
         files = [Path(part if isinstance(part, str) else part.__file__ or "") for part in parts]
         source = crc32(b"".join(file.read_bytes() for file in files))
         function.__qualname__ = f"{function.__qualname__}_{source:08x}"
-        options: Any = {"cache": True, "error_model": "numpy", "_nrt": False}
-        return njit(**options)(function)
+        options: Any = {"error_model": "numpy", "_nrt": False}
+        return jit(function, **options)
 
     return compile
 

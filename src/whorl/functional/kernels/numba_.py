@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
 
 from whorl.functional.kernels import eager
 from whorl.functional.shapes import plain
+from whorl.jit import jit
 
-compiled: Any = njit(cache=True, nogil=True, error_model="numpy")
+compiled: Any = jit(nogil=True, error_model="numpy")
 
 
 def recurrence(coefficient: Tensor, increment: Tensor, final: Tensor) -> Tensor:

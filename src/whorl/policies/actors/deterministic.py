@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 
-import numba
 import numpy as np
 
+from whorl.jit import jit
 from whorl.policies.actors.mlp import Given, Memory, Network, Rows
 from whorl.policies.policy import Acted, Actor
 
 
-@numba.njit(cache=True)
+@jit
 def _bounded(unit: Rows, low: Rows, high: Rows, noise: Rows, warming: bool, action: Rows) -> None:
     """low + (high - low) / 2 * (clip(unit + noise) + 1), or uniform by `noise` while warming."""
     for i in range(unit.shape[0]):

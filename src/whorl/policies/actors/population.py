@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numba
 import numpy as np
 
+from whorl.jit import jit
 from whorl.nets.normalizer import ObservationNormalizer
 from whorl.policies.actors.mlp import Given, Memory, Rows, numpy_normalizer
 from whorl.policies.distributions import MASKED
 from whorl.policies.policy import Acted, Actor
 
 
-@numba.njit(cache=True)
+@jit
 def _forward(x: Rows, theta: Rows, sizes: Rows, output: Rows) -> None:
     """output[i] = the network theta[i] at x[i]."""
     a, b = np.empty(sizes.max(), np.float32), np.empty(sizes.max(), np.float32)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
-import numba
 import numpy as np
 
+from whorl.jit import jit
 from whorl.policies.actors.mlp import Given, Memory, Network, Rows
 from whorl.policies.distributions import LOG_STD_RANGE, SDE_MEAN, SquashedGaussian
 from whorl.policies.policy import Acted, Actor
@@ -14,7 +14,7 @@ from whorl.policies.policy import Acted, Actor
 LIMIT = np.float32(SquashedGaussian.LIMIT)
 
 
-@numba.njit(cache=True)
+@jit
 def _squashed(
     mean: Rows, log_std: Rows, low: Rows, high: Rows, noise: Rows, warming: bool, limit: np.float32, action: Rows
 ) -> None:  # fmt: skip
@@ -29,7 +29,7 @@ def _squashed(
             action[i, d] = low[d] + (high[d] - low[d]) / 2 * (z + 1)
 
 
-@numba.njit(cache=True)
+@jit
 def _sde(features: Rows, log_std: Rows, matrix: Rows, offset: Rows) -> None:
     """offset[i] = features[i] @ (exp(log_std) * matrix[i]); log_std [F, D], matrix [N, F * D]."""
     width, outputs = log_std.shape

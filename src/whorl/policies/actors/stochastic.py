@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-import numba
 import numpy as np
 
+from whorl.jit import jit
 from whorl.policies.actors.mlp import Given, Memory, Network, Rows
 from whorl.policies.distributions import LOG_STD_RANGE, MASKED
 from whorl.policies.policy import Acted, Actor
 
 
-@numba.njit(cache=True)
+@jit
 def _categorical(logits: Rows, noise: Rows, action: Rows, log_prob: Rows) -> None:
     """Row by row: argmax of logits + noise, and its log-softmax."""
     for i in range(logits.shape[0]):
@@ -30,7 +30,7 @@ def _categorical(logits: Rows, noise: Rows, action: Rows, log_prob: Rows) -> Non
         log_prob[i] = logits[i, best] - top - np.log(total)
 
 
-@numba.njit(cache=True)
+@jit
 def _gaussian(mean: Rows, log_std: Rows, centre: Rows, half: Rows, noise: Rows, action: Rows, log_prob: Rows) -> None:
     for i in range(mean.shape[0]):
         total = np.float32(0.0)

@@ -53,7 +53,7 @@ class Console(Logger):
         mean_rate = (step - self._first) / max(now - self._start, 1e-9)
         left = (self._total - step) / mean_rate if mean_rate > 0 else math.inf
         self._waiting = (
-            f"{step:,} / {self._total:,} steps ({100 * step / max(self._total, 1):.0f}%)"
+            f"{step:,} / {self._total:,} steps ({min(100 * step / max(self._total, 1), 100):.0f}%)"
             f"  {float(metrics.get('time/fps', mean_rate)):,.0f} steps/s  left {_duration(left)}"
             f"  return {'-' if math.isnan(self._return) else f'{self._return:,.2f}'}"
         )
@@ -113,8 +113,9 @@ class Console(Logger):
 
 
 def _duration(seconds: float) -> str:
+    """None is left where the last rollout went past the end."""
     if not math.isfinite(seconds):
         return "?"
-    minutes, seconds = divmod(round(seconds), 60)
+    minutes, seconds = divmod(max(round(seconds), 0), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
