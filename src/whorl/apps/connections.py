@@ -49,7 +49,7 @@ class Connection(H11Protocol):
             self._expect_head()
         super().data_received(data)
         if self.asking:
-            self._head = _cancelled(self._head)
+            self._head = _off(self._head)
 
     def on_response_complete(self) -> None:
         self.idle_since = self.loop.time()
@@ -61,16 +61,17 @@ class Connection(H11Protocol):
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        self._reading = _cancelled(self._reading)
+        self._reading = _off(self._reading)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._head, self._reading = _cancelled(self._head), _cancelled(self._reading)
+        self._head, self._reading = _off(self._head), _off(self._reading)
         super().connection_lost(exc)
 
     def _expect_head(self) -> None:
         self._head = self.loop.call_later(self._patience, self.transport.abort)
 
 
-def _cancelled(timer: asyncio.TimerHandle | None) -> None:
+def _off(timer: asyncio.TimerHandle | None) -> asyncio.TimerHandle | None:
     if timer is not None:
         timer.cancel()
+    return None

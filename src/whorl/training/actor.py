@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
-from gymnasium.spaces import Box
+from gymnasium.spaces import Box, Dict, Space
 from numpy.typing import ArrayLike
 from torch import Generator
 
-from whorl.envs.env import Env
+from whorl.batch import Tree
+from whorl.envs.env import Env, Observation
 from whorl.envs.own_form import Given, Own, batched
 from whorl.errors import BadInput
 from whorl.policies.policy import Carry, Policy
-from whorl.spaces import action_sizes, describe, leaves, to_tensors
+from whorl.spaces import action_sizes, describe, leaves, numpy_dtype
 
 
 class TrainedActor:
@@ -58,7 +61,9 @@ class TrainedActor:
         allowed = self._allowed(mask if action_mask is None else action_mask)
         noise = None if self._generator is None else self._policy.noise((1, rows), self._generator)[0]
         with torch.inference_mode():
-            decided, self._carry = self._policy.act(to_tensors(seen), self._carry, first, noise, allowed)
+            decided, self._carry = self._policy.act(
+                _tensors(self._env.observation_space, seen), self._carry, first, noise, allowed
+            )
         action = decided["action"].numpy()
         if isinstance(space := self._env.action_space, Box):
             action = action.clip(space.low, space.high)
@@ -92,3 +97,11 @@ class TrainedActor:
         if not all(part.any(-1).all() for part in np.split(allowed, np.cumsum(sizes)[:-1], -1)):
             raise BadInput("action_mask allows no action at all in some row: expected at least one")
         return torch.from_numpy(allowed)
+
+
+def _tensors(space: Space, seen: Observation) -> Tree:
+    """As a collector hands them to the policy."""
+    if isinstance(seen, Mapping):
+        assert isinstance(space, Dict)
+        return {key: _tensors(space[key], inner) for key, inner in seen.items()}
+    return torch.from_numpy(np.array(seen, numpy_dtype(space)))
