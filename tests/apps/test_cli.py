@@ -184,6 +184,15 @@ def test_play_writes_a_gif(capfd, run, tmp_path):
     assert code == 2 and "a video ends in .gif or .mp4" in err
 
 
+def test_export(capfd, run, tmp_path):
+    code, out, _ = call(capfd, "export", run, "--to", "torch", "--which", "last")
+    assert code == 0 and out.startswith(f"{run.resolve() / 'policy.pt2'}: ppo on CartPole-v1, step_512, ")
+    code, out, _ = call(capfd, "export", run, "--to", "safetensors", "--out", tmp_path / "p.safetensors")
+    assert code == 0 and (tmp_path / "p.safetensors").stat().st_size > 1000
+    assert call(capfd, "export", run, "--to", "jit")[0] == 2
+    (run.resolve() / "policy.pt2").unlink()
+
+
 def test_resume(capfd, run, tmp_path):
     copy = shutil.copytree(run.resolve(), tmp_path / "run", symlinks=True)
     code, _, err = call(capfd, "resume", copy)

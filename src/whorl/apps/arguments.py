@@ -70,6 +70,19 @@ class Play:
 
 
 @dataclass
+class Export:
+    """Write RUN's greedy policy as a file that is used without whorl: observations in, actions out, the normalizer inside."""
+
+    run: RunFolder
+    # onnx needs whorl[onnx]; torch is torch.export's archive; safetensors holds the tensors alone
+    to: Literal["onnx", "torch", "safetensors"]
+    # policy.onnx, policy.pt2 or policy.safetensors in the run's folder if not given
+    out: Path | None = None
+    # best, last, or the step of a checkpoint
+    which: str = "best"
+
+
+@dataclass
 class Resume:
     """Go on with a run that was stopped or killed, or give a finished one more steps."""
 
@@ -200,6 +213,7 @@ COMMANDS = {
     "run": Run,
     "eval": Eval,
     "play": Play,
+    "export": Export,
     "resume": Resume,
     "sweep": Sweep,
     "plot": Plot,

@@ -30,6 +30,7 @@ from whorl.spaces import describe
 from whorl.training import compatibility, folder, grid, sweep_table
 from whorl.training.build import build
 from whorl.training.catalog import AGENTS, find, presets
+from whorl.training.export import SUFFIXES
 from whorl.training.run import Run
 from whorl.training.settings import Settings
 from whorl.training.start import OPTIONS
@@ -38,7 +39,11 @@ from whorl.training.start import train as train_run
 from whorl.training.sweep import sweep as run_sweep
 from whorl.training.trained import load
 
-EXTRAS = {"server": "starlette", "video": "imageio_ffmpeg"}  # that bring no environments: extra of whorl -> its module
+EXTRAS = {
+    "server": "starlette",
+    "video": "imageio_ffmpeg",
+    "onnx": "onnxruntime",
+}  # that bring no environments: extra of whorl -> its module
 
 
 def train(o: arguments.Train) -> None:
@@ -100,6 +105,14 @@ def play(o: arguments.Play) -> None:
     for file in files:
         ret, length = trained.film(file, o.seed)
         print(f"{file}: one episode, return {ret:.1f}, {length} steps")
+
+
+def export(o: arguments.Export) -> None:
+    trained = load(o.run, _which(o.which))
+    file = trained.export(o.out or trained.path / f"policy{SUFFIXES[o.to]}", o.to)
+    print(
+        f"{file}: {trained.settings.agent} on {trained.settings.env}, {trained.checkpoint.name}, {file.stat().st_size:,} bytes"
+    )
 
 
 def sweep(o: arguments.Sweep) -> None:

@@ -67,7 +67,7 @@ class Population(Policy):
         self, observation: Tree, carry: Carry, is_first: Tensor, noise: Drawn, action_mask: Drawn = None
     ) -> Decided:
         if noise is None:
-            theta = self.mean.expand(len(is_first), -1)
+            theta = self.mean.expand(is_first.shape[0], -1)
         else:
             assert carry is not None
             theta = torch.where(is_first[:, None], self.mean + self.std * noise, carry["parameters"])

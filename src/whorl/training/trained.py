@@ -8,7 +8,7 @@ from pathlib import Path
 from numpy.typing import ArrayLike
 from torch import Generator
 
-from whorl import options
+from whorl import __version__, options
 from whorl.batch import Numbers
 from whorl.envs.env import Env
 from whorl.envs.make import EnvLike, as_env, environment
@@ -22,6 +22,7 @@ from whorl.training.actor import TrainedActor
 from whorl.training.build import new_agent
 from whorl.training.catalog import config_from_json, config_to_json
 from whorl.training.evaluate import Evaluation, eval_envs, evaluate
+from whorl.training.export import Format, export
 from whorl.training.settings import Settings
 from whorl.training.video import film
 
@@ -33,7 +34,8 @@ class Trained:
         self.path, self.settings = path, settings
         self.env = env if env is not None else environment(needs_no_object(path, settings), 1, settings.seed)
         self.policy = new_agent(settings.agent, self.env, config, settings.seed).policy.eval()
-        tensors, _ = checkpoint.load(checkpoint.find(path / "checkpoints", which))
+        self.checkpoint = checkpoint.find(path / "checkpoints", which)
+        tensors, _ = checkpoint.load(self.checkpoint)
         self.policy.load_state(tensors["policy"], {})
         self._generator = Generator().manual_seed(stream(settings.seed, "predict"))
 
@@ -68,6 +70,26 @@ class Trained:
         deterministic, generator: as for `predict`.
         """
         return TrainedActor(self.policy, self.env, n, deterministic, generator or self._generator)
+
+    def export(self, path: str | Path, to: Format | None = None) -> Path:
+        """Writes the greedy policy, its normalizer inside, into a file that is used without whorl; returns its path.
+
+        to: "onnx" (needs the extra onnx; onnxruntime is asked for the same actions before anything is written), "torch"
+        (`torch.export.load(path).module()`), or "safetensors" (the policy's tensors, without what computes with them). By default the
+        suffix says it: .onnx, .pt2, .safetensors. The first two take a batch of observations [N, ...] as the environment gives them,
+        nested as its space is, and give the batch of actions that its `step` takes. An action mask counts where it is part of the
+        observation. What the policy is stands in the file's metadata.
+        Raises BadInput for a policy without a greedy action, with a memory, or with parts that torch cannot export.
+        """
+        about = {
+            "agent": self.settings.agent,
+            "environment": self.settings.env,
+            "observation_space": str(self.env.own_observation_space),
+            "action_space": str(self.env.own_action_space),
+            "checkpoint": self.checkpoint.name,
+            "whorl": __version__,
+        }
+        return export(self.policy, self.env, Path(path), to, about)
 
     def evaluate(self, episodes: int = 100, seed: int = 1_000_000) -> Evaluation:
         """Greedily, over whole episodes of the environment it was trained in."""

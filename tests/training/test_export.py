@@ -1,0 +1,155 @@
+"""Policies as files that are used without whorl, against the policy that was exported."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from gymnasium.vector.utils import batch_space
+from safetensors import safe_open
+
+import whorl
+from tests.training.test_trained import ACTIONS, OBSERVATIONS, Counting, Masked, Strict, small, trained
+from whorl.errors import BadInput
+from whorl.training.trained import Trained
+
+KINDS = [  # of observation and action
+    ("box", "float64 box"),
+    ("box", "multi-binary of two axes"),
+    ("discrete", "discrete from -1"),
+    ("multi-discrete", "dict"),
+    ("image", "integer box"),
+    ("tuple", "multi-discrete of two axes"),
+    ("dict", "tuple"),
+]
+DICT = spaces.Dict(
+    {"x": OBSERVATIONS["box"], "deep": spaces.Tuple((spaces.MultiBinary((2, 2)), spaces.Discrete(3, start=2)))}
+)
+
+
+def batch_of(space: spaces.Space, n: int):
+    space = batch_space(space, n)
+    space.seed(5)
+    return space.sample()
+
+
+def tensors(tree):
+    if isinstance(tree, dict):
+        return {key: tensors(inner) for key, inner in tree.items()}
+    return tuple(map(tensors, tree)) if isinstance(tree, tuple) else torch.as_tensor(tree)
+
+
+def assert_equal(found, wanted) -> None:
+    if isinstance(wanted, dict | tuple):
+        assert type(found) is type(wanted) and len(found) == len(wanted)
+        for key in wanted if isinstance(wanted, dict) else range(len(wanted)):
+            assert_equal(found[key], wanted[key])
+    else:
+        found = np.asarray(found)
+        assert found.dtype == wanted.dtype and found.shape == wanted.shape
+        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("observation", "action"), KINDS)
+def test_a_module_of_torch_gives_the_actions_of_predict(tmp_path, observation, action):
+    agent = small(tmp_path, ACTIONS[action], OBSERVATIONS[observation])
+    module = torch.export.load(agent.export(tmp_path / "policy.pt2")).module()
+    for n in (1, 7):
+        batch = batch_of(OBSERVATIONS[observation], n)
+        assert_equal(module(tensors(batch)), agent.predict(batch))
+
+
+LOAD = """
+import sys
+sys.modules["whorl"] = None  # nobody can import it
+import torch
+print(torch.export.load(sys.argv[1]).module()(torch.tensor([[0.5, -0.5]], dtype=torch.float64)).item())
+"""
+
+
+def test_torch_alone_loads_it_and_nothing_in_it_is_pickled(tmp_path):
+    settings = {"normalize_observation": True, "feed": {"steps": 8, "epochs": 1, "minibatches": 1}}
+    agent = trained(tmp_path, Strict(spaces.Discrete(9, start=40)), **settings)
+    file = agent.export(tmp_path / "new" / "file", "torch")
+    done = subprocess.run([sys.executable, "-c", LOAD, str(file)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) == agent.predict([0.5, -0.5])
+    with zipfile.ZipFile(file) as archive:
+        assert not [part for part in archive.infolist() if part.filename.endswith((".pkl", ".pt")) and part.file_size]
+        about = json.loads(archive.read(next(name for name in archive.namelist() if name.endswith("whorl.json"))))
+    assert about["agent"] == "ppo" and about["checkpoint"] == "step_8" and "start=40" in about["action_space"]
+
+
+@pytest.mark.parametrize("observation", ["box", "masked", "dict"])
+def test_onnxruntime_gives_the_actions_of_predict(tmp_path, observation):
+    onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra onnx: pip install 'whorl[onnx]'")
+    if observation == "masked":
+        agent = trained(tmp_path, Masked(), feed={"steps": 8, "epochs": 1, "minibatches": 1})
+    else:
+        action = ACTIONS["tuple" if observation == "box" else "integer box"]
+        agent = small(tmp_path, action, DICT if observation == "dict" else OBSERVATIONS["box"])
+    session = onnxruntime.InferenceSession(agent.export(tmp_path / "policy.onnx"))
+    batch = batch_of(agent.env.own_observation_space, 5)
+    if observation == "masked":
+        batch["action_mask"][:] = np.eye(3, dtype=np.int8)[[0, 1, 2, 1, 0]]
+    given = {
+        "box": lambda: {"observation": batch},
+        "masked": lambda: {f"observation.{key}": batch[key] for key in batch},
+        "dict": lambda: {
+            "observation.deep.0": batch["deep"][0], "observation.deep.1": batch["deep"][1], "observation.x": batch["x"]
+        },
+    }[observation]()  # fmt: skip
+    wanted = agent.predict(batch)
+    found = session.run(None, given)
+    assert_equal(tuple(found) if observation == "box" else found[0], wanted)
+    assert session.get_modelmeta().custom_metadata_map["agent"] == "ppo"
+
+
+def test_safetensors_holds_the_policys_tensors(tmp_path):
+    agent = small(tmp_path, spaces.Discrete(2))
+    with safe_open(agent.export(tmp_path / "policy.safetensors"), "pt") as file:
+        assert {name: file.get_tensor(name).tolist() for name in file.keys()} == {  # noqa: SIM118
+            name: tensor.tolist() for name, tensor in agent.policy.state_dict().items()
+        }
+        assert file.metadata()["action_space"] == "Discrete(2)"
+
+
+AGENTS = {
+    "dqn": ("CartPole-v1", {"hidden": (4,)}),
+    "sac": ("Pendulum-v1", {"hidden": (4,)}),
+    "td3": ("Pendulum-v1", {"hidden": (4,)}),
+    "cem": ("CartPole-v1", {"num_envs": 8}),
+}
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+def test_agents_of_each_kind_of_policy(tmp_path, agent):
+    env, fields = AGENTS[agent]
+    run = whorl.train(agent, env, runs=tmp_path, total_steps=16, eval_every=0, quiet=True, **fields)
+    loaded = whorl.load(run.path)
+    module = torch.export.load(loaded.export(tmp_path / "policy.pt2")).module()
+    batch = batch_of(loaded.env.observation_space, 6)
+    assert_equal(module(torch.as_tensor(batch)), loaded.predict(batch))
+
+
+def test_what_cannot_be_exported_is_one_sentence_and_writes_nothing(tmp_path):
+    agent = small(tmp_path, spaces.Discrete(2))
+    refused(agent, "policy.txt", None, r"exported to onnx \(.onnx\), torch \(.pt2\), safetensors .*; got 'policy.txt'")
+    refused(agent, "policy.pt2", "jit", "got 'jit'")
+    agent.policy = Counting()
+    refused(agent, "policy.pt2", None, "Counting has a memory, which a plain module has not")
+    uniform = trained(tmp_path, Strict(spaces.Discrete(2)), "random")
+    refused(uniform, "policy.pt2", None, "Random has no greedy action")
+
+
+def refused(agent: Trained, name: str, to, words: str) -> None:
+    path = agent.path / name
+    with pytest.raises(BadInput, match=words):
+        agent.export(path, to)
+    assert not path.exists()
