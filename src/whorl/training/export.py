@@ -9,7 +9,8 @@ import json
 import logging
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -186,11 +187,7 @@ def _onnx(module: Greedy, example: Any, about: Numbers) -> bytes:
     except ModuleNotFoundError as error:
         raise BadInput(f'ONNX needs {error.name}, which is missing: pip install "whorl[onnx]"') from None
     inputs, outputs = _named("observation", example), _named("action", module(example))
-    with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # of what torch will do differently one day, and of torchvision, which nobody needs
-        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with _quiet():
         program = torch.onnx.export(
             _program(module, example), dynamo=True, verbose=False, input_names=[*inputs], output_names=[*outputs]
         )
@@ -206,6 +203,20 @@ def _onnx(module: Greedy, example: Any, about: Numbers) -> bytes:
                 f"onnxruntime gives {found.tolist()} as {name}, torch {wanted.tolist()}: nothing was written"
             )
     return data
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what torch says of the changes to come in its exporter, and of torchvision, which nobody needs."""
+    log = logging.getLogger("torch.onnx")
+    before = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.setLevel(before)
 
 
 def _named(name: str, tree: Any) -> dict[str, Tensor]:
