@@ -33,7 +33,9 @@ class NotFinite(WhorlError, ArithmeticError):
 
 
 class EnvError(WhorlError, RuntimeError):
-    """An environment breaks its contract (see `check_env`)."""
+    """An environment breaks its contract (see `check_env`). `row`: which of the N that are stepped together, where that is known."""
+
+    row: int | None = None
 
 
 class Damaged(WhorlError, OSError):

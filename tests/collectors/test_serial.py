@@ -146,7 +146,7 @@ def test_not_finite_names_environment_and_field(field, value):
     c = collector(Counter(bad=(field, 1, value)))
     with pytest.raises(
         NotFinite,
-        match=f"{field} of environment 1 became .*(nan|inf).* at step 0 of rollout 0 .Counter .*; nothing was learned",
+        match=rf"{field} of environment 1 \(seed 0, episode 0, step 1, last action [01]\) of Counter .* became .*(nan|inf).*; nothing was",
     ):
         c.collect()
 

@@ -152,7 +152,7 @@ def test_not_finite_names_environment_and_field(field, value):
     for _ in range(3):
         c.collect()
     c.env.bad = (field, 1, value)
-    pattern = f"{field} of environment 1 became .*(nan|inf).* at step 0 of rollout 3 .Counter .*; nothing was learned"
+    pattern = rf"{field} of environment 1 \(seed 0, episode 1, step 1, .*\) of Counter .* became .*(nan|inf).*; nothing was learned"
     with pytest.raises(NotFinite, match=pattern):
         c.collect()
 

@@ -416,7 +416,7 @@ def test_where_nothing_is_allowed_at_an_episode_s_end():
 
 def test_mask_of_the_wrong_size():
     env = Gymnasium(lambda: Given(info={"action_mask": np.ones(3, np.int8)}), 2)
-    with pytest.raises(EnvError, match=r"an action mask for Discrete\(2\) has 2 entries for each environment, got 3"):
+    with pytest.raises(EnvError, match=r"environment 0: an action mask for Discrete\(2\) has 2 entries, got 3"):
         env.reset()
 
 

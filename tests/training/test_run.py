@@ -225,7 +225,7 @@ class Broken(gymnasium.Env):
 @pytest.mark.parametrize("field", ["reward", "observation"])
 def test_nan_from_the_environment(field, tmp_path):
     env = Gymnasium(lambda: Broken(field), num_envs=2)
-    with pytest.raises(NotFinite, match=f"{field} of environment 0 became .*nan.*nothing was learned"):
+    with pytest.raises(NotFinite, match=rf"{field} of environment 0 \(.*\) of .* became .*nan.*nothing was learned"):
         train(env=env, runs=tmp_path, checkpoint_every=64)
     path = (tmp_path / "last").resolve()
     saved = checkpoint.newest(path / "checkpoints")

@@ -11,8 +11,8 @@ import torch
 from whorl import batch, spaces
 from whorl.batch import Arrays, Batch, Numbers, State
 from whorl.envs.env import Env, Observation, Step
+from whorl.envs.guard import guarded
 from whorl.errors import NotFinite
-from whorl.jit import jit
 from whorl.policies.policy import Array, Held, Policy
 
 Rows = Array | dict[str, "Rows"]  # memory of one key: numpy on the CPU, else a tensor on the environment's device
@@ -27,6 +27,7 @@ class Recorder:
 
     def __init__(self, env: Env, policy: Policy, capacity: int):
         self.env, self.capacity = env, capacity
+        self._world = guarded(env)  # steps it
         self.actor = policy.actor(env.num_envs)
         self.memory: dict[str, Any] = {}
         self.observation: Observation = None  # type: ignore[assignment]  # until the first reset
@@ -45,7 +46,7 @@ class Recorder:
 
     def reset(self, seed: int | None = None) -> None:
         """Begin an episode in every environment; `seed` as in `Env.reset`."""
-        self.observation = self.env.reset(seed)
+        self.observation = self._world.reset(seed)
         self.is_first[:] = True
 
     def step(self, t: int, decided: Mapping[str, Array]) -> Step:
@@ -61,7 +62,7 @@ class Recorder:
             m["action_mask"][t] = allowed
         for key, value in decided.items():
             m[key][t] = value
-        step = env.step(decided["action"])
+        step = self._world.step(decided["action"])
         self.observation, reward, terminated, truncated, successor, valid, _ = step
         write(result["observation"], t, successor)
         result["reward"][t] = reward
@@ -125,7 +126,9 @@ class Recorder:
 
     def check_finite(self, t: int, rollouts: int) -> None:
         """Raises NotFinite, naming the environment and rollout number `rollouts`, when an observation or a reward of the first t
-        rows is NaN or infinite."""
+        rows is NaN or infinite. A guard has looked already."""
+        if self._world is not self.env:
+            return
         m, result = self.memory, self.memory["next"]
         quantities = [("reward", result["reward"])]
         for name, tree in (("next.observation", result["observation"]), ("observation", m["observation"])):
@@ -156,7 +159,7 @@ class Recorder:
         if not numbers["env_saved"] or self.env.state() is None:  # a server may be another than it was
             return False
         own = {key: torch.as_tensor(value).cpu().numpy() for key, value in arrays.items() if key.startswith("env.")}
-        self.observation = self.env.load_state({key.removeprefix("env."): value for key, value in own.items()})
+        self.observation = self._world.load_state({key.removeprefix("env."): value for key, value in own.items()})
         self.is_first[:] = spaces.like(arrays["is_first"], self.is_first)
         if self.carry is not None:
             saved = {key: torch.as_tensor(arrays[f"carry.{key}"]).clone() for key in self.carry}
@@ -176,12 +179,3 @@ def write(memory: Rows, t: int, value: Observation) -> None:
 def floats(tree: Observation) -> list[Array]:
     """The leaves of an observation that hold floats."""
     return [leaf for leaf in spaces.leaves(tree) if torch.as_tensor(leaf).is_floating_point()]
-
-
-@jit
-def all_finite(x: np.ndarray) -> bool:
-    """Whether all numbers of x [n] are finite."""
-    finite = True
-    for i in range(len(x)):
-        finite &= np.isfinite(x[i])
-    return finite

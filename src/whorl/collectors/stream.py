@@ -13,8 +13,9 @@ from whorl import batch, spaces
 from whorl.batch import Arrays, Batch, Numbers, State
 from whorl.collectors.collector import Collector
 from whorl.collectors.ledger import Episode
-from whorl.collectors.record import all_finite, floats
+from whorl.collectors.record import floats
 from whorl.envs.env import Env, Observation, Step
+from whorl.envs.guard import all_finite
 from whorl.errors import BadInput
 from whorl.functional.streams import stream
 from whorl.policies.policy import Array, Policy

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 import gymnasium
@@ -80,7 +81,7 @@ class _Check:
             self.array(getattr(step, name), (n,), "bool", f"step() gave {name} flags")
         self.observation(step.observation, "step() gave an observation")
         self.observation(step.next_observation, "step() gave a next_observation")
-        self.demand(isinstance(step.info, dict), f"info must be a dict, got {type(step.info).__name__}")
+        self.demand(isinstance(step.info, Mapping), f"info must be a dict, got {type(step.info).__name__}")
         valid = np.ones(n, bool)
         if step.valid is not None:
             self.array(step.valid, (n,), "bool", "step() gave valid flags")

@@ -34,7 +34,7 @@ class Step(NamedTuple):
         Observation  # [N, *obs] true successor in ALL rows; the same object as `observation` when none ended
     )
     valid: Array | None = None  # [N] bool, False where the engine invented the step; None = every row counts
-    info: dict[str, Any] = {}
+    info: Mapping[str, Any] = {}
 
 
 class Goal(NamedTuple):

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from whorl.envs.env import Env
+from whorl.envs.guard import guarded
 from whorl.errors import BadInput
 from whorl.functional.streams import stream
 from whorl.policies.policy import Held, Policy
@@ -45,15 +46,16 @@ def evaluate(policy: Policy, env: Env, episodes: int, seed: int) -> Evaluation:
 
     Where the environment has no time limit, an episode of LONGEST steps is counted as it stands, `cut` says how many were, and that
     environment plays no more (so there can be fewer episodes than asked for).
-    Changes neither the policy nor its normalizers, and no stream of training. Raises BadInput unless num_envs divides episodes.
+    Changes neither the policy nor its normalizers, and no stream of training. Raises BadInput unless num_envs divides episodes, EnvError
+    and NotFinite for what breaks the contract of `Env` (see envs/guard.py).
     """
-    n = env.num_envs
+    n, world = env.num_envs, guarded(env)
     if episodes < 1 or episodes % n:
         raise BadInput(f"{episodes} episodes cannot be shared equally by {n} environments; ask for a multiple of {n}")
     actor, quota = policy.actor(n), episodes // n
     carry: Held = policy.initial(n)
     generator = torch.Generator().manual_seed(stream(seed, "evaluation"))
-    observation, is_first = env.reset(stream(seed, "evaluation episodes")), _flags(env, True)
+    observation, is_first = world.reset(stream(seed, "evaluation episodes")), _flags(env, True)
     total, length, left = np.zeros(n), np.zeros(n, np.int64), np.full(n, quota)
     longest, cut = env.max_episode_steps or LONGEST, 0
     returns: list[list[float]] = [[] for _ in range(n)]
@@ -61,7 +63,7 @@ def evaluate(policy: Policy, env: Env, episodes: int, seed: int) -> Evaluation:
     while left.any():
         noise = None if policy.greedy else policy.noise((1, n), generator)[0]
         decided, carry = actor(observation, carry, is_first, noise, env.action_mask)
-        step = env.step(decided["action"])
+        step = world.step(decided["action"])
         ended = step.terminated | step.truncated
         is_first = ended if step.valid is None else ended | ~step.valid
         valid = np.ones(n, bool) if step.valid is None else _numpy(step.valid)

@@ -13,6 +13,7 @@ from typing import Any, cast
 from whorl.batch import Part
 from whorl.buffers.datasets import Dataset
 from whorl.envs.env import Env
+from whorl.envs.watchdog import watching
 from whorl.errors import BadInput
 from whorl.feeds import Fed
 from whorl.files import lock, write_json
@@ -106,7 +107,7 @@ class Run:
         """Train to `total_steps` inside the folder, then evaluate the best checkpoint and draw the curve. However it ends, the
         environments are closed, but for an object of the user's."""
         try:
-            with lock(self.path), threads_of_torch(self.settings.threads):
+            with lock(self.path), threads_of_torch(self.settings.threads), watching(self.settings.env_timeout):
                 self._run(resume)
         except BaseException:
             with suppress(Exception):  # which would hide what ended the run

@@ -31,6 +31,8 @@ class Settings:
     total_episodes: Annotated[int | None, Count] = None
     # a time limit, where the environment has none or a longer one
     max_episode_steps: Annotated[int | None, Count] = None
+    # seconds that a step of one environment may take, and ten times as long a reset, before it counts as hung and the process ends; 0 = any
+    env_timeout: Annotated[float, Amount] = 60.0
     # where the agent learns
     device: str = "cpu"
     # every optimizer step as one compiled graph; td: the whole loop

@@ -13,6 +13,7 @@ from whorl.batch import Numbers
 from whorl.envs.env import Env
 from whorl.envs.make import EnvLike, as_env, environment
 from whorl.envs.own_form import Given, Own, batched, row, rows
+from whorl.envs.watchdog import watching
 from whorl.errors import BadInput, Damaged
 from whorl.feeds import Fed
 from whorl.files import read_json
@@ -96,14 +97,16 @@ class Trained:
         id, limit = needs_no_object(self.path, self.settings), self.settings.max_episode_steps
         env = environment(id, eval_envs(episodes, self.env.origin), seed, max_episode_steps=limit)
         try:
-            return evaluate(self.policy, env, episodes, seed)
+            with watching(self.settings.env_timeout):
+                return evaluate(self.policy, env, episodes, seed)
         finally:
             env.close()
 
     def film(self, file: Path, seed: int = 0, max_steps: int = 10_000) -> tuple[float, int]:
         """Play one greedy episode into `file` (.gif or .mp4); its return and length. See `training/video.py`."""
         id, limit = needs_no_object(self.path, self.settings), self.settings.max_episode_steps
-        return film(self.policy, id, file, seed, limit or max_steps)
+        with watching(self.settings.env_timeout):
+            return film(self.policy, id, file, seed, limit or max_steps)
 
 
 def load(path: str | Path, which: str | int = "best", env: EnvLike | None = None, config: Fed | None = None) -> Trained:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from whorl.envs.env import Env
+from whorl.envs.guard import guarded
 from whorl.envs.make import make_env
 from whorl.errors import BadInput
 from whorl.functional.streams import stream
@@ -29,7 +30,8 @@ def film(policy: Policy, env_id: str, file: Path, seed: int = 0, max_steps: int 
     actor, is_first = policy.actor(1), cast(Array, np.ones(1, bool))
     carry: Held = policy.initial(1)
     generator = torch.Generator().manual_seed(stream(seed, "video"))
-    observation = env.reset(seed)
+    world = guarded(env)
+    observation = world.reset(seed)
     try:
         while steps < max_steps:
             if steps % every == 0:
@@ -38,7 +40,7 @@ def film(policy: Policy, env_id: str, file: Path, seed: int = 0, max_steps: int 
                 frames, every = frames[::2], 2 * every
             noise = None if policy.greedy else policy.noise((1, 1), generator)[0]
             decided, carry = actor(observation, carry, is_first, noise, env.action_mask)
-            step = env.step(np.asarray(decided["action"]))
+            step = world.step(np.asarray(decided["action"]))
             observation, total, steps = step.observation, total + float(step.reward[0]), steps + 1
             is_first = np.asarray(step.terminated) | np.asarray(step.truncated)
             if is_first[0]:

@@ -1,7 +1,8 @@
 """Gymnasium environments, single or vector, as an `Env`. Auto-reset is translated here and nowhere else.
 
 The action mask is the observation entry "action_mask" (taken out; one remaining entry stands alone, without its Dict),
-else `info["action_mask"]`. Both are read only where the action space is discrete. A row without a mask allows all.
+else `info["action_mask"]`. Both are read only where the action space is discrete. A row that gave no mask at the reset allows all, and
+gives none later.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
-from gymnasium.vector.utils import concatenate, create_empty_array
 
 from whorl.envs import ids, native
 from whorl.envs.adapters import install, library
 from whorl.envs.adapters.spaces import actions, discrete_sizes, observations
+from whorl.envs.adapters.together import MISFITS, Indexed, Together, copied, of_row, said, stacked
 from whorl.envs.env import Env, Observation, Step
 from whorl.errors import BadInput, EnvError, WhorlError
 
@@ -82,6 +83,7 @@ class Gymnasium(Env):
         self._seed: int | None = _checked(seed)  # of the first reset
         self._resetting = np.zeros(self.num_envs, bool)  # NEXT_STEP: rows whose next step is the reset
         self._some_resetting = False
+        self._gives: np.ndarray | None = None  # [N] rows whose info holds a mask; None: not asked yet
 
     def reset(self, seed: int | None = None) -> Observation:
         seed, self._seed = self._seed if seed is None else _checked(seed), None
@@ -89,14 +91,15 @@ class Gymnasium(Env):
         if seed is not None and isinstance(self._engine.unwrapped, SyncVectorEnv | AsyncVectorEnv):
             seeds = [int(np.random.SeedSequence((seed, i)).generate_state(1)[0]) for i in range(self.num_envs)]
         raw, info = self._ask("reset", seed=seeds)
-        self._resetting[:], self._some_resetting, self.action_mask = False, False, None
+        self._resetting[:], self._some_resetting, self._gives = False, False, None
         observation, self.action_mask = self._read(raw, info)
         return observation
 
     def step(self, action: Any) -> Step:
         raw, reward, terminated, truncated, info = self._ask("step", self._engine_action(action))
         observation, mask = self._read(raw, info)
-        reward = np.asarray(reward, np.float32)
+        with np.errstate(over="ignore"):  # infinity, which is found
+            reward = np.asarray(reward, np.float32)
         terminated, truncated = np.asarray(terminated, bool), np.asarray(truncated, bool)
         successor, valid = observation, None
         if self._some_resetting:  # NEXT_STEP only: in these rows the engine did not step, it reset
@@ -112,7 +115,7 @@ class Gymnasium(Env):
             elif self._mode is AutoresetMode.SAME_STEP:
                 successor = self._final(observation, info, ended)
             else:
-                successor = _copy(observation)  # the engine may write the reset into the same array
+                successor = copied(observation)  # the engine may write the reset into the same array
                 observation, mask = self._restart(successor, mask, ended)
         self.action_mask = mask
         return Step(observation, reward, terminated, truncated, successor, valid, info)
@@ -152,21 +155,41 @@ class Gymnasium(Env):
     def _ask(self, method: str, *args: Any, **kwargs: Any) -> Any:
         try:
             return getattr(self._engine, method)(*args, **kwargs)
-        except WhorlError:
+        except (WhorlError, KeyboardInterrupt):
             raise
-        except Exception as error:
+        except BaseException as error:  # SystemExit too: an environment does not end a run
             raise EnvError(f"{self._name}: {method} raised {type(error).__name__}: {error}") from error
 
-    def _read(self, raw: Any, info: dict) -> tuple[Observation, np.ndarray | None]:
-        """What the engine gave, as (observation, action mask)."""
-        observation = self._convert(raw)
+    def _read(self, raw: Any, info: Any, rows: Any = slice(None)) -> tuple[Observation, np.ndarray | None]:
+        """What the engine gave, as (observation, action mask). rows: those that it was asked for."""
+        observation = self._converted(raw)
         if self._sizes is None:
             return observation, None
         if self._mask_entry:
             return observation, self._mask(raw["action_mask"])
-        if "action_mask" in info:
-            return observation, self._mask(info["action_mask"], info.get("_action_mask"))
-        return observation, None if self.action_mask is None else np.ones_like(self.action_mask)
+        there = "action_mask" in info
+        if self._gives is None or there or self._gives.any():
+            self._check_gives(info.get("_action_mask", np.full(self.num_envs, there)), rows)
+        return observation, self._mask(info["action_mask"], info.get("_action_mask")) if there else None
+
+    def _check_gives(self, gives: np.ndarray, rows: Any) -> None:
+        """An environment whose info holds an action mask has one there after each reset and step, and another never."""
+        if self._gives is None:
+            self._gives = np.array(gives, bool)
+        changed = np.flatnonzero((self._gives != gives)[rows])
+        if len(changed):
+            row = int(np.arange(self.num_envs)[rows][changed[0]])
+            change = "has gone from info" if self._gives[row] else "has come into info, where reset gave none"
+            what = f"the action mask {change}: give one after every reset and every step, or never"
+            raise of_row(row, f"{self._name}: environment {row}: {what}")
+
+    def _converted(self, raw: Any) -> Observation:
+        try:
+            return self._convert(raw)
+        except MISFITS as error:
+            raise EnvError(
+                f"{self._name}: an observation does not fit {self._engine.single_observation_space}: {said(error)}"
+            ) from error
 
     def _mask(self, given: Any, present: Any = None) -> np.ndarray:
         """[N, A] bool from one array, a tuple of arrays (one per component) or an object array of either."""
@@ -175,39 +198,47 @@ class Gymnasium(Env):
         if isinstance(given, tuple):
             given = np.concatenate([np.reshape(part, (n, -1)) for part in given], -1)
         given = np.asarray(given)[rows]
-        if given.dtype == object:
-            given = np.array([np.concatenate([np.ravel(part) for part in row]) for row in given])
-        if given.size != len(rows) * size:
-            raise EnvError(
-                f"{self._name}: an action mask for {self.action_space} has {size} entries for each environment, "
-                f"got {given.size // len(rows)}"
-            )
+        if given.dtype != object and given.size == len(rows) * size and ((given == 0) | (given == 1)).all():
+            mask = np.ones((n, size), bool)
+            mask[rows] = given.reshape(-1, size)
+            return mask
+        return self._mask_by_rows(given, rows, n, size)
+
+    def _mask_by_rows(self, given: np.ndarray, rows: np.ndarray, n: int, size: int) -> np.ndarray:
+        """The same, one row after another: of what does not lie in one array, or is wrong."""
         mask = np.ones((n, size), bool)
-        mask[rows] = given.reshape(-1, size)
+        for row, own in zip(rows.tolist(), given, strict=True):
+            parts = own if isinstance(own, tuple | list) else [own]
+            flat = np.concatenate([np.ravel(part) for part in parts])
+            what = f"{self._name}: environment {row}: an action mask for {self.action_space}"
+            if flat.size != size:
+                raise of_row(row, f"{what} has {size} entries, got {flat.size}")
+            wrong = [entry for entry in flat.tolist() if entry not in (0, 1)]
+            if wrong:
+                raise of_row(row, f"{what} is made of 0 and 1, got {wrong[0]!r}")
+            mask[row] = flat.astype(bool)
         return mask
 
     def _final(self, observation: Observation, info: dict, ended: np.ndarray) -> Observation:
         """SAME_STEP: `observation` with the ended rows taken from `info["final_obs"]`."""
-        rows, final = np.flatnonzero(ended), info.get("final_obs")
-        if final is None or (_per_row(final) and any(final[row] is None for row in rows)):
+        rows, final, there = np.flatnonzero(ended), info.get("final_obs"), info.get("_final_obs", ended)
+        if final is None or not there[rows].all():
             raise EnvError(
                 f"{self._name}: resets in the same step but gives no info['final_obs'] for environments "
                 f"{rows.tolist()} that ended: put the last observation of the episode there"
             )
         space = self._engine.single_observation_space
         if _per_row(final):
-            empty: Any = create_empty_array(space, len(rows))
-            last = self._convert(concatenate(space, [final[row] for row in rows], empty))
+            last = self._converted(stacked(self._name, space, {int(row): final[row] for row in rows}))
         else:
-            last = _rows(self._convert(final), rows)
+            last = _rows(self._converted(final), rows)
         return _replace(observation, rows, last)
 
     def _restart(self, successor: Observation, mask: Any, ended: np.ndarray) -> tuple[Observation, Any]:
         """DISABLED: reset the ended rows; where every row stands then, and its mask."""
         rows = np.flatnonzero(ended)
         raw, info = self._ask("reset", options={"reset_mask": ended.copy()})
-        self.action_mask = mask
-        fresh, fresh_mask = self._read(raw, info)
+        fresh, fresh_mask = self._read(raw, info, ended)
         if mask is not None and fresh_mask is not None:
             fresh_mask[~ended] = mask[~ended]
         return _replace(successor, rows, _rows(fresh, rows)), fresh_mask
@@ -259,29 +290,6 @@ def _unknown(id: str) -> BadInput:
     return BadInput(f"{reason}; near matches: {', '.join(near)}" if near else f"{reason}; `known_envs()` lists all")
 
 
-class _Indexed(gymnasium.Wrapper):
-    """Says which environment an exception came from, and keeps the last observation from the reset that follows it."""
-
-    def __init__(self, env: gymnasium.Env, name: str, index: int) -> None:
-        super().__init__(env)
-        self._where = f"{name}: environment {index}"
-
-    def step(self, action: Any) -> Any:
-        try:
-            observation, reward, terminated, truncated, info = self.env.step(action)
-        except Exception as error:
-            raise EnvError(f"{self._where}: step raised {type(error).__name__}: {error}") from error
-        if terminated or truncated:  # the environment may write its next episode into the same array
-            observation = _copy(observation)
-        return observation, reward, terminated, truncated, info
-
-    def reset(self, **kwargs: Any) -> Any:
-        try:
-            return self.env.reset(**kwargs)
-        except Exception as error:
-            raise EnvError(f"{self._where}: reset raised {type(error).__name__}: {error}") from error
-
-
 def _engine(env: Any, num_envs: int, options: dict[str, Any]) -> Any:
     if num_envs < 1:
         raise BadInput(f"num_envs must be at least 1, got {num_envs}")
@@ -313,12 +321,14 @@ def _engine(env: Any, num_envs: int, options: dict[str, Any]) -> Any:
         )
     name = env if isinstance(env, str) else str(envs[0])
 
-    made = [partial(_Indexed, each, name, index) for index, each in enumerate(envs)]
+    made = [partial(Indexed, each, name, index) for index, each in enumerate(envs)]
     try:
         # copy=False: arrays that live until the next step are all that `Env` promises
-        return SyncVectorEnv(made, copy=False, autoreset_mode=AutoresetMode.SAME_STEP)
+        together = Together(made, copy=False, autoreset_mode=AutoresetMode.SAME_STEP)
     except RuntimeError as error:
         raise EnvError(f"{name}: the environments made do not have the same spaces: {error}") from error
+    together.name = name
+    return together
 
 
 def _checked(seed: int) -> int:
@@ -355,12 +365,3 @@ def _replace(tree: Any, rows: np.ndarray, source: Any) -> Any:
     copy = tree.copy()
     copy[rows] = source
     return copy
-
-
-def _copy(observation: Any) -> Any:
-    """A copy of one observation, nested in dicts and tuples."""
-    if isinstance(observation, dict):
-        return {key: _copy(value) for key, value in observation.items()}
-    if isinstance(observation, tuple):
-        return tuple(_copy(value) for value in observation)
-    return observation.copy() if isinstance(observation, np.ndarray) else observation

@@ -32,6 +32,7 @@ from whorl.batch import Buffer
 from whorl.collectors.collector import Collector
 from whorl.collectors.ledger import Episode
 from whorl.envs.make import make_env
+from whorl.envs.watchdog import TURN, watching
 from whorl.errors import BadInput, Incompatible, WhorlError
 from whorl.functional.streams import stream
 from whorl.nets.normalizer import Normalizer
@@ -72,6 +73,7 @@ class Task(NamedTuple):
     budget: int  # environment steps to take, all workers together
     env: tuple[str, int, dict[str, Any]]  # id, num_envs, options
     seed: int  # of its environments and its acting
+    patience: float  # seconds that a step of its environments may take; 0 = any
 
 
 def check(agent: Agent, collector: Collector) -> None:
@@ -173,7 +175,7 @@ def _crew(shared: Agent, collector: Collector, total_steps: int) -> Iterator[Ite
         for w in range(workers):
             seed = stream(collector.seed, "worker", w, collector.steps)
             task = Task(w, shared, taken, stop, int(shared.env_steps), total_steps - collector.steps,
-                        (env.id, env.num_envs, options), seed)  # fmt: skip
+                        (env.id, env.num_envs, options), seed, TURN.patience)  # fmt: skip
             here, there = spawn.Pipe()
             crew[here] = spawn.Process(target=_work, args=(task, there), name=f"worker {w}")
             with _signals_wait():
@@ -265,7 +267,8 @@ def _work(task: Task, pipe: Connection) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     try:
-        _learn(task, pipe)
+        with watching(task.patience):
+            _learn(task, pipe)
     except Exception as error:
         with suppress(OSError):  # nobody reads any more
             pipe.send(Failure(type(error).__name__, str(error), traceback.format_exc()))

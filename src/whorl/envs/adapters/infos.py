@@ -1,0 +1,65 @@
+"""The infos of N environments, in Gymnasium's vector form, put together when somebody asks for one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+
+class Infos(Mapping[str, Any]):
+    """`infos[key]` is an array [N] (or [N, ...]) of what each environment said, `infos["_key"]` a bool [N] of which said it.
+
+    Values of unequal types or shapes, and those that are no numbers, stand in an array of objects, None where nothing was said; nested
+    dicts are `Infos` again. Nobody pays for what nobody reads.
+    """
+
+    def __init__(self, num_envs: int) -> None:
+        self._num_envs = num_envs
+        self._said: dict[str, dict[int, Any]] = {}  # key -> {environment: value}
+
+    def add(self, row: int, info: Mapping[str, Any]) -> None:
+        """What environment `row` said. What it says later of the same key counts."""
+        for key, value in info.items():
+            self._said.setdefault(key, {})[row] = value
+
+    def __getitem__(self, key: str) -> Any:
+        if key in self._said:
+            return self._together(key, self._said[key])
+        if not key.startswith("_") or key[1:] not in self._said:
+            raise KeyError(key)
+        said = np.zeros(self._num_envs, bool)
+        said[list(self._said[key[1:]])] = True
+        return said
+
+    def _together(self, key: str, values: dict[int, Any]) -> Any:
+        if all(isinstance(value, Mapping) for value in values.values()):
+            inner = Infos(self._num_envs)
+            for row, value in values.items():
+                inner.add(row, value)
+            return inner
+        numbers = key != "final_obs" and all(isinstance(value, NUMBERS) for value in values.values())
+        arrays = {row: np.asarray(value) for row, value in values.items()} if numbers else {}
+        if len({array.shape for array in arrays.values()}) == 1:
+            first = next(iter(arrays.values()))
+            dtype = np.result_type(*arrays.values())
+            together = np.zeros((self._num_envs, *first.shape), dtype)
+            for row, array in arrays.items():
+                together[row] = array
+            return together
+        objects = np.full(self._num_envs, None, object)
+        for row, value in values.items():
+            objects[row] = value
+        return objects
+
+    def __iter__(self) -> Iterator[str]:
+        for key in self._said:
+            yield key
+            yield f"_{key}"
+
+    def __len__(self) -> int:
+        return 2 * len(self._said)
+
+
+NUMBERS = (bool, int, float, np.generic, np.ndarray)

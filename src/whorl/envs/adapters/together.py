@@ -1,0 +1,150 @@
+"""N Gymnasium environments of this process, stepped one after another, whose errors say which of them it was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.vector import SyncVectorEnv
+from gymnasium.vector.utils import concatenate, create_empty_array
+
+from whorl.envs.adapters.infos import Infos
+from whorl.envs.watchdog import TURN
+from whorl.errors import EnvError
+
+FLAGS = {bool, np.bool_}
+NUMBERS = {bool, int, float, np.bool_, np.float64, np.float32, np.int64, np.int32}  # the usual types of a reward
+MISFITS = (
+    TypeError,
+    ValueError,
+    LookupError,
+    OverflowError,
+    AttributeError,
+)  # what numpy raises for what it cannot take
+
+
+class Indexed(gymnasium.Wrapper):
+    """Says which environment an error came from, takes nothing but a step's five things and a reset's two, and keeps the last observation
+    from the reset that follows it."""
+
+    def __init__(self, env: gymnasium.Env, name: str, index: int) -> None:
+        super().__init__(env)
+        self._name, self._index = name, index
+
+    def step(self, action: Any) -> Any:
+        TURN.to(self._index)
+        result = self._ask("step", self.env.step, action)
+        if type(result) is not tuple or len(result) != 5:
+            raise self._breach(
+                f"step must return (observation, reward, terminated, truncated, info), got {_described(result)}"
+            )
+        observation, reward, terminated, truncated, info = result
+        if type(reward) not in NUMBERS:
+            reward = self._number(reward)
+        if type(terminated) not in FLAGS or type(truncated) not in FLAGS:
+            terminated, truncated = self._flag("terminated", terminated), self._flag("truncated", truncated)
+        if not isinstance(info, dict):
+            raise self._breach(f"info must be a dict, got {type(info).__name__}")
+        if terminated or truncated:  # the environment may write its next episode into the same array
+            observation = copied(observation)
+        return observation, reward, terminated, truncated, info
+
+    def reset(self, **kwargs: Any) -> Any:
+        TURN.to(self._index, resets=True)
+        result = self._ask("reset", self.env.reset, **kwargs)
+        if type(result) is not tuple or len(result) != 2 or not isinstance(result[1], dict):
+            raise self._breach(f"reset must return (observation, info), got {_described(result)}")
+        return result
+
+    def _ask(self, method: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # SystemExit too: an environment does not end a run
+            raise self._breach(f"{method} raised {type(error).__name__}: {error}") from error
+
+    def _number(self, reward: Any) -> float:
+        if np.ndim(reward) or np.asarray(reward).dtype.kind not in "biuf":
+            raise self._breach(f"the reward must be one number, got {_described(reward)}")
+        return float(reward)
+
+    def _flag(self, name: str, flag: Any) -> bool:
+        if np.ndim(flag) or np.asarray(flag).dtype.kind not in "biu" or flag not in (0, 1):
+            raise self._breach(f"{name} must be True or False, got {_described(flag)}")
+        return bool(flag)
+
+    def _breach(self, what: str) -> EnvError:
+        return of_row(self._index, f"{self._name}: environment {self._index}: {what}")
+
+
+class Together(SyncVectorEnv):
+    """Gymnasium's own loop over environments, which says whose observation does not fit and leaves their infos as they are."""
+
+    name = ""
+
+    def reset(self, **kwargs: Any) -> Any:
+        with self._named():
+            return super().reset(**kwargs)
+
+    def step(self, actions: Any) -> Any:
+        with self._named():
+            return super().step(actions)
+
+    def _add_info(self, vector_infos: Any, env_info: dict[str, Any], env_num: int) -> Any:
+        infos = vector_infos if isinstance(vector_infos, Infos) else Infos(self.num_envs)
+        infos.add(env_num, env_info)
+        return infos
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        try:
+            yield
+        except MISFITS:  # it cannot be laid into the batch
+            stacked(self.name, self.single_observation_space, dict(enumerate(self._env_obs)))
+            raise
+
+
+def of_row(row: int, message: str) -> EnvError:
+    error = EnvError(message)
+    error.row = row
+    return error
+
+
+def stacked(name: str, space: Any, observations: dict[int, Any]) -> Any:
+    """The observations of some rows as a batch. Raises EnvError, naming the first that does not fit."""
+    empty: Any = create_empty_array(space, 1)
+    for row, observation in observations.items():
+        try:
+            concatenate(space, [observation], empty)
+        except MISFITS as error:
+            what = f"an observation does not fit {space}: {said(error)}"
+            raise of_row(row, f"{name}: environment {row}: {what}") from error
+    batch: Any = create_empty_array(space, len(observations))
+    return concatenate(space, list(observations.values()), batch)
+
+
+def said(error: Exception) -> str:
+    """What numpy and dicts say of a value that does not fit, and that it is a key that is missing."""
+    return f"it has no {error}" if isinstance(error, KeyError) else str(error)
+
+
+def _described(value: Any) -> str:
+    """A value in few words, for a message."""
+    if isinstance(value, tuple | list):
+        return f"{len(value)} things"
+    return (
+        f"an array of shape {value.shape}" if isinstance(value, np.ndarray) else f"{type(value).__name__} {value!r:.60}"
+    )
+
+
+def copied(observation: Any) -> Any:
+    """A copy of one observation, nested in dicts and tuples."""
+    if isinstance(observation, dict):
+        return {key: copied(value) for key, value in observation.items()}
+    if isinstance(observation, tuple):
+        return tuple(copied(value) for value in observation)
+    return observation.copy() if isinstance(observation, np.ndarray) else observation
