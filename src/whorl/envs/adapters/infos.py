@@ -34,24 +34,23 @@ class Infos(Mapping[str, Any]):
         return said
 
     def _together(self, key: str, values: dict[int, Any]) -> Any:
-        if all(isinstance(value, Mapping) for value in values.values()):
+        kinds = {isinstance(value, Mapping) + 2 * isinstance(value, NUMBERS) for value in values.values()}
+        if kinds == {1} and key != "final_obs":  # which Gymnasium keeps row by row
             inner = Infos(self._num_envs)
             for row, value in values.items():
                 inner.add(row, value)
             return inner
-        numbers = key != "final_obs" and all(isinstance(value, NUMBERS) for value in values.values())
-        arrays = {row: np.asarray(value) for row, value in values.items()} if numbers else {}
+        arrays = (
+            {row: np.asarray(value) for row, value in values.items()} if kinds == {2} and key != "final_obs" else {}
+        )
         if len({array.shape for array in arrays.values()}) == 1:
-            first = next(iter(arrays.values()))
-            dtype = np.result_type(*arrays.values())
-            together = np.zeros((self._num_envs, *first.shape), dtype)
-            for row, array in arrays.items():
-                together[row] = array
-            return together
-        objects = np.full(self._num_envs, None, object)
+            shape = next(iter(arrays.values())).shape
+            together = np.zeros((self._num_envs, *shape), np.result_type(*arrays.values()))
+        else:
+            together = np.full(self._num_envs, None, object)
         for row, value in values.items():
-            objects[row] = value
-        return objects
+            together[row] = value
+        return together
 
     def __iter__(self) -> Iterator[str]:
         for key in self._said:
