@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 import numba
+from numba.core.caching import FunctionCache
 
 logger = logging.getLogger("whorl")
 
@@ -15,23 +15,40 @@ logger = logging.getLogger("whorl")
 def jit(function: Callable | None = None, **options: Any) -> Any:
     """numba.njit, with its cache on disk: in NUMBA_CACHE_DIR, beside the source, or in the user's own cache.
 
-    Where none of them can be written every process compiles anew, and the first function says so. Plain, or with options of numba's:
-    `@jit`, `@jit(nogil=True)`.
+    Where none of them can be written, or the disk is full, every process compiles anew, and the first function says so. Plain, or with
+    options of numba's: `@jit`, `@jit(nogil=True)`.
     """
     if function is None:
         return lambda function: jit(function, **options)
+    compiled = numba.njit(**options)(function)
     try:
-        return numba.njit(cache=True, **options)(function)
+        compiled._cache = _Kept(function)  # numba's own `cache=True` sets the class that this one is made of
     except RuntimeError as error:
         if "no locator" not in str(error):
             raise
-        _say_once()
-        return numba.njit(**options)(function)
+        _say_once("numba finds no folder where it may keep what it compiles")
+    return compiled
 
 
-@cache
-def _say_once() -> None:
+class _Kept(FunctionCache):
+    """The machine code of a function on disk; what cannot be written is not kept."""
+
+    def save_overload(self, *what: Any) -> None:
+        try:
+            super().save_overload(*what)
+        except OSError as error:
+            _say_once(f"numba cannot keep what it compiles in {self.cache_path} ({error.strerror})")
+
+
+_said: list[str] = []
+
+
+def _say_once(why: str) -> None:
+    if _said:
+        return
+    _said.append(why)
     logger.warning(
-        "numba finds no folder where it may keep what it compiles, so every process compiles anew, which takes seconds: "
-        "set the environment variable NUMBA_CACHE_DIR to a folder that may be written"
+        "%s, so every process compiles anew, which takes seconds: set the environment variable NUMBA_CACHE_DIR to a folder that may "
+        "be written",
+        why,
     )
