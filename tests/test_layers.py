@@ -303,7 +303,8 @@ OPEN |= {
     "_parameters",
     "_buffers",
     "_inheriting",
-}  # of torch's modules and of multiprocessing's processes, which have no public name for it
+    "_cache",
+}  # of torch's modules, multiprocessing's processes and numba's functions, which have no public name for it
 FOREIGN = ("torch", "os", "sys")  # other people's libraries: their private parts are no file of this tree
 
 
