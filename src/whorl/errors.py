@@ -39,7 +39,9 @@ class EnvError(WhorlError, RuntimeError):
 
 
 class Damaged(WhorlError, OSError):
-    """A checkpoint does not agree with its manifest."""
+    """A file is not as whorl wrote it: a checkpoint does not agree with its manifest, a field is of the wrong kind, a link leads out."""
+
+    exit_code = 2
 
 
 class AgentError(WhorlError, RuntimeError):

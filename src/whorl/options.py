@@ -20,9 +20,10 @@ from dataclasses import dataclass
 from math import inf, isfinite
 from typing import Any, TypeVar
 
-from whorl.errors import BadInput
+from whorl.errors import BadInput, Damaged
 
 T = TypeVar("T")
+CHANGED = "it was changed, or written by another version of whorl. Restore it from a copy"
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,8 @@ Count = Bounds(1)
 Positive = Bounds(1e-6)
 AnnealSteps, AnnealEpisodes = Bounds(0, spans="total_steps"), Bounds(0, spans="total_episodes")
 
-_WORDS = {bool: "True or False", int: "a whole number", float: "a number"}
+_WORDS = {bool: "True or False", int: "a whole number", float: "a number", str: "a text", dict: "a table"}
+MOST = 2**63  # no whole number reaches it: arrays and files hold none that does
 
 
 @dataclass(frozen=True)
@@ -114,23 +116,28 @@ def _check_value(name: str, value: Any, field: Field) -> None:
     if field.kind is None:
         raise BadInput(f"{name} must be one of {words}, got {value!r}")
     also = f", or {words}" if words else ""
-    kind = {tuple[int, ...]: int, tuple[float, ...]: float}.get(field.kind, field.kind)
-    if kind is not field.kind and not isinstance(value, tuple):
-        raise BadInput(f"{name} must be a tuple of {_WORDS[kind].removeprefix('a ')}s{also}, got {value!r}")
+    several = typing.get_origin(field.kind) is tuple
+    kind = typing.get_args(field.kind)[0] if several else typing.get_origin(field.kind) or field.kind
+    if several and not isinstance(value, tuple):
+        raise BadInput(f"{name} must be a tuple of {_WORDS[kind].removeprefix('a ')}s{also}, got {shown(value)}")
     if kind not in _WORDS:
         return
-    numbers = value if kind is not field.kind else (value,)
-    if not all(_is(number, kind) for number in numbers):
-        raise BadInput(f"{name} must be {_WORDS[kind]}{also}, got {value!r}")
-    if field.bounds and not all(field.bounds.holds(number) for number in numbers):
-        raise BadInput(f"{name} must be {field.bounds}{also}, got {value!r}")
-    if not all(map(isfinite, numbers)):
-        raise BadInput(f"{name} must be finite, got {value!r}")
+    parts = value if several else (value,)
+    if not all(_is(part, kind) for part in parts):
+        raise BadInput(f"{name} must be {_WORDS[kind]}{also}, got {shown(value)}")
+    if kind in (str, dict):
+        return
+    if not all(abs(number) < MOST for number in parts if isinstance(number, int)):
+        raise BadInput(f"{name} must be below 2**63, got {shown(value)}")
+    if field.bounds and not all(field.bounds.holds(number) for number in parts):
+        raise BadInput(f"{name} must be {field.bounds}{also}, got {shown(value)}")
+    if not all(map(isfinite, parts)):
+        raise BadInput(f"{name} must be finite, got {shown(value)}")
 
 
 def _is(value: Any, kind: type) -> bool:
-    if kind is bool or isinstance(value, bool):
-        return kind is bool and isinstance(value, bool)
+    if kind in (bool, str, dict) or isinstance(value, bool):
+        return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
     return isinstance(value, int) or (kind is float and isinstance(value, float))
 
 
@@ -144,6 +151,43 @@ def whole(value: Any) -> Any:
         if isinstance(value, str | float) and float(value).is_integer():
             return int(float(value))
     return value
+
+
+def shown(value: object) -> str:
+    """A value for a message, cut where that gets long."""
+    text = repr(value)
+    return text if len(text) <= 100 else f"{text[:100]}..."
+
+
+def from_json(cls: type[T], data: object, where: object, prefix: str = "") -> T:
+    """The dataclass that a JSON object holds: each of its fields, of its kind and inside its bounds, and nothing else.
+
+    Raises Damaged for a field that is missing or unknown, BadInput for what a field cannot be; both name `where` (a file), the field,
+    what was expected and what came.
+    """
+    place = f"{where}: {prefix.removesuffix('.')}" if prefix else str(where)
+    if not isinstance(data, dict):
+        raise Damaged(f"{place} should hold a table, got {shown(data)}: {CHANGED}")
+    known = {field.name: field for field in fields(cls)}
+    for name in [*known, *data]:
+        if name not in data:
+            raise Damaged(f"{where}: {prefix}{name} is missing: {CHANGED}")
+        if name not in known:
+            raise Damaged(f"{where}: {prefix}{name[:60]} is not known here{did_you_mean(name[:60], known)}: {CHANGED}")
+    values = {}
+    for name, field in known.items():
+        value = values[name] = tuple(data[name]) if isinstance(data[name], list) else data[name]
+        inner = isinstance(field.kind, type) and dataclasses.is_dataclass(field.kind)
+        if value is None and field.optional:
+            continue
+        if inner:
+            values[name] = from_json(field.kind, value, where, f"{prefix}{name}.")
+            continue
+        try:
+            _check_value(prefix + name, value, field)
+        except BadInput as error:
+            raise BadInput(f"{where}: {error}: {CHANGED}") from None
+    return cls(**values)
 
 
 def override(settings: T, values: Mapping[str, Any]) -> T:

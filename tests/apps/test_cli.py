@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import whorl
+from tests.training import run_folders
 from whorl import files, options
 from whorl.apps.board import entry
 from whorl.apps.cli import main, parse
@@ -212,9 +213,8 @@ def test_list(capfd, run, what, expected):
 
 def test_list_runs_tells_the_progress_and_its_unit(capfd, run, tmp_path):
     begun = tmp_path / "data" / "dqn" / "0_s0"
-    (begun / "checkpoints" / "step_000000000300").mkdir(parents=True)
-    settings = {"agent": "dqn", "env": "", "seed": 0, "total_steps": 2000, "progress": "updates"}
-    (begun / "config.json").write_text(json.dumps(settings))
+    (begun / "checkpoints" / "step_300").mkdir(parents=True)
+    run_folders.write(begun, agent="dqn", total_steps=2000, progress="updates")
     assert "300 of 2,000 updates" in call(capfd, "list", "runs", "--runs", tmp_path)[1]
     assert "512 of 512 environment steps" in call(capfd, "list", "runs", "--runs", run.parent)[1]
 
@@ -369,7 +369,7 @@ def test_submit_board_verify_and_merge(capfd, run, tmp_path):
     claim = json.loads((entry / "entry.json").read_text())
     (entry / "entry.json").write_text(json.dumps(claim | {"mean": claim["mean"] + 100}))
     code, _, err = call(capfd, "verify", entry)
-    assert code == 1 and "entry.json" in err
+    assert code == 2 and "entry.json" in err
     assert call(capfd, "board", tmp_path / "board")[0] == 2  # neither --export nor --serve
     code, _, err = call(capfd, "board", tmp_path / "both", "--export", tmp_path / "pages", "--port", 0, "--token", "")
     assert code == 2 and "--port, --token is for --serve" in err

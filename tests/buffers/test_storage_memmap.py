@@ -99,7 +99,7 @@ def test_a_disk_that_is_too_small_is_refused_before_anything_is_made(tmp_path):
     ("name", "change", "message"),
     [
         ("rows.bin", lambda data: data[:-1], "bytes, .* were expected"),
-        ("rows.bin", None, "has 0 bytes"),
+        ("rows.bin", None, "rows.bin is missing"),
         ("counters.bin", lambda data: data + b"0", "has 49 bytes, 48 were expected"),
         ("counters.bin", lambda data: b"\xff" * 48, "does not hold counters"),
         ("layout.json", lambda data: data[:30], "is not valid JSON"),

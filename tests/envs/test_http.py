@@ -368,7 +368,7 @@ def test_training_equals_in_process(base, tmp_path):
     assert fingerprint(remote.path) == fingerprint(local.path)
     settings = json.loads((remote.path / "config.json").read_text())
     assert settings["env"] == f"{base}/CartPole-v1"
-    assert whorl.load(remote.path).evaluate(3).returns.mean() > 0
+    assert whorl.load(remote.path, env=f"{base}/CartPole-v1").evaluate(3).returns.mean() > 0
 
 
 @pytest.mark.learning

@@ -72,7 +72,7 @@ def test_what_is_not_a_run_folder(tmp_path):
         folder.open_run(tmp_path)
     assert folder.runs_in(tmp_path / "nowhere") == []
     (tmp_path / "last").mkdir()
-    with pytest.raises(BadInput, match="should become a link .* but is a folder: rename that folder"):
+    with pytest.raises(BadInput, match="last is yours, so it does not become a link to"):
         folder.link_last(tmp_path, tmp_path)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import whorl
+from tests.training import run_folders
 from whorl.errors import BadInput
 from whorl.functional.bands import iqm_band
 from whorl.functional.statistics import bootstrap_interval, iqm
@@ -17,8 +18,6 @@ from whorl.training import curve
 from whorl.training import plot as plot_module
 from whorl.training.drawing import Panel
 from whorl.training.plot import Curves, Evaluations, evaluations, find_runs, labels, over_seeds, plot, settings
-
-CONFIG = {"discount": 0.99, "hidden": [64, 64], "feed": {"steps": 5}}
 
 
 @pytest.fixture
@@ -30,9 +29,8 @@ def write(tmp_path):
         number = next(count)
         path = tmp_path / "runs" / env / agent / f"{number:03d}"
         path.mkdir(parents=True)
-        data = {"agent": agent, "env": env, "seed": number if seed is None else seed, "num_envs": num_envs}
-        data |= {"max_episode_steps": limit, "config": CONFIG | config}
-        (path / "config.json").write_text(json.dumps(data))
+        settings = {"seed": number if seed is None else seed, "num_envs": num_envs, "max_episode_steps": limit}
+        run_folders.write(path, run_folders.CONFIG | config, agent=agent, env=env, **settings)
         lines = [{"step": 1, "time/fps": 3.0, "time/seconds": 0.1}]
         for step, mean in rows:
             time = {"time/seconds": step / 10} if seconds else {}
@@ -64,8 +62,7 @@ def test_the_x_axis_is_the_progress_of_the_run_in_its_unit(write, tmp_path, monk
     for module in (curve, plot_module):
         monkeypatch.setattr(module, "png", lambda panels: shown.extend(panels) or b"")
     online, offline = write([(10, 1.0)]), write([(10, 1.0)])
-    config = json.loads((offline / "config.json").read_text()) | {"progress": "updates"}
-    (offline / "config.json").write_text(json.dumps(config))
+    run_folders.change(offline, progress="updates")
     for run in (online, offline):
         curve.draw_curve(run)
     plot([online, offline], tmp_path / "steps.png")

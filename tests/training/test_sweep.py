@@ -276,7 +276,8 @@ def test_two_sweeps_at_once_are_refused(tmp_path):
 
 def made_up_run(folder, best, returns):
     folder.mkdir(parents=True)
-    (folder / "eval.json").write_text(json.dumps({"steps": 1, "best": {"mean": best}}))
+    scores = {"mean": best, "std": 0.0, "min": best, "max": best, "episodes": 1}
+    (folder / "eval.json").write_text(json.dumps({"steps": 1, "episodes": 1, "last": None, "best": scores}))
     lines = [f"{i},0,{float(ret)!r},1\n" for i, ret in enumerate(returns)]
     (folder / "episodes.csv").write_text("step,env,return,length\n" + "".join(lines))
     return folder

@@ -48,6 +48,8 @@ class Eval:
 
     # a run folder, or runs/last
     run: RunFolder
+    # the URL of its environment, where it was trained on a server: nothing else is connected to
+    env: str | None = None
     episodes: int = 100
     # of the evaluation's own streams
     seed: int = 1_000_000
@@ -62,6 +64,8 @@ class Play:
     """Record one episode of RUN's best policy as GIF or MP4 (GIF into the run's video folder by default)."""
 
     run: RunFolder
+    # the URL of its environment, where it was trained on a server: nothing else is connected to
+    env: str | None = None
     gif: Path | None = None
     # needs whorl[video]
     mp4: Path | None = None
@@ -87,6 +91,8 @@ class Resume:
     """Go on with a run that was stopped or killed, or give a finished one more steps."""
 
     run: RunFolder
+    # the URL of its environment, where it was trained on a server: nothing else is connected to
+    env: str | None = None
     # new total, in environment steps
     total_steps: int | None = None
     quiet: bool = False

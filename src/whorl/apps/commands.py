@@ -18,16 +18,16 @@ from rich.markup import escape
 from rich.table import Table
 
 import whorl
-from whorl import files, options
+from whorl import options
 from whorl.apps import arguments
 from whorl.apps.board.entry import Entry
+from whorl.apps.board.forms import printable
 from whorl.envs.adapters import LIBRARIES, install
 from whorl.envs.ids import known_envs
 from whorl.envs.make import make_env
-from whorl.errors import BadInput, Incompatible
-from whorl.feeds import ENVIRONMENT_STEPS
+from whorl.errors import BadInput, Damaged, Incompatible
 from whorl.spaces import describe
-from whorl.training import compatibility, folder, grid, sweep_table
+from whorl.training import checkpoint, compatibility, folder, grid, sweep_table
 from whorl.training.build import build
 from whorl.training.catalog import AGENTS, find, presets
 from whorl.training.export import SUFFIXES
@@ -38,6 +38,7 @@ from whorl.training.start import resume as resume_run
 from whorl.training.start import train as train_run
 from whorl.training.sweep import sweep as run_sweep
 from whorl.training.trained import load
+from whorl.training.written import Result, read_config, read_result
 
 EXTRAS = {
     "server": "starlette",
@@ -57,18 +58,16 @@ def _given(settings: Settings) -> dict[str, Any]:
 
 
 def resume(o: arguments.Resume) -> None:
-    _report(resume_run(o.run, o.total_steps, o.quiet), o)
+    _report(resume_run(o.run, o.total_steps, o.quiet, o.env), o)
 
 
 def _report(run: Run, o: arguments.Train | arguments.Resume) -> None:
-    result = files.read_json(run.path / "eval.json").get("best")
+    result = run.result.best
     if not o.quiet:
-        score = (
-            f", mean {result['mean']:.1f} +- {result['std']:.1f} over {result['episodes']} episodes" if result else ""
-        )
+        score = f", mean {result.mean:.1f} +- {result.std:.1f} over {result.episodes} episodes" if result else ""
         print(f"{run.path}: {run.steps:,} steps, {run.steps_per_second:,.0f} steps/s{score}")
     if o.json:
-        evaluation = {key: result[key] for key in ("mean", "std", "episodes")} if result else None
+        evaluation = {key: getattr(result, key) for key in ("mean", "std", "episodes")} if result else None
         _last_line(
             run=str(run.path),
             steps=run.steps,
@@ -83,7 +82,7 @@ def _last_line(**data: Any) -> None:
 
 
 def eval(o: arguments.Eval) -> None:
-    result = load(o.run, _which(o.which)).evaluate(o.episodes, o.seed).summary()
+    result = load(o.run, _which(o.which), o.env).evaluate(o.episodes, o.seed).summary()
     print(
         f"mean {result['mean']:.2f} +- {result['std']:.2f}, from {result['min']:.2f} to {result['max']:.2f}, {result['episodes']} episodes"
     )
@@ -100,7 +99,7 @@ def _which(text: str) -> str | int:
 
 
 def play(o: arguments.Play) -> None:
-    trained = load(o.run, _which(o.which))
+    trained = load(o.run, _which(o.which), o.env)
     files = [file for file in (o.gif, o.mp4) if file] or [trained.path / "video" / f"{o.which}.gif"]
     for file in files:
         ret, length = trained.film(file, o.seed)
@@ -144,7 +143,18 @@ def list(o: arguments.List) -> None:
         rows += [(a, e, str(p.num_envs), f"{p.total_steps:,}", p.source) for a in AGENTS for e, p in presets(a).items()]
     else:
         rows = [("run", "agent", "environment", "seed", "progress", "best mean")]
-        rows += [_run_row(path) for path in folder.runs_in(o.runs)]
+        problems = []
+        for path in folder.runs_in(o.runs):
+            try:
+                rows.append(_run_row(path))
+            except (BadInput, Damaged) as error:
+                problems.append(error)
+        _print_table(rows)
+        for problem in problems:
+            print(f"whorl: {printable(str(problem))}", file=sys.stderr)
+        if problems:
+            sys.exit(Damaged.exit_code)
+        return
     _print_table(rows)
 
 
@@ -171,21 +181,15 @@ def _compatibility(o: arguments.List) -> None:
 
 
 def _run_row(path: Path) -> tuple[str, ...]:
-    config, file = files.read_json(path / "config.json"), path / "eval.json"
-    done: dict[str, Any] = files.read_json(file) if file.exists() else {"steps": _saved(path)}
-    progress = f"{done['steps']:,} of {config['total_steps']:,} {config.get('progress', ENVIRONMENT_STEPS)}"
-    best = done.get("best")
-    return (
-        str(path),
-        *(str(config[key]) for key in ("agent", "env", "seed")),
-        progress,
-        f"{best['mean']:.1f}" if best else "-",
-    )
+    written = read_config(path).check()
+    s, done = written.settings, read_result(path) or Result(_saved(path))
+    progress = f"{done.steps:,} of {s.total_steps:,} {written.progress}"
+    return str(path), s.agent, s.env, str(s.seed), progress, f"{done.best.mean:.1f}" if done.best else "-"
 
 
 def _saved(path: Path) -> int:
     """How far the newest checkpoint of a run is."""
-    return max((int(each.name.removeprefix("step_")) for each in path.glob("checkpoints/step_*")), default=0)
+    return max((int(name.removeprefix("step_")) for name in checkpoint.steps(path / "checkpoints")), default=0)
 
 
 def check(o: arguments.Check) -> None:

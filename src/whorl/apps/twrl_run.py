@@ -22,6 +22,7 @@ from whorl.apps.twrl import OPTIONS, Choice, text
 from whorl.batch import Arrays, Numbers, State
 from whorl.collectors.ledger import Episode
 from whorl.envs.env import Env
+from whorl.envs.ids import is_url
 from whorl.envs.make import make_env
 from whorl.errors import BadInput, Incompatible, command
 from whorl.feeds import Rollouts
@@ -36,6 +37,7 @@ from whorl.training.run import Run
 from whorl.training.start import resume, train
 from whorl.training.video import drawable
 from whorl.training.window import Window
+from whorl.training.written import read_config, read_episodes
 
 AGENTS = {"noLearning": "random", "reinforce": "reinforce", "tdLambda": "td"}
 LEARNS = {"reinforce": "batch", "tdLambda": "noBatch"}
@@ -81,7 +83,7 @@ def run(o: Choice) -> None:
         f"{o.model} + {o.policy} + {o.learningUpdate}: {o.nIterations} episodes of at most {longest} steps"
     )
     if unfinished:
-        done = resume(unfinished, quiet=True, loggers=[progress])
+        done = resume(unfinished, quiet=True, env=o.env if is_url(o.env) else None, loggers=[progress])
     else:
         total = o.nIterations * longest  # as many episodes have ended by then
         done = train(
@@ -257,7 +259,7 @@ class Progress(Logger):
 
 
 def _finish(o: Choice, done: Run) -> None:
-    returns = np.loadtxt(done.path / "episodes.csv", delimiter=",", skiprows=1, usecols=2, ndmin=1)[: o.nIterations]
+    returns = read_episodes(done.path / "episodes.csv")[: o.nIterations, 2]
     means = moving_mean(returns, CONSECUTIVE)[CONSECUTIVE - 1 :]
     best, last = (float(means.max()), float(means[-1])) if len(means) else (None, None)
     score = "" if best is None else f"; mean of {CONSECUTIVE} consecutive episodes: best {best:.1f}, last {last:.1f}"
@@ -284,17 +286,18 @@ def _unfinished(o: Choice, agent: str) -> Path | None:
     named = re.compile(rf"{re.escape(o.experimentLogName)}_(\d{{4}}-\d\d-\d\d_\d\d-\d\d-\d\d)_s\d+(?:-(\d+))?")
     found = []
     for path in folder.runs_in(o.runs):
-        match, settings = named.fullmatch(path.name), files.read_json(path / "config.json")
-        if match and (settings["env"], settings["agent"]) == (o.env, agent) and not (path / "eval.json").exists():
+        match = named.fullmatch(path.name)
+        s = read_config(path).settings if match else None
+        if match and s and (s.env, s.agent) == (o.env, agent) and not (path / "eval.json").exists():
             found.append((match[1], int(match[2] or 1), path))
     return max(found)[2] if found else None
 
 
 def _same(path: Path, wanted: dict[str, Any]) -> None:
     """Raises BadInput when the run in `path` was started with other settings than these."""
-    settings = files.read_json(path / "config.json")
     flat = lambda d: {**{k: v for k, v in d.items() if k != "config"}, **d["config"]}  # noqa: E731
-    have, want = flat(settings), flat(wanted)
+    written = read_config(path).check()
+    have, want = vars(written.settings) | written.config | {"progress": written.progress}, flat(wanted)
     other = [
         f"{key} is {text(have.get(key))} there, {text(want[key])} here" for key in want if have.get(key) != want[key]
     ]

@@ -21,7 +21,7 @@ from torch import Tensor
 from whorl.batch import Numbers
 from whorl.buffers.layout import Layout, check_disk
 from whorl.errors import BadInput, Damaged
-from whorl.files import read_json, write_json
+from whorl.files import Folder, make
 
 CHUNK = 1 << 26  # bytes copied at once
 
@@ -39,18 +39,23 @@ class RingFile:
 
     def flush(self, rows: Tensor, layout: Layout, lanes: int, count: np.ndarray) -> None:
         """Writes what came since the last flush; on return it is on disk. `rows`: all slots [ring * lanes, row_bytes]."""
-        if self.flushed is None:
-            self._begin(rows, layout, lanes)
+        make(self.folder.absolute().parent)
+        with Folder.inside(self.folder, make=True) as folder:
+            if self.flushed is None:
+                self._begin(folder, rows, layout, lanes)
+            self._flush(folder, rows, layout, lanes, count)
+
+    def _flush(self, folder: Folder, rows: Tensor, layout: Layout, lanes: int, count: np.ndarray) -> None:
         assert self.flushed is not None and self.past is not None
-        if (self.flushed == count).all() and (self.folder / "counters.json").exists():
+        if (self.flushed == count).all() and folder.holds("counters.json"):
             return
         width = layout.row_bytes
         counters = {"layout": layout.to_json(), "lanes": lanes, "slots": len(rows), "branches": self.branches}
         counters |= {"past": self.past.tolist(), "begun": count.tolist(), "written": self.flushed.tolist()}
-        write_json(self.folder / "counters.json", counters)
+        folder.write_json("counters.json", counters)
         ring = len(rows) // lanes
         low, high = int(self.flushed.min()), int(count.max())
-        with open(self.folder / "rows.bin", "r+b", buffering=0) as file:
+        with folder.file("rows.bin", os.O_RDWR) as file:
             while low < high and high - low < ring:  # in pieces that do not wrap
                 begin, steps = low % ring, min(high - low, ring - low % ring)
                 _write(file, begin * lanes * width, rows[begin * lanes : (begin + steps) * lanes])
@@ -58,28 +63,32 @@ class RingFile:
             if low < high:
                 _write(file, 0, rows[: min(high, ring) * lanes])
             os.fsync(file.fileno())
-        write_json(self.folder / "counters.json", counters | {"written": count.tolist()})
+        folder.write_json("counters.json", counters | {"written": count.tolist()})
         self.flushed = count.copy()
 
-    def _begin(self, rows: Tensor, layout: Layout, lanes: int) -> None:
+    def _begin(self, folder: Folder, rows: Tensor, layout: Layout, lanes: int) -> None:
         """A new file, or a new life of the one that is there: none of its rows are wanted."""
-        path = self.folder / "rows.bin"
         size = len(rows) * layout.row_bytes
-        if (self.folder / "counters.json").exists():
+        if folder.holds("counters.json"):
             old = self.read(layout, lanes, len(rows))
             self.branches = [*old["branches"], [0] * lanes]
             self.past = np.maximum(old["past"], old["begun"])
         else:
             check_disk(size, self.folder)
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with open(path, "wb") as file:
+            with folder.file("rows.bin", os.O_RDWR | os.O_CREAT) as file:
+                file.truncate(0)
                 file.truncate(size)  # a hole until rows come: a run may end long before the ring is full
             self.past = np.zeros(lanes, np.int64)
         self.flushed = np.zeros(lanes, np.int64)
 
     def read(self, layout: Layout, lanes: int, slots: int) -> Numbers:
         """The counters. Raises BadInput when the file holds other rows, Damaged when it is not as it was written."""
-        counters = read_json(self.folder / "counters.json")
+        try:
+            with Folder.inside(self.folder) as folder:
+                counters = folder.read_json("counters.json")
+                file = folder.status("rows.bin") if folder.holds("rows.bin") else None
+        except FileNotFoundError:
+            raise Damaged(f"there is no folder {self.folder}, which holds the rows of the replay buffer") from None
         ours = {"layout": layout.to_json(), "lanes": lanes, "slots": slots}
         try:
             theirs = {key: counters[key] for key in ours}
@@ -97,8 +106,7 @@ class RingFile:
                     f"{self.folder} holds rows with {key} = {theirs[key]}, this buffer has {value}: "
                     "use the same capacity, environments and keys, or another folder"
                 )
-        path = self.folder / "rows.bin"
-        found = path.stat().st_size if path.is_file() else 0
+        path, found = self.folder / "rows.bin", file.st_size if file else 0
         if found != slots * layout.row_bytes:
             raise Damaged(f"{path} has {found} bytes, {slots * layout.row_bytes} were expected")
         return counters
@@ -161,7 +169,7 @@ def save_rows(path: Path, rows: Tensor) -> None:
 def load_rows(path: Path, rows: Tensor) -> None:
     """The inverse: fills `rows` from the beginning of the file. Raises Damaged when it is too short."""
     step = max(CHUNK // max(rows.shape[1], 1), 1)
-    with open(path, "rb", buffering=0) as file:
+    with Folder.inside(path.parent) as folder, folder.file(path.name) as file:
         for i in range(0, len(rows), step):
             part = rows[i : i + step]
             here = part if part.device.type == "cpu" else torch.empty(part.shape, dtype=torch.uint8)

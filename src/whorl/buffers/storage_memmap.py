@@ -27,7 +27,7 @@ from whorl.buffers.layout import Layout, check_disk
 from whorl.buffers.ring_file import intact_from
 from whorl.buffers.storage_memory import Memory
 from whorl.errors import BadInput, Damaged
-from whorl.files import lock, read_json, write_json
+from whorl.files import Folder, lock, make
 
 RESIDENT = 1 << 30  # bytes of the file that may be mapped in before they are let go
 AROUND = 1 << 16  # bytes that the system maps in around a row that is read
@@ -62,17 +62,17 @@ class Memmap(Memory):
         size = self._size * layout.row_bytes
         if not (self.folder / "layout.json").exists():
             check_disk(size, self.folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with lock(self.folder, wait=True):
-            if not (self.folder / "layout.json").exists():
+        make(self.folder.absolute().parent)
+        with Folder.inside(self.folder, make=True) as folder, lock(self.folder, wait=True):
+            if not folder.holds("layout.json"):
                 for name, length in (("rows.bin", size), ("counters.bin", 3 * 8 * self.lanes)):
-                    with open(self.folder / name, "wb") as file:
+                    with folder.file(name, os.O_RDWR | os.O_CREAT) as file:
+                        file.truncate(0)
                         os.posix_fallocate(file.fileno(), 0, length)
                         os.fsync(file.fileno())
                 sizes = {"capacity": self.capacity, "lanes": self.lanes, "slack": self.slack}
-                write_json(
-                    self.folder / "layout.json",
-                    {**sizes, "layout": layout.to_json(), "branches": [], "past": [0] * self.lanes},
+                folder.write_json(
+                    "layout.json", {**sizes, "layout": layout.to_json(), "branches": [], "past": [0] * self.lanes}
                 )
         self._open()
 
@@ -109,9 +109,8 @@ class Memmap(Memory):
     def flush(self) -> None:
         if self.layout:
             for name in ("rows.bin", "counters.bin"):
-                descriptor = os.open(self.folder / name, os.O_RDWR)
-                os.fdatasync(descriptor)
-                os.close(descriptor)
+                with Folder.inside(self.folder) as folder, folder.file(name, os.O_RDWR) as file:
+                    os.fdatasync(file.fileno())
 
     # ------------------------------------------------------------------------------------------------ rows
 
@@ -170,9 +169,8 @@ class Memmap(Memory):
         if numbers["life"] != len(self._branches) or (count != self._begun).any():
             self._branches = [*self._branches, count.tolist()]
             self._past = np.maximum(self._past, self._begun).tolist()
-            write_json(
-                self.folder / "layout.json", _read(self.folder) | {"branches": self._branches, "past": self._past}
-            )
+            with Folder.inside(self.folder) as folder:
+                folder.write_json("layout.json", _read(self.folder) | {"branches": self._branches, "past": self._past})
         exact = self._set(count, floor, intact)
         self._begun[:] = count
         return exact
@@ -185,7 +183,8 @@ class Memmap(Memory):
 
 def _read(folder: Path) -> dict[str, Any]:
     """layout.json, each number of it checked."""
-    sizes = read_json(folder / "layout.json")
+    with Folder.inside(folder) as inside:
+        sizes = inside.read_json("layout.json")
     try:
         lanes = sizes["lanes"]
         rows = [sizes["past"], *sizes["branches"]]
@@ -198,8 +197,10 @@ def _read(folder: Path) -> dict[str, Any]:
 
 
 def _map(path: Path, size: int) -> mmap.mmap:
-    found = path.stat().st_size if path.is_file() else 0
-    if found != size:
-        raise Damaged(f"{path} has {found} bytes, {size} were expected")
-    with open(path, "r+b") as file:
-        return mmap.mmap(file.fileno(), size)
+    with Folder.inside(path.parent) as folder:
+        if not folder.holds(path.name):
+            raise Damaged(f"{path} is missing")
+        with folder.file(path.name, os.O_RDWR) as file:
+            if (found := os.fstat(file.fileno()).st_size) != size:
+                raise Damaged(f"{path} has {found} bytes, {size} were expected")
+            return mmap.mmap(file.fileno(), size)

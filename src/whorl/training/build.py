@@ -27,11 +27,13 @@ from whorl.collectors.collector import Collector
 from whorl.collectors.ledger import Ledger
 from whorl.collectors.serial import SerialCollector
 from whorl.collectors.stream import StreamCollector
+from whorl.envs import native
 from whorl.envs.env import Env
 from whorl.envs.make import environment
 from whorl.errors import BadInput, Incompatible
 from whorl.feeds import Fed, Feed, Part
 from whorl.functional.streams import stream
+from whorl.training import sizes
 from whorl.training.catalog import agent_class, find
 from whorl.training.hooks import Hook
 
@@ -125,6 +127,7 @@ def build(
             raise BadInput(f"{agent} learns by stepping an environment: name one")
         made = _made(env, feed, preset.num_envs if num_envs is None else num_envs, seed, device, max_episode_steps)
         feed.check(made.num_envs)
+        sizes.check_rollout(feed, made.num_envs, made.observation_space, made.action_space)
     source = made or data
     assert source is not None
     learner = new_agent(agent, source, config, seed).to(device)
@@ -138,6 +141,7 @@ def _made(env: str | Env, feed: Feed, num_envs: int, seed: int, device: str, lim
     if num_envs < 1:
         raise BadInput(f"num_envs must be at least 1, got {num_envs}")
     feed.check(num_envs)
+    sizes.check_environments(num_envs, env in native.WORLDS)
     return environment(env, num_envs, seed, _env_device(env, device), limit)
 
 
@@ -335,6 +339,7 @@ def check_replay(env: Env, feed: Feed, slack: int = 0, folder: Path | None = Non
 def new_agent(agent: str, source: Env | Dataset, config: Fed, seed: int) -> Agent:
     """Fresh weights from the initialisation stream, for the spaces of an environment or of data; the global torch stream is left as
     it was."""
+    sizes.check_networks(config, source.observation_space, source.action_space)
     with torch.random.fork_rng():
         torch.manual_seed(stream(seed, "initialisation"))
         learner = agent_class(agent).build(source.observation_space, source.action_space, config)

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from whorl.files import read_json, whole_lines, write
-from whorl.training.drawing import Panel, png, unit
+from whorl.files import write
+from whorl.training.drawing import Panel, png
 from whorl.training.folder import open_run
 from whorl.training.plot import evaluations
+from whorl.training.written import read_config, read_episodes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,8 +28,9 @@ def draw_curve(run_folder: str | Path) -> Path:
     goes on and before anything has finished. Raises BadInput when `run_folder` is not a run folder.
     """
     run = open_run(run_folder)
-    config = read_json(run / "config.json")
-    steps, returns = _episodes(run / "episodes.csv")
+    written = read_config(run)
+    s, episodes = written.settings, read_episodes(run / "episodes.csv")
+    steps, returns = episodes[:, 0], episodes[:, 2]
     evaluated = evaluations(run)
 
     def draw(axes: Axes) -> None:
@@ -43,9 +45,8 @@ def draw_curve(run_folder: str | Path) -> Path:
         else:
             axes.text(0.5, 0.5, "no episode has finished yet", ha="center", va="center", transform=axes.transAxes)
 
-    agent, env = config.get("agent", run.parent.name), config.get("env") or run.parent.parent.name
-    title = f"{agent} on {env}, seed {config.get('seed', '?')}"
-    write(run / "curve.png", png([Panel(title, unit(config), "return", draw)]))
+    title = f"{s.agent} on {s.env or run.parent.parent.name}, seed {s.seed}"
+    write(run / "curve.png", png([Panel(title, written.progress, "return", draw)]))
     return run / "curve.png"
 
 
@@ -55,9 +56,3 @@ def moving_mean(values: np.ndarray, window: int) -> np.ndarray:
     last = np.arange(1, len(values) + 1)
     first = np.maximum(last - window, 0)
     return (total[last] - total[first]) / (last - first)
-
-
-def _episodes(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    lines = whole_lines(path)[1:]
-    table = np.loadtxt(lines, delimiter=",", usecols=(0, 2), ndmin=2) if lines else np.empty((0, 2))
-    return table[:, 0], table[:, 1]

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
-
-from whorl.feeds import ENVIRONMENT_STEPS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,8 +36,3 @@ def png(panels: Sequence[Panel], height: float = HEIGHT) -> bytes:
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=120)
     return picture.getvalue()
-
-
-def unit(config: Mapping[str, object]) -> str:
-    """What the progress of a run is counted in, by its config.json."""
-    return str(config.get("progress", ENVIRONMENT_STEPS))

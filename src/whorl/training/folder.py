@@ -9,12 +9,16 @@ import shlex
 import socket
 import subprocess
 import sys
+from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from whorl.errors import BadInput
-from whorl.files import check_name, link, make, sync_folder
+from whorl.files import Folder, check_name, check_tree, make, sync_folder
+
+STEP = re.compile(r"step_(0|[1-9]\d{0,18})")  # the folder of a checkpoint, in `checkpoints`
+MARKS = ("best", "last")  # links to such folders, beside them
 
 
 def create(runs: str | Path, env_id: str, agent: str, seed: int, name: str | None = None) -> Path:
@@ -39,18 +43,26 @@ def create(runs: str | Path, env_id: str, agent: str, seed: int, name: str | Non
 
 
 def open_run(path: str | Path) -> Path:
-    """The run folder that `path` (a folder, or a link such as `runs/last`) names, resolved; BadInput if it is none."""
+    """The run folder that `path` (a folder, or a link such as `runs/last`) names, resolved. Raises BadInput if it is none, Damaged
+    if anything in it leads, or could lead, out of it: a link, a file with a second name, a pipe, a device."""
     resolved = Path(path).resolve()
     if not resolved.is_dir():
         raise BadInput(
             f"{path} is not a run folder: there is no folder {resolved}. `whorl list runs` shows those that exist"
         )
-    if not (resolved / "config.json").is_file():
+    if not os.path.lexists(resolved / "config.json"):
         raise BadInput(
             f"{path} is not a run folder: config.json is missing in {resolved}. "
             "Name a folder runs/<env>/<agent>/<run>, or runs/last"
         )
+    check_tree(resolved, _mark)
     return resolved
+
+
+def _mark(folder: Folder, name: str) -> bool:
+    """Whether a link is one that a run makes: `checkpoints/last` and `best` lead to a checkpoint beside them, or to one that is gone."""
+    here = folder.path.name == "checkpoints" and name in MARKS
+    return here and STEP.fullmatch(folder.linked(name) or "") is not None
 
 
 def runs_in(runs: str | Path) -> list[Path]:
@@ -59,8 +71,28 @@ def runs_in(runs: str | Path) -> list[Path]:
 
 
 def link_last(runs: str | Path, path: str | Path) -> Path:
-    """Makes `runs/last` point to the run `path`; returns the link."""
-    return link(Path(runs) / "last", Path(path))
+    """Makes `runs/last` point to the run `path`; returns the link. Raises BadInput where something else than a link is there."""
+    with Folder(runs) as folder:
+        if folder.status("last") is not None and folder.linked("last") is None:
+            raise BadInput(
+                f"{folder.path / 'last'} is yours, so it does not become a link to {path}: name the run itself"
+            )
+        folder.link("last", os.path.relpath(Path(path).resolve(), Path(runs).resolve()))
+    return Path(runs) / "last"
+
+
+@dataclass(frozen=True)
+class Meta:
+    """`meta.json`: where a run comes from."""
+
+    date: str  # ISO 8601
+    command: str
+    commit: str | None
+    versions: dict[str, object]  # of packages; None: not installed
+    host: str
+    system: str
+    cpu: str
+    cpu_count: int | None
 
 
 def meta() -> dict[str, object]:

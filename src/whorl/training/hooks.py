@@ -26,6 +26,7 @@ from whorl.functional.streams import stream
 from whorl.policies.policy import Policy
 from whorl.training import checkpoint
 from whorl.training.evaluate import Evaluation, eval_envs, evaluate
+from whorl.training.full_disk import FullDisk
 from whorl.training.loggers import Loggers
 from whorl.training.process import StopSignals
 from whorl.training.settings import Settings
@@ -45,6 +46,7 @@ class Run(Protocol):
     progress: Ledger
     logs: Loggers
     stop: StopSignals
+    disk: FullDisk
 
     @property
     def window(self) -> Window:
@@ -58,8 +60,8 @@ class Run(Protocol):
     def over(self) -> bool:
         """Whether this was the last rollout."""
 
-    def save(self) -> Path:
-        """Publish a checkpoint of everything, and return it."""
+    def save(self) -> Path | None:
+        """Publish a checkpoint of everything, and return it; None on a full disk: then the older ones stand."""
 
 
 class Regular:
@@ -121,7 +123,8 @@ class Log:
         return {}, {"metrics": finite, "window": self.window.state()[1], "seconds": self.seconds}
 
     def load_state(self, arrays: Arrays, numbers: Numbers) -> bool:
-        self._metrics, self._earlier = numbers["metrics"], numbers["seconds"]
+        self._metrics = {key: float(value) for key, value in numbers["metrics"].items()}
+        self._earlier = numbers["seconds"]
         return self.window.load_state({}, numbers["window"])
 
 
@@ -143,7 +146,7 @@ class Evaluate:
             return
         folder = run.path / "checkpoints"
         best = folder / f"step_{self.best_at}"
-        if best.exists():
+        if best.name in checkpoint.steps(folder):
             checkpoint.mark(folder, "best", best)
         else:
             run.logs.message(f"the best checkpoint, {best.name}, is gone: the best from here on is kept")
@@ -183,16 +186,25 @@ class Evaluate:
         row = {"eval/mean_reward": result["mean"], "eval/std_reward": result["std"], "time/seconds": run.elapsed}
         run.logs.log(run.progress.count, row)
         if result["mean"] > self.best:
-            self.best, self.best_at = result["mean"], run.progress.count
-            if run.settings.checkpoint_every:
-                path = run.save()
+            before, self.best, self.best_at = (self.best, self.best_at), result["mean"], run.progress.count
+            if run.settings.checkpoint_every and not self._save(run):
+                self.best, self.best_at = before
+
+    def _save(self, run: Run) -> bool:
+        """Whether the best is kept."""
+        with run.disk.tolerated("the best checkpoint"):
+            path = run.save()
+            if path is not None:
                 checkpoint.mark(path.parent, "best", path)
+                return True
+        return False
 
     def state(self) -> State:
         return {}, {"best": None if self.best == -np.inf else [self.best, self.best_at]}
 
     def load_state(self, arrays: Arrays, numbers: Numbers) -> bool:
-        self.best, self.best_at = numbers["best"] or (-np.inf, 0)
+        best, at = numbers["best"] or (-np.inf, 0)
+        self.best, self.best_at = float(best), int(at)
         return True
 
 
@@ -210,7 +222,8 @@ class Film:
         if self.every and finished // self.every > (finished - len(run.progress.episodes)) // self.every:
             file = run.path / "video" / f"episode_{finished // self.every * self.every:06d}.gif"
             s = run.settings
-            film(run.agent.policy, s.env, file, stream(s.seed, "video", finished), s.max_episode_steps or 10_000)
+            with run.disk.tolerated("a video"):
+                film(run.agent.policy, s.env, file, stream(s.seed, "video", finished), s.max_episode_steps or 10_000)
 
 
 class Checkpoint:
@@ -224,9 +237,8 @@ class Checkpoint:
 
     def __call__(self, rollout: Batch | None, metrics: Metrics) -> None:
         run, number = self._run, self._run.stop.number
-        if self._regular.due() or (number and self.every):
-            run.save()
+        saved = run.save() if self._regular.due() or (number and self.every) else None
         if number:
-            how = f"go on with: {command('resume', run.path)}" if self.every else "nothing was saved"
+            how = f"go on with: {command('resume', run.path)}" if saved else "nothing was saved"
             run.logs.message(f"stopped by {signal.Signals(number).name} at {run.progress.count:,} steps; {how}")
             raise SystemExit(128 + number)

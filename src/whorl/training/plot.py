@@ -17,8 +17,9 @@ from whorl import files
 from whorl.errors import BadInput
 from whorl.functional.bands import iqm_band
 from whorl.training import folder
-from whorl.training.drawing import Panel, png, unit
+from whorl.training.drawing import Panel, png
 from whorl.training.grid import text
+from whorl.training.written import read_config, read_metrics
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -116,8 +117,7 @@ def _matches(pattern: Path) -> list[Path]:
 
 def evaluations(run: Path) -> Evaluations:
     """The rows of `metrics.jsonl` that an evaluation wrote, also while the run goes on."""
-    rows = [json.loads(line) for line in files.whole_lines(run / "metrics.jsonl") if '"eval/mean_reward"' in line]
-    rows = [row for row in rows if row["eval/mean_reward"] is not None]
+    rows = read_metrics(run, "eval/mean_reward")
     step, mean, std, seconds = (
         np.array([row.get(key) for row in rows], float)  # None becomes NaN
         for key in ("step", "eval/mean_reward", "eval/std_reward", "time/seconds")
@@ -129,17 +129,18 @@ def settings(runs: Iterable[Path], x: str = "steps") -> list[Curves]:
     """Runs by setting, in a fixed order; of several runs of one seed the longest, then the newest. Raises BadInput as `plot` does."""
     found: dict[str, tuple[Curves, dict[Any, Any]]] = {}  # setting -> seed -> (how long and new, its evaluations)
     for run in runs:
-        data, curve = files.read_json(run / "config.json"), evaluations(run)
+        written, curve = read_config(run).check(), evaluations(run)
         if not len(curve.step):
             raise BadInput(f"{run} has no evaluations to plot: it was not evaluated yet, or trained with eval_every=0")
         if curve.x(x) is None:
             raise BadInput(f"{run} did not write down the time of its evaluations: plot it over steps")
-        options = {name: data.get(name) for name in ("num_envs", "max_episode_steps")} | flat(data["config"])
-        key = json.dumps([data["env"], data["agent"], options, unit(data)], sort_keys=True)
-        _, seeds = found.setdefault(key, (Curves(data["agent"], data["env"], options, [], unit(data)), {}))
+        s = written.settings
+        options = {name: getattr(s, name) for name in ("num_envs", "max_episode_steps")} | flat(written.config)
+        key = json.dumps([s.env, s.agent, options, written.progress], sort_keys=True)
+        _, seeds = found.setdefault(key, (Curves(s.agent, s.env, options, [], written.progress), {}))
         age = (int(curve.step[-1]), (run / "metrics.jsonl").stat().st_mtime_ns)
-        if data["seed"] not in seeds or age >= seeds[data["seed"]][0]:
-            seeds[data["seed"]] = age, curve
+        if s.seed not in seeds or age >= seeds[s.seed][0]:
+            seeds[s.seed] = age, curve
     for curves, seeds in found.values():
         curves.seeds.extend(curve for _, curve in seeds.values())
     return [found[key][0] for key in sorted(found)]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import shutil
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from whorl.batch import Part
 from whorl.buffers.datasets import Dataset
@@ -16,13 +16,14 @@ from whorl.envs.env import Env
 from whorl.envs.watchdog import watching
 from whorl.errors import BadInput
 from whorl.feeds import Fed
-from whorl.files import lock, write_json
+from whorl.files import Folder, lock, write_json
 from whorl.functional.streams import stream
 from whorl.training import checkpoint
 from whorl.training import state as states
 from whorl.training.build import build, check_replay, new_buffer
 from whorl.training.curve import draw_curve
 from whorl.training.evaluate import Evaluation
+from whorl.training.full_disk import FullDisk
 from whorl.training.hooks import FINAL, Checkpoint, Evaluate, Film, Hook, Log
 from whorl.training.loggers import Logger, Loggers, known
 from whorl.training.loggers.console import Console
@@ -33,6 +34,7 @@ from whorl.training.process import StopSignals, threads_of_torch
 from whorl.training.settings import Settings
 from whorl.training.trained import Trained, settings_json
 from whorl.training.window import Window
+from whorl.training.written import Result, Scores, read_config, write_config
 
 
 class Run:
@@ -117,7 +119,7 @@ class Run:
         return self
 
     def _run(self, resume: bool) -> None:
-        checkpoint.clean(self.checkpoints)
+        self._clean()
         self._make_buffer()
         self.logs = Loggers(
             [
@@ -128,11 +130,16 @@ class Run:
                 *self._loggers,
             ]
         )
+        self.disk = FullDisk(self.path, self.logs.error)
         with self.logs:
             self._restore() if resume else self._greet()
-            self.write_config()
             self._train()
         self._finish()
+
+    def _clean(self) -> None:
+        """Removes what killed writers left."""
+        for inner in (self.path, self.checkpoints, self.path / "replay", self.path / "video"):
+            checkpoint.clean(inner)
 
     def _close(self) -> None:
         try:
@@ -162,7 +169,7 @@ class Run:
         return 2 * (every // env.num_envs + self.config.feed.steps) if every and env is not None else 0
 
     def write_config(self) -> None:
-        write_json(self.path / "config.json", settings_json(self.settings, self.config))
+        self.written = write_config(self.path, settings_json(self.settings, self.config))
 
     def _greet(self) -> None:
         env, feed = self.parts.env, self.config.feed
@@ -200,24 +207,32 @@ class Run:
         parts |= {"buffer": p.buffer, "loggers": self.logs}
         return parts | {name: cast(Part, hook) for name, hook in self.hooks.items() if hasattr(hook, "state")}
 
-    def save(self) -> Path:
-        """Publish a checkpoint of everything, and return it."""
-        path = states.save(self.checkpoints, self.steps, self._state_parts())
-        checkpoint.mark(self.checkpoints, "last", path)
-        if self.settings.keep_checkpoints != "all":
-            checkpoint.prune(self.checkpoints, self.settings.keep_checkpoints)
-        return path
+    def save(self) -> Path | None:
+        """Publish a checkpoint of everything, and return it; None on a full disk: then the older ones stand."""
+        with self.disk.tolerated("a checkpoint"):
+            path = states.save(self.checkpoints, self.steps, self._state_parts(), self.written)
+            checkpoint.mark(self.checkpoints, "last", path)
+            if self.settings.keep_checkpoints != "all":
+                checkpoint.prune(self.checkpoints, self.settings.keep_checkpoints)
+            return path
+        return None
 
     def _restore(self) -> None:
+        self.written = read_config(self.path).check()
         path = checkpoint.newest(self.checkpoints)
         if path is None and not self.settings.checkpoint_every:
             raise BadInput(f"{self.path} has no checkpoint to resume from: it was started with checkpoint_every=0")
         if path is None:  # killed before the first one was complete: nothing had been learned
-            shutil.rmtree(self.path / "replay", ignore_errors=True)
+            with Folder(self.path) as inside:
+                inside.remove("replay")
             self._make_buffer()
+            self.write_config()
             return self._greet()
-        checkpoint.mark(self.checkpoints, "last", path)  # a kill between saving and marking leaves it one behind
-        exact = states.load(path, self._state_parts())
+        exact = states.load(path, self._state_parts(), self.written)
+        with self.disk.tolerated("config.json"):
+            self.write_config()
+        with self.disk.tolerated("the link to the last checkpoint"):
+            checkpoint.mark(self.checkpoints, "last", path)  # a kill between saving and marking leaves it one behind
         self._begin()
         if not exact["buffer"]:
             self.logs.message(
@@ -231,15 +246,15 @@ class Run:
             )
 
     def _finish(self) -> None:
-        """eval.json of the best and of the last policy on fresh episodes, and the curve."""
-        s = self.settings
-        result: dict[str, Any] = {"steps": self.steps, "episodes": self.progress.finished}
-        if s.eval_every:
-            result["last"] = self.evaluate(s.eval_episodes).summary()
-            result["best"] = result["last"]
-            if s.checkpoint_every:
-                which = "best" if (self.checkpoints / "best").exists() else "last"
-                best = Trained(self.path, s, self.config, which, self.evaluation.env(s.eval_episodes))
-                result["best"] = self.evaluation.play(best.policy, s.eval_episodes, stream(s.seed, FINAL)).summary()
-        write_json(self.path / "eval.json", result)
-        draw_curve(self.path)
+        """The curve, and eval.json of the best and of the last policy on fresh episodes, the last file that a run writes."""
+        s, marked = self.settings, checkpoint.marked(self.checkpoints)
+        last = best = Scores.of(self.evaluate(s.eval_episodes)) if s.eval_every else None
+        if s.eval_every and marked:  # none: there never was room for one
+            which = "best" if "best" in marked else "last"
+            found = Trained(self.path, s, self.config, which, self.evaluation.env(s.eval_episodes))
+            best = Scores.of(self.evaluation.play(found.policy, s.eval_episodes, stream(s.seed, FINAL)))
+        self.result = Result(self.steps, self.progress.finished, last, best)
+        with self.disk.tolerated("curve.png"):
+            draw_curve(self.path)
+        with self.disk.tolerated("eval.json"):
+            write_json(self.path / "eval.json", asdict(self.result))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from whorl.envs.ids import check_no_token
 from whorl.envs.make import EnvLike, as_env
 from whorl.errors import BadInput, command
 from whorl.feeds import Fed, Feed
-from whorl.files import lock, read_json, write_json
+from whorl.files import lock, write_json
 from whorl.options import override
 from whorl.presets import Preset
 from whorl.training import folder
@@ -26,9 +27,11 @@ from whorl.training.hooks import Hook
 from whorl.training.loggers import Logger
 from whorl.training.run import Run
 from whorl.training.settings import NAMED, Settings
-from whorl.training.trained import needs_no_object, read_settings
+from whorl.training.trained import at, needs_no_object, read_settings
 from whorl.training.video import drawable
+from whorl.training.written import Result, read_result
 
+_log = logging.getLogger("whorl")
 OPTIONS = [field for field in dataclasses.fields(Settings) if field.name not in NAMED]
 
 
@@ -79,7 +82,10 @@ def train(
     run.path = folder.create(Path(runs), settings.env or "data", agent, settings.seed, name)
     run.write_config()
     write_json(run.path / "meta.json", folder.meta())
-    folder.link_last(Path(runs), run.path)
+    try:
+        folder.link_last(Path(runs), run.path)
+    except (BadInput, OSError) as error:  # which is no matter of the run
+        _log.warning("whorl: %s", error)
     return run.start()
 
 
@@ -129,16 +135,16 @@ def resume(
 ) -> Run:
     """Go on with a run that was killed or stopped, or train a finished one further with more `total_steps`.
 
-    env: only for a run that was trained on an environment object: such an object. hooks, data: as they were at its start. config: only
-    for a run whose feed is a class of yours, which its folder cannot name.
+    env: only for a run that was trained on an environment object: such an object; or on a server: its URL. hooks, data: as they were at
+    its start. config: only for a run whose feed is a class of yours, which its folder cannot name.
     Raises BadInput for a folder that is not a run, one that another process holds, a finished run without more steps, or fewer steps
     than the run was started for.
     """
     path = folder.open_run(path)
     with lock(path):
         settings, config = read_settings(path, config)
-        result = read_json(path / "eval.json") if (path / "eval.json").exists() else {"steps": 0}
-        done, over = result["steps"], result.get("episodes", 0) >= (settings.total_episodes or math.inf)
+        result = (read_result(path) if (path / "curve.png").exists() else None) or Result()
+        done, over = result.steps, result.episodes >= (settings.total_episodes or math.inf)
         total = settings.total_steps if total_steps is None else total_steps
         if isinstance(total, bool) or not isinstance(total, int):
             raise BadInput(f"total_steps must be a whole number, got {total!r}")
@@ -156,7 +162,9 @@ def resume(
         check_spans(config, settings)
         if env is None and data is None:
             needs_no_object(path, settings)
-        own = None if env is None else as_env(env, settings.num_envs, settings.seed)
+        if isinstance(env, str):
+            settings = at(path, settings, env)
+        own = None if env is None or isinstance(env, str) else as_env(env, settings.num_envs, settings.seed)
         run = Run(path, settings, config, quiet, own, loggers, hooks, data)
     return run.start(resume=True)
 

@@ -5,21 +5,84 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from whorl.batch import Part
+from whorl.batch import Arrays, Numbers, Part, State
+from whorl.errors import Damaged, WhorlError
+from whorl.options import CHANGED, shown
 from whorl.training import checkpoint
+from whorl.training.written import Written
+
+NEEDED = ("policy", "agent", "collector", "buffer", "loggers", "log", "evaluation")  # what every checkpoint has
 
 
-def save(folder: Path, progress: int, parts: Mapping[str, Part]) -> Path:
-    """Publish the checkpoint `folder/step_{progress}`. Raises what `checkpoint.save` does."""
+def save(folder: Path, progress: int, parts: Mapping[str, Part], written: Written) -> Path:
+    """Publish the checkpoint `folder/step_{progress}` of a run with this config.json. Raises what `checkpoint.save` does."""
     states = {name: part.state() for name, part in parts.items()}
     tensors = {name: arrays for name, (arrays, _) in states.items()}
-    return checkpoint.save(folder, progress, tensors, {name: numbers for name, (_, numbers) in states.items()})
+    numbers = {name: numbers for name, (_, numbers) in states.items()}
+    return checkpoint.save(folder, progress, tensors, numbers, written.sha256)
 
 
-def load(path: Path, parts: Mapping[str, Part]) -> dict[str, bool]:
-    """Bring the parts back: name -> whether it is exactly as it was. A part that the checkpoint does not know stays as it is.
+def load(path: Path, parts: Mapping[str, Part], written: Written) -> dict[str, bool]:
+    """Bring the parts back: name -> whether it is exactly as it was. A part that the checkpoint does not know, such as a new hook,
+    stays as it is.
 
-    Raises what `checkpoint.load` does, and BadInput for a part of another size.
+    Raises what `checkpoint.load` does, BadInput for a part of another size, and Damaged, naming the part, for a state that is not
+    what the part writes (whoever can write a manifest can write a hash that fits) and a checkpoint of another config.json.
     """
+    written.check_covers(path, checkpoint.config_of(path))
     tensors, numbers = checkpoint.load(path)
-    return {name: part.load_state(tensors[name], numbers[name]) for name, part in parts.items() if name in numbers}
+    for name in NEEDED:
+        if name in parts and not (name in numbers and name in tensors):
+            raise Damaged(f"{path} has no state of {name!r}: {CHANGED}")
+    return {
+        name: _load(path, name, part, tensors.get(name, {}), numbers[name])
+        for name, part in parts.items()
+        if name in numbers
+    }
+
+
+def _load(path: Path, name: str, part: Part, arrays: Arrays, numbers: Numbers) -> bool:
+    try:
+        if type(part).__module__.startswith("whorl."):  # what users bring may save other things at other times
+            _check_like(part.state(), (arrays, numbers))
+        return part.load_state(arrays, numbers)
+    except WhorlError as error:
+        raise type(error)(f"{path}: the state of {name!r}: {error}") from None
+    except Exception as error:  # a stranger's numbers can break a part in any way
+        what = (
+            f"has no {error}" if isinstance(error, KeyError) else f"does not fit: {' '.join(str(error).split())[:300]}"
+        )
+        raise Damaged(f"{path}: the state of {name!r} {what}: {CHANGED}") from error
+
+
+def _check_like(fresh: State, saved: State) -> None:
+    """Raises Damaged for arrays and numbers of another kind than those that the part would save now, before it goes on from them."""
+    for name, array in fresh[0].items():
+        found = saved[0].get(name)
+        if found is None or found.shape != array.shape or found.dtype != array.dtype:
+            came = "none" if found is None else f"{found.dtype} {list(found.shape)}"
+            raise Damaged(f"the array {name!r} should be {array.dtype} {list(array.shape)}, there is {came}: {CHANGED}")
+    _check_kind(fresh[1], saved[1], "it")
+
+
+def _check_kind(like: object, found: object, place: str) -> None:
+    """like: None, or an empty list or table, says nothing of what may be there."""
+    kinds = (float, int) if isinstance(like, float) else (type(like),)
+    if like is not None and type(found) not in kinds:
+        raise Damaged(f"{place} should be {_words(like)}, got {shown(found)}: {CHANGED}")
+    if isinstance(like, dict) and isinstance(found, dict):
+        for key, inner in like.items():
+            if key not in found:
+                raise Damaged(f"{place} has no {key!r}: {CHANGED}")
+            _check_kind(inner, found[key], repr(key))
+    if isinstance(like, list) and isinstance(found, list) and like:
+        if len(found) != len(like):
+            raise Damaged(f"{place} should have {len(like)} entries, got {len(found)}: {CHANGED}")
+        for inner, value in zip(like, found):
+            _check_kind(inner, value, f"an entry of {place}")
+
+
+def _words(like: object) -> str:
+    return {bool: "true or false", int: "a whole number", float: "a number", str: "a text", list: "a list"}.get(
+        type(like), "a table"
+    )

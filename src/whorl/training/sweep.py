@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from whorl import files
-from whorl.envs.ids import check_no_token
+from whorl.envs.ids import check_no_token, is_url
 from whorl.errors import BadInput, WhorlError
 from whorl.options import override
 from whorl.training import folder, grid, sweep_table
@@ -24,6 +24,7 @@ from whorl.training.catalog import find
 from whorl.training.process import StopSignals
 from whorl.training.settings import Settings
 from whorl.training.start import planned, resume, train
+from whorl.training.written import read_result
 
 POLL = 0.05  # seconds between two looks at the processes
 
@@ -203,7 +204,7 @@ class _Queue:
             path = None
         request: dict[str, Any] = {"parent": os.getpid()}
         if path is not None:
-            request["resume"] = str(path)
+            request |= {"resume": str(path), "env": plan["env"] if is_url(plan["env"]) else None}
         else:
             fields = grid.nested(self.fixed | job.setting)
             request["train"] = fields | {"agent": plan["agent"], "env": plan["env"], "seed": job.seed, "name": job.name}
@@ -223,8 +224,8 @@ class _Queue:
     def _outcome(self, job: Job) -> str:
         code = job.process.returncode  # type: ignore[union-attr]
         if job.finished and code == 0:
-            best = files.read_json(job.path / "eval.json").get("best")  # type: ignore[operator]
-            return f"best mean {best['mean']:.1f}" if best else "not evaluated"
+            result = read_result(job.path)  # type: ignore[arg-type]
+            return f"best mean {result.best.mean:.1f}" if result and result.best else "not evaluated"
         lines = self._log(job).read_text(errors="replace").strip().splitlines()
         why = f"killed by {signal.Signals(-code).name}" if code < 0 else lines[-1] if lines else f"exit code {code}"
         self.failed[str(job)] = why
@@ -250,7 +251,7 @@ def _run_one(request: dict[str, Any]) -> None:
     _die_with(request["parent"])
     try:
         if "resume" in request:
-            resume(request["resume"], quiet=True)
+            resume(request["resume"], quiet=True, env=request["env"])
         else:
             train(**request["train"], quiet=True)
     except WhorlError as error:

@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from whorl.files import read_json, write
+from whorl.errors import Damaged
+from whorl.files import Folder, write
 from whorl.functional.statistics import bootstrap_interval, iqm
+from whorl.options import CHANGED
 from whorl.training.drawing import Panel, png
 from whorl.training.grid import Setting, describe, text
+from whorl.training.written import read_result
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -55,8 +58,8 @@ def table(finished: list[tuple[Setting, list[Path]]]) -> list[Row]:
 def _row(setting: Setting, runs: list[Path]) -> Row:
     if not runs:
         return Row(setting, None, None, None, 0, None)
-    found = [read_json(run / "eval.json").get("best") for run in runs]
-    scores = [best["mean"] for best in found if best]  # a run that was never evaluated has none
+    found = [read_result(run) for run in runs]
+    scores = [one.best.mean for one in found if one and one.best]  # a run that was never evaluated has none
     if not scores:
         return Row(setting, None, None, None, len(runs), None)
     last = [returns.mean() for run in runs if len(returns := last_returns(run / "episodes.csv"))]
@@ -66,11 +69,14 @@ def _row(setting: Setting, runs: list[Path]) -> Row:
 
 def last_returns(path: Path, number: int = LAST) -> np.ndarray:
     """The newest returns, at most `number`, of an `episodes.csv`. Reads the end of the file only."""
-    with open(path, "rb") as file:
+    with Folder(path.parent) as folder, folder.file(path.name) as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - 200 * number))  # a line is shorter than 200 bytes
-        lines = file.read().decode().splitlines()[1:]  # without the header, or a line cut in two
-    return np.array([float(line.split(",")[2]) for line in lines[-number:]])
+        lines = file.read().splitlines()[1:]  # without the header, or a line cut in two
+    try:
+        return np.array([float(line.split(b",")[2]) for line in lines[-number:]])
+    except (ValueError, IndexError) as error:
+        raise Damaged(f"{path} should hold four numbers a line ({error}): {CHANGED}") from None
 
 
 def write_csv(path: Path, rows: list[Row]) -> None:

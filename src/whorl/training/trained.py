@@ -11,14 +11,16 @@ from torch import Generator
 from whorl import __version__, options
 from whorl.batch import Numbers
 from whorl.envs.env import Env
+from whorl.envs.ids import check_no_token, is_url
 from whorl.envs.make import EnvLike, as_env, environment
 from whorl.envs.own_form import Given, Own, batched, row, rows
 from whorl.envs.watchdog import watching
-from whorl.errors import BadInput, Damaged
+from whorl.errors import BadInput
 from whorl.feeds import Fed
-from whorl.files import read_json
+from whorl.files import shown
 from whorl.functional.streams import stream
 from whorl.training import checkpoint, folder
+from whorl.training import state as states
 from whorl.training.actor import TrainedActor
 from whorl.training.build import new_agent
 from whorl.training.catalog import config_from_json, config_to_json
@@ -26,19 +28,31 @@ from whorl.training.evaluate import Evaluation, eval_envs, evaluate
 from whorl.training.export import Format, export
 from whorl.training.settings import Settings
 from whorl.training.video import film
+from whorl.training.written import read_config
 
 
 class Trained:
     """A trained policy from a run folder, ready to act."""
 
-    def __init__(self, path: Path, settings: Settings, config: Fed, which: str | int, env: Env | None = None):
-        self.path, self.settings = path, settings
-        self.env = env if env is not None else environment(needs_no_object(path, settings), 1, settings.seed)
+    def __init__(
+        self,
+        path: Path,
+        settings: Settings,
+        config: Fed,
+        which: str | int,
+        env: Env | None = None,
+        typed: bool = False,
+    ):
+        """typed: the environment's URL comes from the user, not from the run."""
+        self.path, self.settings, self._typed = path, settings, typed
+        self.env = env if env is not None else environment(self._id(), 1, settings.seed)
         self.policy = new_agent(settings.agent, self.env, config, settings.seed).policy.eval()
         self.checkpoint = checkpoint.find(path / "checkpoints", which)
-        tensors, _ = checkpoint.load(self.checkpoint)
-        self.policy.load_state(tensors["policy"], {})
+        states.load(self.checkpoint, {"policy": self.policy}, read_config(path))
         self._generator = Generator().manual_seed(stream(settings.seed, "predict"))
+
+    def _id(self) -> str:
+        return needs_no_object(self.path, self.settings, self._typed)
 
     def predict(
         self,
@@ -94,7 +108,7 @@ class Trained:
 
     def evaluate(self, episodes: int = 100, seed: int = 1_000_000) -> Evaluation:
         """Greedily, over whole episodes of the environment it was trained in."""
-        id, limit = needs_no_object(self.path, self.settings), self.settings.max_episode_steps
+        id, limit = self._id(), self.settings.max_episode_steps
         env = environment(id, eval_envs(episodes, self.env.origin), seed, max_episode_steps=limit)
         try:
             with watching(self.settings.env_timeout):
@@ -104,7 +118,7 @@ class Trained:
 
     def film(self, file: Path, seed: int = 0, max_steps: int = 10_000) -> tuple[float, int]:
         """Play one greedy episode into `file` (.gif or .mp4); its return and length. See `training/video.py`."""
-        id, limit = needs_no_object(self.path, self.settings), self.settings.max_episode_steps
+        id, limit = self._id(), self.settings.max_episode_steps
         with watching(self.settings.env_timeout):
             return film(self.policy, id, file, seed, limit or max_steps)
 
@@ -112,23 +126,44 @@ class Trained:
 def load(path: str | Path, which: str | int = "best", env: EnvLike | None = None, config: Fed | None = None) -> Trained:
     """The policy of a run: `best` (by evaluation during training; the last where there was none), `last`, or a step.
 
-    env: only for a run that was trained on an environment object, or on data alone; gives the spaces. config: only for one whose feed is
+    env: only for a run that was trained on an environment object, or on data alone, to give the spaces; or the URL of a run that was
+    trained on a server, without which nothing is connected to. config: only for one whose feed is
     a class of yours.
     Raises BadInput when `path` is not a run or has no such checkpoint, Damaged when the checkpoint is not what was written.
     """
     path = folder.open_run(path)
-    if which == "best" and not (path / "checkpoints" / "best").exists():
+    if which == "best" and "best" not in checkpoint.marked(path / "checkpoints"):
         which = "last"
-    return Trained(path, *read_settings(path, config), which, None if env is None else as_env(env, 1))
+    settings, config = read_settings(path, config)
+    if isinstance(env, str):
+        return Trained(path, at(path, settings, env), config, which, typed=True)
+    return Trained(path, settings, config, which, None if env is None else as_env(env, 1))
 
 
-def needs_no_object(path: Path, settings: Settings) -> str:
-    """The environment's id. Raises BadInput when the run was trained on an object, or on data alone."""
+def needs_no_object(path: Path, settings: Settings, typed: bool = False) -> str:
+    """The environment's id. Raises BadInput when the run was trained on an object, or on data alone, or on a server: then it is only
+    connected to where the user has `typed` its URL, whatever the run says."""
     if settings.own_env or not settings.env:
         what = f"an environment object ({settings.env})" if settings.own_env else "data, with no environment named"
         how = "whorl.load(path, env=...) or whorl.resume(path, " + ("env=...)" if settings.own_env else "data=...)")
         raise BadInput(f"{path} was trained on {what}: pass one, {how}")
+    if is_url(settings.env) and not typed:
+        raise BadInput(
+            f"{path} was trained on a server, {shown(settings.env)}, and a run folder alone makes no connection: name the URL, "
+            "whorl.load(path, env=URL) or whorl.resume(path, env=URL), --env URL on the command line"
+        )
     return settings.env
+
+
+def at(path: Path, settings: Settings, url: str) -> Settings:
+    """The settings of a run that was trained on a server, with the environment at `url`. Raises BadInput for any other run."""
+    check_no_token(url)
+    if not (is_url(url) and is_url(settings.env)):
+        raise BadInput(
+            f"{path} was trained on {settings.env or 'data'}: only for a run that was trained on a server env may be an id, its URL; "
+            f"got {shown(url)}"
+        )
+    return dataclasses.replace(settings, env=url)
 
 
 def settings_json(settings: Settings, config: Fed) -> Numbers:
@@ -140,22 +175,16 @@ def settings_json(settings: Settings, config: Fed) -> Numbers:
 def read_settings(path: Path, config: Fed | None = None) -> tuple[Settings, Fed]:
     """The settings and the agent's config that a run was started with.
 
-    config: the latter, of a run whose feed is a class of the user's. Raises Damaged for a file that lacks them, BadInput for settings out
-    of their bounds and a `config` that is not as written.
+    config: the latter, of a run whose feed is a class of the user's. Raises Damaged for a file that is not as it was written, naming the
+    field, BadInput for an option that the agent does not have and a `config` that is not as written.
     """
-    data = read_json(path / "config.json")
+    written = read_config(path)
+    if config is not None and config_to_json(written.settings.agent, config) != written.config:
+        raise BadInput(f"{path} was started with another config: pass the one that it was started with")
     try:
-        written = data.pop("config")
-        data.pop("progress", None)
-        settings = Settings(**data)
-        missing = {field.name for field in dataclasses.fields(Settings)} - data.keys()
-        if missing:
-            raise KeyError(min(missing))
-        options.check(settings)
-        if config is not None and config_to_json(settings.agent, config) != written:
-            raise BadInput(f"{path} was started with another config: pass the one that it was started with")
-        return settings, config or config_from_json(settings.agent, written)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise Damaged(
-            f"{path / 'config.json'} is not what this whorl writes ({type(error).__name__}: {error})"
-        ) from None
+        config = config or config_from_json(written.settings.agent, written.config)
+        options.check(config)
+    except BadInput as error:
+        raise type(error)(f"{written.path}: {error}") from None
+    written.check()
+    return written.settings, config

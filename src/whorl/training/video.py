@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 from typing import cast
 
 import numpy as np
 import torch
 
+from whorl import files
 from whorl.envs.env import Env
 from whorl.envs.guard import guarded
 from whorl.envs.make import make_env
@@ -63,17 +65,20 @@ def drawable(env_id: str, seed: int) -> Env:
 
 
 def _write(file: Path, frames: list[np.ndarray]) -> None:
+    data = _encoded(frames, file.suffix)
+    files.make(file.absolute().parent)
+    files.write(file, data)
+
+
+def _encoded(frames: list[np.ndarray], kind: str) -> bytes:
+    """kind: .gif, or .mp4, whose encoder wants a file: it gets one of its own, in the system's folder for such."""
     import imageio.v3 as imageio
 
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}.tmp{file.suffix}")
-    try:
-        if file.suffix == ".gif":
-            imageio.imwrite(temporary, np.stack(frames), duration=40, loop=0)
-        else:
-            imageio.imwrite(temporary, np.stack(frames), fps=30, plugin="FFMPEG")
-    except (ImportError, OSError) as error:
-        temporary.unlink(missing_ok=True)
-        hint = ' (install it: pip install "whorl[video]")' if file.suffix == ".mp4" else ""
-        raise BadInput(f"cannot write {file}: {error}{hint}") from error
-    temporary.replace(file)
+    if kind == ".gif":
+        return imageio.imwrite("<bytes>", np.stack(frames), extension=".gif", duration=40, loop=0)
+    with tempfile.TemporaryDirectory(prefix="whorl-") as place:
+        try:
+            imageio.imwrite(Path(place) / "video.mp4", np.stack(frames), fps=30, plugin="FFMPEG")
+        except (ImportError, OSError) as error:
+            raise BadInput(f'cannot write an mp4: {error} (install it: pip install "whorl[video]")') from error
+        return (Path(place) / "video.mp4").read_bytes()

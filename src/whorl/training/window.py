@@ -96,7 +96,8 @@ class Window:
             raise BadInput(
                 f"the saved window holds {numbers['size']} episodes, this one {self.size}: use the same size"
             )
-        self.count, self.best_mean = numbers["count"], numbers["best_mean"]
-        self._returns = deque((ret for ret, _ in numbers["episodes"]), self.size)
-        self._lengths = deque((length for _, length in numbers["episodes"]), self.size)
+        best = numbers["best_mean"]
+        self.count, self.best_mean = numbers["count"], None if best is None else float(best)
+        self._returns = deque((float(ret) for ret, _ in numbers["episodes"]), self.size)
+        self._lengths = deque((int(length) for _, length in numbers["episodes"]), self.size)
         return True

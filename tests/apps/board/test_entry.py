@@ -248,7 +248,7 @@ def test_foreign_missing_and_odd_files(copy, made, tmp_path):
     with pytest.raises(Damaged, match="is not an entry: policy.safetensors is missing"):
         entry.read(copy)
     (copy / "policy.safetensors").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(Damaged, match="policy.safetensors cannot be read as a regular file"):
+    with pytest.raises(Damaged, match="policy.safetensors is not a regular file but a symbolic link"):
         entry.read(copy)
     (copy / "policy.safetensors").unlink()
     os.mkfifo(copy / "policy.safetensors")
@@ -297,7 +297,7 @@ def test_one_bad_entry_does_not_hide_the_others(copy, made, tmp_path):
     assert sorted(e.author for e in good) == ["Ada", "Grace"]
     assert [e.id for e in good] == sorted(e.id for e in good)
     assert [p.split("entries/")[1].split(" is")[0] for p in problems] == ["<script>", "file.txt", "link"]
-    assert "entry.json is missing" in problems[0] and "should be a folder" in problems[2]
+    assert "entry.json is missing" in problems[0] and "link is not a folder but a symbolic link" in problems[2]
 
 
 # ------------------------------------------------------------------------------------------------------ publishing

@@ -58,8 +58,8 @@ def test_what_is_damaged_or_foreign_is_reported_and_stays_out(board, tmp_path):
     assert sorted(os.listdir(tmp_path / "into" / "entries")) == done.added
     damaged, notes, outside = sorted(done.problems, key=lambda text: ("outside" in text, "notes" in text))
     assert "policy_sha256 is" in damaged and "but the rest of the entry gives" in damaged
-    assert "notes.txt is not an entry: it should be a folder" in notes
-    assert "outside is not an entry: it should be a folder" in outside
+    assert "notes.txt is not a folder but a file" in notes
+    assert "outside is not a folder but a symbolic link" in outside
 
 
 def test_a_damaged_entry_in_the_target_is_reported_and_left_as_it_is(board, tmp_path):

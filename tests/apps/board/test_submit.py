@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import whorl
+from tests.training import run_folders
 from whorl.apps.board import submit as submit_module
 from whorl.apps.board.entry import entries, read
 from whorl.apps.board.forms import EPISODES, HELD_OUT
@@ -184,8 +185,7 @@ def test_a_picture_of_another_episode_is_left_out(run):
 
 
 def test_a_run_that_was_stopped_counts_with_the_steps_it_took(copy, scored, tmp_path):
-    config = json.loads((copy / "config.json").read_bytes())
-    (copy / "config.json").write_text(json.dumps(config | {"total_steps": 10_000}))
+    run_folders.change(copy, total_steps=10_000)
     (copy / "eval.json").unlink()
     made = submit(copy, tmp_path / "board")
     assert made.steps == int((copy / "checkpoints" / "last").resolve().name.removeprefix("step_")) < 10_000
@@ -203,11 +203,10 @@ def test_a_command_that_would_run_when_it_is_pasted_is_not_shown(copy, scored, t
 
 
 def test_a_run_on_a_server_is_scored_in_the_environment_of_that_name_here(made, copy, tmp_path):
-    config = json.loads((copy / "config.json").read_bytes())
 
     def on(env):
         url = f"http://127.0.0.1:9/{env}"  # nobody answers there, and nobody is asked
-        (copy / "config.json").write_text(json.dumps(config | {"env": url}))
+        run_folders.change(copy, env=url)
         return submit(copy, tmp_path / "board")
 
     there = on("CartPole-v1")

@@ -12,7 +12,6 @@ import hashlib
 import json
 import math
 import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,9 +30,8 @@ from whorl.apps.board.forms import (
     printable,
     short,
 )
-from whorl.apps.strict_json import strict
 from whorl.errors import BadInput, Damaged, command
-from whorl.files import TEMPORARY, json_bytes, make, read_regular, sync_folder, temporary, write_synced
+from whorl.files import TEMPORARY, Folder, json_bytes, make, strict, temporary
 
 MIB = 1 << 20
 LIMITS = {
@@ -118,7 +116,8 @@ def folders(board: str | Path) -> list[Path]:
         raise BadInput(
             f"{board} is not a board: there is no folder {inside}. `{command('submit', 'RUN', '--board', board)}` makes one"
         )
-    return sorted(path for path in inside.iterdir() if not path.name.startswith((TEMPORARY, ".git")))
+    with Folder.inside(inside) as folder:
+        return [inside / name for name in folder.names() if not name.startswith((TEMPORARY, ".git"))]
 
 
 def find(entry: str | Path, board: str | Path | None = None) -> Path:
@@ -126,6 +125,8 @@ def find(entry: str | Path, board: str | Path | None = None) -> Path:
     path = Path(entry)
     if board is not None and is_id(str(entry)):
         path = Path(board) / "entries" / str(entry)
+        if path.is_dir():
+            Folder.inside(path.parent).close()  # nor is that a link
     if not path.is_dir():
         raise BadInput(f"there is no entry {entry}: name its folder, or its id (16 hex digits) and the board it is on")
     return Path(os.path.abspath(path))  # "." has no name, which must be the id
@@ -133,18 +134,21 @@ def find(entry: str | Path, board: str | Path | None = None) -> Path:
 
 def contents(path: Path) -> dict[str, bytes]:
     """The files of an entry's folder, none of them parsed. Raises Damaged for a foreign, missing or too large one, and for links."""
-    if path.is_symlink() or not path.is_dir():
-        raise Damaged(f"{path} is not an entry: it should be a folder")
     try:
-        names = sorted(os.listdir(path))
+        with Folder.inside(path) as folder:
+            names = folder.names()
+            for name in [*NEEDED, *names]:
+                if name not in names:
+                    raise Damaged(f"{path} is not an entry: {name} is missing")
+                if name not in LIMITS:
+                    raise Damaged(
+                        f"{path} holds {short(name)}, which is no part of an entry ({', '.join(LIMITS)}): remove it"
+                    )
+            return {name: folder.read(name, LIMITS[name]) for name in names}
+    except Damaged:
+        raise
     except OSError as error:
         raise Damaged(f"{path} cannot be read: {error.strerror}") from None
-    for name in [*NEEDED, *names]:
-        if name not in names:
-            raise Damaged(f"{path} is not an entry: {name} is missing")
-        if name not in LIMITS:
-            raise Damaged(f"{path} holds {short(name)}, which is no part of an entry ({', '.join(LIMITS)}): remove it")
-    return {name: read_regular(path / name, LIMITS[name]) for name in names}
 
 
 def parse(files: dict[str, bytes], path: Path) -> Entry:
@@ -218,27 +222,29 @@ def publish(board: str | Path, files: dict[str, bytes]) -> Entry:
         raise Damaged(f"entry.json: id should be 16 hex digits, got {short(identity)}")
     path = Path(board) / "entries" / str(identity)
     entry = parse(files, path)
-    if path.exists():
+    if os.path.lexists(path):
         return read(path)
-    draft = temporary(path)
-    make(path.parent)
+    draft = temporary(path).name
+    make(Path(board))
     try:
-        draft.mkdir()
-        for name, data in files.items():
-            write_synced(draft / name, data)
-        sync_folder(draft)
-        os.rename(draft, path)
+        with Folder.inside(Path(board).resolve() / "entries", make=True) as entries:
+            try:
+                with entries.make(draft) as new:
+                    for name, data in files.items():
+                        new.write_new(name, data)
+                    new.sync()
+                entries.rename(draft, path.name)
+                entries.sync()
+            finally:
+                entries.remove(draft)
+    except Damaged:
+        raise
     except OSError as error:
-        shutil.rmtree(draft, ignore_errors=True)
         if path.exists():  # another process was faster
             return read(path)
         raise OSError(
             error.errno, f"{error.strerror}: the entry could not be written to {board}, which is as it was"
         ) from error
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise
-    sync_folder(path.parent)
     return entry
 
 

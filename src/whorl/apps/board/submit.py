@@ -7,7 +7,6 @@ environment's own time limit, on the streams of the seed HELD_OUT, with torch on
 from __future__ import annotations
 
 import dataclasses
-import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,8 +23,9 @@ from whorl.envs.adapters.gymnasium import Gymnasium
 from whorl.envs.env import Env, Observation
 from whorl.envs.ids import environment_behind
 from whorl.envs.make import make_env
-from whorl.errors import BadInput, Incompatible
+from whorl.errors import BadInput, Damaged, Incompatible
 from whorl.functional.streams import stream
+from whorl.options import CHANGED
 from whorl.policies.policy import Held, Policy
 from whorl.training import checkpoint, folder
 from whorl.training.evaluate import Evaluation, evaluate
@@ -33,6 +33,7 @@ from whorl.training.plot import evaluations
 from whorl.training.process import threads_of_torch
 from whorl.training.trained import Settings, Trained, load, read_settings
 from whorl.training.video import drawable
+from whorl.training.written import read_config, read_meta, read_metrics
 
 FRAMES, SIDE = 120, 320  # most frames of a GIF, and most pixels of its longer side
 POINTS = 1000  # most points of a learning curve
@@ -51,7 +52,7 @@ def submit(run: str | Path, board: str | Path = "board", author: str = "", note:
             raise BadInput(f"{what} should be {LINE[1]}, got {line[:300]!r}")
     trained, which, env_id, policy = _best(folder.open_run(run))
     s = trained.settings
-    made_at = files.read_json(trained.path / "meta.json")
+    made_at = read_meta(trained.path)
     now = folder.meta()
     score, threshold = examine(trained.policy, env_id)
     if not np.isfinite(score.returns).all():
@@ -65,15 +66,15 @@ def submit(run: str | Path, board: str | Path = "board", author: str = "", note:
         "agent": s.agent,
         "author": author,
         "note": note,
-        "created": f"{datetime.fromisoformat(made_at['date']).astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}",
+        "created": _utc(made_at.date, trained.path),
         "settings": {
             name: value for name, value in dataclasses.asdict(s).items() if name not in ("env", "agent", "own_env")
         },
-        "config": files.read_json(trained.path / "config.json")["config"],
-        "versions": made_at["versions"],
-        "commit": made_at["commit"],
-        "machine": machine(made_at),
-        "command": _command(made_at["command"]),
+        "config": read_config(trained.path).config,
+        "versions": made_at.versions,
+        "commit": made_at.commit,
+        "machine": machine(vars(made_at)),
+        "command": _command(made_at.command),
         "evaluated": {"versions": now["versions"], "machine": machine(now)},
         "steps": min(_steps(checkpoint.find(trained.path / "checkpoints", "last")), s.total_steps),
         "seconds": seconds,
@@ -99,15 +100,17 @@ def _best(path: Path) -> tuple[Trained, str, str, bytes]:
             "train on an environment's id, such as those of `whorl list envs`"
         )
     checkpoints = path / "checkpoints"
-    which = next((name for name in ("best", "last") if (checkpoints / name).exists()), "")
+    which = next((name for name in ("best", "last") if name in checkpoint.marked(checkpoints)), "")
     if not which:
         raise BadInput(f"{path} has no checkpoint to score: let it train with checkpoint_every above 0, then submit it")
     env_id = environment_behind(settings.env)
     env = make_env(env_id, 1)
     try:
         found = checkpoint.find(checkpoints, which)
-        return load(path, _steps(found), env), which, env_id, (found / "policy.safetensors").read_bytes()
-    except (Incompatible, RuntimeError) as error:
+        with files.Folder.inside(found) as folder:
+            policy = folder.read("policy.safetensors")
+        return load(path, _steps(found), env), which, env_id, policy
+    except (Incompatible, Damaged, RuntimeError) as error:
         if env_id == settings.env:
             raise
         raise BadInput(
@@ -115,6 +118,13 @@ def _best(path: Path) -> tuple[Trained, str, str, bytes]:
         ) from None
     finally:
         env.close()
+
+
+def _utc(date: str, run: Path) -> str:
+    try:
+        return f"{datetime.fromisoformat(date).astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+    except (ValueError, OverflowError):
+        raise Damaged(f"{run / 'meta.json'}: date should be a time in ISO 8601, got {date[:60]!r}: {CHANGED}") from None
 
 
 def _steps(path: Path) -> int:
@@ -141,9 +151,9 @@ def _progress(run: Path) -> tuple[dict[str, list | None], float | None, float | 
     seconds = None if found.seconds is None else found.seconds[keep].tolist()
     curve: dict[str, list | None] = {"step": found.step[keep].tolist(), "seconds": seconds}
     curve |= {"mean": found.mean[keep].tolist(), "std": found.std[keep].tolist()}
-    timed, fps = None, None
-    for line in files.whole_lines(run / "metrics.jsonl"):
-        row = json.loads(line) if '"time/' in line else {}
+    timed: dict[str, Any] | None = None
+    fps: float | None = None
+    for row in read_metrics(run, "time/"):
         timed = row if row.get("time/seconds") else timed
         fps = row.get("time/fps", fps)
     return (curve, timed["time/seconds"], timed["step"] / timed["time/seconds"]) if timed else (curve, None, fps)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from whorl.envs.make import make_env
 from whorl.errors import BadInput, Damaged
 from whorl.policies.policy import Policy
 from whorl.spaces import flat_size
-from whorl.training import folder
+from whorl.training import folder, sizes
 from whorl.training.build import new_agent
 from whorl.training.catalog import config_from_json, config_to_json
 from whorl.training.plot import flat
@@ -122,24 +121,7 @@ def policy(claim: Entry) -> Policy:
 def check_sizes(config: object, policy_bytes: int, observation: int, actions: int) -> None:
     """Raises BadInput for a config whose networks would be far larger than the policy beside it: building them could take all memory.
 
-    config: an agent's, checked; its fields say what of a network they multiply (`Bounds.sizes`). observation, actions: how many
-    numbers they have. Counted generously: sizes that could multiply each other do.
+    config, observation, actions: see `sizes.numbers`.
     """
-    fields = {f: getattr(config, f.name) for f in options.fields(type(config))}
-    hidden = {f.name: list(value) for f, value in fields.items() if f.kind == tuple[int, ...]}
-    sizes = {f.name: (f.bounds.sizes, value) for f, value in fields.items() if f.bounds and f.bounds.sizes}
-
-    def size(what: str) -> int:
-        return math.prod(value for multiplied, value in sizes.values() if multiplied == what)
-
-    outputs = actions * size("outputs")
-    layers = [[observation, *widths, outputs] for widths in [[], *hidden.values()]]
-    weights = size("members") * sum(a * b for widths in layers for a, b in pairwise(widths))
-    activations = EPISODES * size("actions") * max(map(max, layers))
-    if "tile_coding" in fields.values():
-        slots = size("slots") or min(size("bins"), MIB) ** min(observation, 32)
-        weights += actions * size("tables") * slots
-    numbers = {name: value for name, (_, value) in sizes.items()}
-    if 4 * max(weights, activations, *numbers.values(), 0) > ROOM * max(policy_bytes, MIB):
-        named = ", ".join(f"{name} = {str(value)[:60]}" for name, value in (hidden | numbers).items())
-        raise BadInput(f"{named} make networks far larger than its policy of {policy_bytes:,} bytes")
+    if 4 * sizes.numbers(config, observation, actions, EPISODES) > ROOM * max(policy_bytes, MIB):
+        raise BadInput(f"{sizes.named(config)} make networks far larger than its policy of {policy_bytes:,} bytes")

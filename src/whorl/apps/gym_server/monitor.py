@@ -5,7 +5,8 @@ openaigym.episode_batch.<id>.<pid>.stats.json     {initial_reset_timestamp, time
                                                    episode_ends}; the last is ours: "terminated", "truncated", or "reset" by the client
 openaigym.video.<id>.<pid>.video000000.mp4|gif    with .meta.json
 
-Folder names come from outside: `files.confined` keeps them inside one root. `score` sums a folder up in `upload.json`.
+Folder names come from outside: `files.confined` keeps them inside one root, and the folder is held open, so that whoever swaps a
+link in gets nothing. `score` sums a folder up in `upload.json`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import logging
 import math
 import os
 import re
+import stat
 import time
 from pathlib import Path
 from typing import Any
@@ -24,9 +26,8 @@ import numpy as np
 
 from whorl import files
 from whorl.apps.gym_server.film import Film
-from whorl.apps.strict_json import strict
 from whorl.errors import BadInput, Damaged, EnvError
-from whorl.files import shown
+from whorl.files import Folder, shown, strict
 
 logger = logging.getLogger("whorl")
 
@@ -54,21 +55,20 @@ class Monitor(gymnasium.Wrapper):
     def __init__(
         self,
         env: gymnasium.Env,
-        directory: Path,
+        directory: Folder | Path,
         env_id: str,
         force: bool = False,
         resume: bool = False,
         video_callable: Any = None,
     ) -> None:
         super().__init__(env)
-        self.directory, self.env_id = Path(directory), env_id
         self._every = video_rule(video_callable)
-        files.make(self.directory)
+        self._folder, self.env_id = _held(directory), env_id
         if force:
-            _clear(self.directory)
+            _clear(self._folder)
         elif not resume:
-            _check_unused(self.directory)
-        self._infix = _unused_infix(self.directory)
+            _check_unused(self._folder)
+        self._infix = _unused_infix(self._folder)
         spec = env.unwrapped.spec
         threshold = spec.reward_threshold if spec else None
         self._info = {"gym_version": gymnasium.__version__, "env_id": env_id, "reward_threshold": threshold}
@@ -117,6 +117,7 @@ class Monitor(gymnasium.Wrapper):
             self._end_film(keep=bool(self._steps))
             self._finished = True
             self._write()
+            self._folder.close()
 
     def close(self) -> None:
         try:
@@ -143,8 +144,8 @@ class Monitor(gymnasium.Wrapper):
         stats |= {"episode_rewards": returns, "episode_types": ["t"] * len(times), "episode_ends": ends}
         name = f"{PREFIX}episode_batch.{self._infix}.stats.json"
         manifest = {"stats": name, "videos": self._videos, "env_info": self._info}
-        files.write_json(self.directory / name, stats)
-        files.write_json(self.directory / f"{MANIFEST}{self._infix}.manifest.json", manifest)
+        self._folder.write_json(name, stats)
+        self._folder.write_json(f"{MANIFEST}{self._infix}.manifest.json", manifest)
         self._written = time.monotonic()
 
     def _new_film(self) -> Film | None:
@@ -153,7 +154,7 @@ class Monitor(gymnasium.Wrapper):
             self._every = 0
             return None
         fps = float(self.env.metadata.get("render_fps") or 30)
-        return Film(self.directory, f"{PREFIX}video.{self._infix}.video{len(self._rows):06d}", len(self._rows), fps)
+        return Film(self._folder, f"{PREFIX}video.{self._infix}.video{len(self._rows):06d}", len(self._rows), fps)
 
     def _shoot(self) -> None:
         """One more frame, where there is a film. A picture that fails ends the videos, not the step."""
@@ -220,37 +221,45 @@ def _plain(value: Any) -> str:
 # ------------------------------------------------------------------------------------------------- the folder
 
 
-def _monitor_files(directory: Path, prefix: str) -> list[os.DirEntry]:
-    with os.scandir(directory) as entries:
-        return sorted((entry for entry in entries if entry.name.startswith(prefix)), key=lambda entry: entry.name)
+def _held(directory: Folder | Path) -> Folder:
+    """A folder that `confined` holds open already, or one of whoever runs this process, made if it is not there."""
+    if isinstance(directory, Folder):
+        return directory
+    files.make(directory)
+    return Folder(directory)
 
 
-def _clear(directory: Path) -> None:
-    for entry in _monitor_files(directory, PREFIX):
-        if entry.is_file(follow_symlinks=False):
-            Path(entry.path).unlink(missing_ok=True)
+def _monitor_files(folder: Folder, prefix: str) -> list[str]:
+    return [name for name in folder.names() if name.startswith(prefix)]
 
 
-def _check_unused(directory: Path) -> None:
-    if found := _monitor_files(directory, MANIFEST):
+def _clear(folder: Folder) -> None:
+    for name in _monitor_files(folder, PREFIX):
+        found = folder.status(name)
+        if found is not None and stat.S_ISREG(found.st_mode):
+            folder.remove(name)
+
+
+def _check_unused(folder: Folder) -> None:
+    if found := _monitor_files(folder, MANIFEST):
         raise BadInput(
-            f"the folder {directory.name} already has monitor files, such as {found[0].name}: use another one, "
+            f"the folder {folder.path.name} already has monitor files, such as {found[0]}: use another one, "
             "or force=true to delete them, or resume=true to add to them"
         )
 
 
-def _unused_infix(directory: Path) -> str:
+def _unused_infix(folder: Folder) -> str:
     """<id>.<pid>, of which no file is there: process numbers come again."""
     while True:
         infix = f"{next(_numbers)}.{os.getpid()}"
-        if not any(f".{infix}." in entry.name for entry in _monitor_files(directory, PREFIX)):
+        if not any(f".{infix}." in name for name in _monitor_files(folder, PREFIX)):
             return infix
 
 
 # ------------------------------------------------------------------------------------------------- the score
 
 
-def score(training_dir: Path, algorithm_id: str | None = None) -> dict[str, Any]:
+def score(training_dir: Folder | Path, algorithm_id: str | None = None) -> dict[str, Any]:
     """Sums up the monitor files of a folder, writes the result there as `upload.json` and returns it. Nothing is sent anywhere.
 
     {env, algorithm_id,
@@ -263,12 +272,17 @@ def score(training_dir: Path, algorithm_id: str | None = None) -> dict[str, Any]
     the two scores: where each step costs, breaking off would be the best policy.
     Raises BadInput where the files are missing, too large, or not what `Monitor` writes, and for a bad algorithm_id.
     """
-    training_dir, here = Path(training_dir), f"training_dir {Path(training_dir).name!r}"
+    with training_dir if isinstance(training_dir, Folder) else Folder(training_dir) as folder:
+        return _score(folder, algorithm_id)
+
+
+def _score(folder: Folder, algorithm_id: str | None) -> dict[str, Any]:
+    here = f"training_dir {folder.path.name!r}"
     words = algorithm_id is None or (isinstance(algorithm_id, str) and algorithm_id.isprintable())
     _check(words and len(algorithm_id or "") <= 200, f"algorithm_id must be a short text, got {shown(algorithm_id)}")
-    names = [entry.name for entry in _monitor_files(training_dir, MANIFEST) if entry.name.endswith(".manifest.json")]
+    names = [name for name in _monitor_files(folder, MANIFEST) if name.endswith(".manifest.json")]
     _check(bool(names), f"{here} has no monitor files: start the monitor there, play, and close it")
-    batches = [_batch(training_dir, name) for name in names]
+    batches = [_batch(folder, name) for name in names]
     ids = sorted({batch["env_id"] for batch in batches})
     _check(len(ids) == 1, f"{here} mixes environments ({shown(ids)}): use one folder for each")
     episodes = sorted((row for batch in batches for row in batch["episodes"]), key=lambda row: row[0])
@@ -284,7 +298,7 @@ def score(training_dir: Path, algorithm_id: str | None = None) -> dict[str, Any]
         "videos": [video for batch in batches for video in batch["videos"]],
     }
     try:
-        files.write_json(training_dir / "upload.json", result)
+        folder.write_json("upload.json", result)
     except OSError as error:
         raise BadInput(f"{here}: upload.json cannot be written there: {error.strerror}") from error
     return result
@@ -298,9 +312,9 @@ def _best(returns: np.ndarray, threshold: float | None) -> tuple[float | None, i
     return float(means.max()), int(solved[0]) if len(solved) else None
 
 
-def _batch(directory: Path, name: str) -> dict[str, Any]:
+def _batch(folder: Folder, name: str) -> dict[str, Any]:
     """One manifest and its statistics, checked: {env_id, reward_threshold, videos, episodes: [(timestamp, return, end)]}."""
-    manifest: Any = _read(directory, name, MAX_MANIFEST)
+    manifest: Any = _read(folder, name, MAX_MANIFEST)
     info, films, table = manifest.get("env_info"), manifest.get("videos"), manifest.get("stats")
     _check(isinstance(info, dict), f"{name}: env_info must be an object")
     env_id, threshold = info.get("env_id"), info.get("reward_threshold")
@@ -312,14 +326,15 @@ def _batch(directory: Path, name: str) -> dict[str, Any]:
         pairs and all(_own(file, "video.") for pair in films for file in pair), f"{name}: videos must be pairs of files"
     )
 
-    stats: Any = _read(directory, table, MAX_STATS)
+    stats: Any = _read(folder, table, MAX_STATS)
     columns = [stats.get(key) for key in ("timestamps", "episode_rewards", "episode_lengths")]
     _check(all(isinstance(column, list) for column in columns), f"{table}: times, rewards and lengths must be lists")
     ends = stats.get("episode_ends", [""] * len(columns[0]))  # OpenAI Gym did not write it
     equal = isinstance(ends, list) and len({len(column) for column in [*columns, ends]}) == 1
     _check(equal, f"{table}: timestamps, rewards, lengths and ends must have the same number of entries")
     _check(all(map(_number, itertools.chain(*columns))), f"{table}: times, rewards and lengths must be finite numbers")
-    there = [video for video, _ in films if (directory / video).is_file()]
+    every = folder.names()
+    there = [video for video, _ in films if video in every and folder.holds(video)]
     episodes = [(float(when), float(ret), end) for when, ret, end in zip(columns[0], columns[1], ends)]
     return {"env_id": env_id, "reward_threshold": threshold, "videos": there, "episodes": episodes}
 
@@ -329,12 +344,12 @@ def _check(holds: bool, message: str) -> None:
         raise BadInput(message)
 
 
-def _read(directory: Path, name: str, limit: int) -> dict[str, Any]:
+def _read(folder: Folder, name: str, limit: int) -> dict[str, Any]:
     """A JSON object from a regular file of at most `limit` bytes."""
     try:
-        data = strict(files.read_regular(directory / name, limit, name))
+        data = strict(folder.read(name, limit))
     except Damaged as error:
-        raise BadInput(str(error)) from None
+        raise BadInput(str(error).replace(f"{folder.path}/", "")) from None  # whose place is nobody's business
     except (ValueError, RecursionError) as error:
         raise BadInput(f"{name} is not valid JSON ({error})") from None
     if not isinstance(data, dict):

@@ -16,9 +16,8 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from whorl.apps.strict_json import strict
 from whorl.errors import BadInput, NotFinite
-from whorl.files import shown
+from whorl.files import shown, strict
 
 HUGE = 1e100  # infinity, on the wire
 DEPTH = 32  # levels of nesting that a body may have

@@ -115,14 +115,17 @@ class Loggers(Logger):
         except Exception as error:  # whatever a logger dies of, the training that it watches goes on
             self.failures[name] = self.failures.get(name, 0) + 1
             if self.failures[name] == 1:
-                self._report(
+                self.error(
                     f"logger {name} failed in {what} ({type(error).__name__}: {error}). "
                     "Training goes on, and it is tried again"
                 )
             return None
 
-    def _report(self, text: str) -> None:
+    def error(self, text: str) -> bool:
+        """To each that has not failed itself; to standard error where none of them could show it."""
         if any(logger.error(text) for name, logger in self._loggers.items() if name not in self.failures):
-            return
+            return True
         with suppress(OSError):  # standard error is gone too: `failures` still has it
             print(text, file=sys.stderr, flush=True)
+            return True
+        return False

@@ -9,12 +9,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from whorl.batch import Arrays, Numbers, State
+from whorl.files import Folder, Lines, make
 from whorl.training.loggers import Logger
 
 
 class TensorBoard(Logger):
     """Writes an event file into `folder`, one record per call, no thread: what was logged is in the file, an error is
-    raised where it happens. `purge_step`: TensorBoard forgets what older files say about this step and later ones.
+    raised where it happens, and no record is there in part. `purge_step`: TensorBoard forgets what older files say about
+    this step and later ones.
 
     tensorboard's own record writer, because torch's SummaryWriter takes longer to import and writes from a thread.
     """
@@ -25,9 +27,10 @@ class TensorBoard(Logger):
         from tensorboard.summary.writer.record_writer import RecordWriter
 
         self._event, self._session, self._summary = Event, SessionLog, Summary
-        Path(folder).mkdir(parents=True, exist_ok=True)
         name = f"events.out.tfevents.{time.time_ns()}.{socket.gethostname()}.{os.getpid()}"
-        self._writer = RecordWriter(open(Path(folder) / name, "xb"))  # noqa: SIM115  open as long as the logger
+        make(Path(folder).absolute().parent)
+        with Folder.inside(folder, make=True) as inside:
+            self._writer = RecordWriter(Lines(inside.path / name, inside))
         self._last = 0
         self._write(file_version="brain.Event:2")
         if purge_step is not None:
