@@ -54,7 +54,7 @@ class Still(gymnasium.Env):
         self.observation_space, self.action_space = observation, action
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(nested(discretes()) | nested(boxes()), st.integers(1, 3), st.integers(0, 99))
 def test_every_action_of_whorls_is_one_of_the_environments_own(space, n, seed):
     env, drawn = Gymnasium(Still(spaces.Discrete(2), space)), np.random.default_rng(seed)
@@ -67,7 +67,7 @@ def test_every_action_of_whorls_is_one_of_the_environments_own(space, n, seed):
     assert all(space.contains(row(own, i)) for i in range(n)), own
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(nested(discretes() | boxes()), st.integers(1, 3), st.integers(0, 99))
 def test_every_observation_of_the_environment_is_one_of_whorls(space, n, seed):
     env, many = Gymnasium(Still(space, spaces.Discrete(2))), batch_space(space, n)
