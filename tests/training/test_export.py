@@ -88,7 +88,7 @@ def test_torch_alone_loads_it_and_nothing_in_it_is_pickled(tmp_path):
 def test_a_mask_in_the_observation_counts(tmp_path):
     agent = trained(tmp_path, Masked(), feed={"steps": 8, "epochs": 1, "minibatches": 1})
     module = torch.export.load(agent.export(tmp_path / "policy.pt2")).module()
-    batch = {"x": np.zeros((3, 2), np.float32), "action_mask": np.eye(3, dtype=np.int8)}
+    batch = {"action_mask": np.eye(3, dtype=np.int8), "x": np.zeros((3, 2), np.float32)}
     assert module(tensors(batch)).tolist() == agent.predict(batch).tolist() == [1, 2, 3]
 
 
