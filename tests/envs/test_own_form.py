@@ -35,7 +35,7 @@ def boxes(draw) -> spaces.Space:
     low = draw(st.sampled_from([-0.1, -7.0, 0.0, 3.0]))
     dtype = draw(st.sampled_from([np.float32, np.float64, np.int8, np.int64]))
     low = np.floor(low) if np.dtype(dtype).kind == "i" else low
-    return spaces.Box(low, low + draw(st.integers(1, 9)), draw(shapes), dtype)
+    return spaces.Box(low, low + draw(st.integers(1, 9)), draw(shapes | st.just(())), dtype)
 
 
 def nested(leaf: st.SearchStrategy) -> st.SearchStrategy:

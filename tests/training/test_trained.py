@@ -21,6 +21,8 @@ ACTIONS: dict[str, spaces.Space] = {
     "discrete": spaces.Discrete(3),
     "discrete from -1": spaces.Discrete(3, start=-1),
     "box": spaces.Box(-2, 2, (3,)),
+    "box of no axis": spaces.Box(-2, 2, ()),
+    "box of two axes": spaces.Box(-2, 2, (2, 2)),
     "float64 box": spaces.Box(np.array([-1.0, 0.0]), np.array([1.0, 0.1]), dtype=np.float64),
     "integer box": spaces.Box(-3, 3, (2,), np.int16),
     "multi-discrete": spaces.MultiDiscrete([3, 2]),
@@ -32,6 +34,8 @@ ACTIONS: dict[str, spaces.Space] = {
 }
 OBSERVATIONS: dict[str, spaces.Space] = {
     "box": spaces.Box(-1, 1, (2,), np.float64),
+    "box of no axis": spaces.Box(-1, 1, ()),
+    "box of two axes": spaces.Box(-1, 1, (2, 2)),
     "discrete": spaces.Discrete(4, start=7),
     "multi-discrete": spaces.MultiDiscrete([[2, 3], [4, 2]]),
     "image": spaces.Box(0, 255, (3,), np.uint8),

@@ -3,7 +3,7 @@
 | gymnasium | whorl |
 |---|---|
 | Box observation | Box: uint8 stays uint8, every other dtype becomes float32 |
-| Box action | Box, float32; clipped to the bounds, rounded where the engine wants integers |
+| Box action | Box of one axis, float32; clipped to the bounds, rounded where the engine wants integers |
 | Discrete(n, start) | Discrete(n), counted from 0 |
 | MultiDiscrete(nvec, start) | MultiDiscrete(nvec.ravel()), counted from 0 |
 | MultiBinary | MultiBinary, int8; of an action one axis |
@@ -59,8 +59,6 @@ def actions(space: spaces.Space) -> tuple[spaces.Space, Convert]:
     """
     leaves: list[Any] = list(_leaves(space, "the action space"))
     decode, _ = _decoder(space, 0)
-    if isinstance(space, spaces.Box):
-        return _box(space.low, space.high), decode
     if isinstance(space, spaces.MultiBinary):
         return spaces.MultiBinary(int(np.prod(space.shape))), decode
     if leaves and all(isinstance(leaf, spaces.Box) for leaf in leaves):
