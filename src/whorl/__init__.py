@@ -24,6 +24,10 @@ _HOME = {
     "RolloutBuffer": "whorl.buffers.rollout",
     "Rollouts": "whorl.feeds",
     "Logger": "whorl.training.loggers",
+    "StopAt": "whorl.training.own_hooks",
+    "Schedule": "whorl.training.own_hooks",
+    "StopTraining": "whorl.errors",
+    "last_run": "whorl.training.start",
 }
 __all__ = ["__version__", *sorted(_HOME)]
 

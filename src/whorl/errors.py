@@ -38,6 +38,10 @@ class EnvError(WhorlError, RuntimeError):
     row: int | None = None
 
 
+class StopTraining(Exception):
+    """Raise it in a hook or a logger to end the run cleanly: what was learned is saved, evaluated and returned. No error."""
+
+
 class Damaged(WhorlError, OSError):
     """A file is not as whorl wrote it: a checkpoint does not agree with its manifest, a field is of the wrong kind, a link leads out."""
 

@@ -56,6 +56,10 @@ _WORDS = {bool: "True or False", int: "a whole number", float: "a number", str: 
 MOST = 2**63  # no whole number reaches it: arrays and files hold none that does
 
 
+class Live:
+    """Marks a field that every update reads anew, so that a `Schedule` may move it: `Annotated[float, Share, Live]`."""
+
+
 @dataclass(frozen=True)
 class Field:
     """What a field of a settings dataclass may be."""
@@ -65,6 +69,7 @@ class Field:
     bounds: Bounds | None
     choices: tuple[Any, ...]  # of a Literal
     optional: bool  # None is a value, too
+    live: bool = False  # see `Live`
 
 
 def fields(cls: type) -> list[Field]:
@@ -74,7 +79,7 @@ def fields(cls: type) -> list[Field]:
 
 
 def _field(name: str, hint: Any) -> Field:
-    kinds, bounds, choices, optional = [], None, (), False
+    kinds, bounds, choices, optional, live = [], None, (), False, False
     for part in _alternatives(hint):
         if isinstance(part, Bounds):
             bounds = part
@@ -82,9 +87,11 @@ def _field(name: str, hint: Any) -> Field:
             choices += typing.get_args(part)
         elif part is type(None):
             optional = True
+        elif part is Live:
+            live = True
         else:
             kinds.append(part)
-    return Field(name, kinds[0] if kinds else None, bounds, choices, optional)
+    return Field(name, kinds[0] if kinds else None, bounds, choices, optional, live)
 
 
 def _alternatives(hint: Any) -> list[Any]:

@@ -83,7 +83,7 @@ def test_a_full_disk_is_said_once_costs_no_training_and_leaves_no_half_line(tmp_
     out = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     assert [line["step"] for line in lines(path)] == [*range(11)]  # the disk got room again: what had to wait is there
     assert out == [
-        f"logger JsonLines failed in log (OSError: [Errno 27] File too large: {path} was not written). "
+        f"logger JsonLines failed in log at step 2 (OSError: [Errno 27] File too large: {path} was not written). "
         "Training goes on, and it is tried again",
         "{'JsonLines': 8}",
     ]
@@ -229,8 +229,12 @@ def test_one_failing_logger_is_reported_once_counted_and_harms_nobody(tmp_path, 
     for step in range(3):
         logs.log(step, {})
     assert logs.failures == {"Failing": 3} and failing.calls == 3 and len(lines(tmp_path / "m")) == 3
-    assert capsys.readouterr().err == (
-        "logger Failing failed in log (RuntimeError: gone at 0). Training goes on, and it is tried again\n"
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == (
+        "logger Failing failed in log at step 0 (RuntimeError: gone at 0). Training goes on, and it is tried again:"
+    )
+    assert (
+        said[1].startswith("Traceback") and said[-1] == "RuntimeError: gone at 0" and "failed" not in "".join(said[1:])
     )
     assert logs.state()[1] == {"JsonLines": {"bytes": (tmp_path / "m").stat().st_size}}
 

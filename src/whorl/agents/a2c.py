@@ -20,7 +20,7 @@ from whorl.feeds import Rollouts
 from whorl.functional import masked_mean, score_function, standardise, value_loss
 from whorl.nets.heads import Critic
 from whorl.nets.normalizer import NoNormalizer, Normalizer
-from whorl.options import Amount, AnnealSteps, Count, Share
+from whorl.options import Amount, AnnealSteps, Count, Live, Share
 from whorl.policies.stochastic import Stochastic
 
 
@@ -35,11 +35,11 @@ class A2CConfig:
     # gamma, per environment step
     discount: Annotated[float, Share] = 0.99
     # lambda of GAE; 1 = the n-step advantages of the paper
-    trace_decay: Annotated[float, Share] = 1.0
+    trace_decay: Annotated[float, Share, Live] = 1.0
     # beta of the paper
-    entropy_weight: float = 0.01
+    entropy_weight: Annotated[float, Live] = 0.01
     # of the critic's loss beside the policy's
-    value_weight: Annotated[float, Amount] = 0.5
+    value_weight: Annotated[float, Amount, Live] = 0.5
     # global norm; 0 = off
     max_grad_norm: Annotated[float, Amount] = 0.5
     # over each rollout

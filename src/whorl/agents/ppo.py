@@ -16,7 +16,7 @@ from whorl.feeds import Rollouts
 from whorl.functional import clipped_surrogate, clipped_value_loss, kl_k3, masked_mean, standardise, value_loss
 from whorl.nets.heads import Critic
 from whorl.nets.normalizer import NoNormalizer, Normalizer
-from whorl.options import Amount, AnnealSteps, Count, Positive, Share
+from whorl.options import Amount, AnnealSteps, Count, Live, Positive, Share
 from whorl.policies.stochastic import Stochastic
 
 
@@ -31,15 +31,15 @@ class PPOConfig:
     # gamma, per environment step
     discount: Annotated[float, Share] = 0.99
     # lambda of GAE
-    trace_decay: Annotated[float, Share] = 0.95
+    trace_decay: Annotated[float, Share, Live] = 0.95
     # epsilon, eq. 7
-    clip_range: Annotated[float, Positive] = 0.2
+    clip_range: Annotated[float, Positive, Live] = 0.2
     # the same for the value function, in units of the (normalized) return; 0 = off
     value_clip_range: Annotated[float, Amount] = 0.0
     # c2, eq. 9
-    entropy_weight: float = 0.0
+    entropy_weight: Annotated[float, Live] = 0.0
     # c1, eq. 9
-    value_weight: Annotated[float, Amount] = 0.5
+    value_weight: Annotated[float, Amount, Live] = 0.5
     # global norm; 0 = off
     max_grad_norm: Annotated[float, Amount] = 0.5
     # stop using a rollout when a minibatch's approx_kl passes this [nats]; 0 = never

@@ -31,7 +31,7 @@ from whorl.functional import (
     value_loss,
 )
 from whorl.nets.heads import Critic
-from whorl.options import Amount, AnnealEpisodes, AnnealSteps, Count, Share
+from whorl.options import Amount, AnnealEpisodes, AnnealSteps, Count, Live, Share
 from whorl.policies.stochastic import Stochastic
 from whorl.spaces import tree_map
 
@@ -49,9 +49,9 @@ class REINFORCEConfig:
     # what is subtracted from the return-to-go; "padded_time" is torch-twrl's padTimeDepAvReturn
     baseline: Literal["none", "mean", "time", "padded_time", "optimal", "leave_one_out", "value"] = "value"
     # of the critic's loss (baseline "value")
-    value_weight: Annotated[float, Amount] = 0.5
+    value_weight: Annotated[float, Amount, Live] = 0.5
     # positive raises the entropy
-    entropy_weight: float = 0.0
+    entropy_weight: Annotated[float, Live] = 0.0
     # global norm; 0 = off
     max_grad_norm: Annotated[float, Amount] = 0.5
     # bound of each element of the gradient, after the norm's; 0 = off

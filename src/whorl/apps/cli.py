@@ -52,6 +52,8 @@ def main(arguments: list[str] | None = None) -> None:
     except OSError as error:
         print(f"whorl: {error}", file=sys.stderr)
         sys.exit(1)
+    except KeyboardInterrupt:  # who trains has said what was saved
+        sys.exit(130)
 
 
 def parse(arguments: list[str]) -> Any:

@@ -47,6 +47,7 @@ class Run(Protocol):
     logs: Loggers
     stop: StopSignals
     disk: FullDisk
+    evaluation: Evaluate
 
     @property
     def window(self) -> Window:
@@ -138,6 +139,7 @@ class Evaluate:
         self.settings, self.origin = settings, origin
         self._env: Env | None = None
         self.best, self.best_at = -np.inf, 0  # mean return, and the progress at which it was found
+        self.newest: float | None = None  # mean return of the newest evaluation of this process
 
     def begin(self, run: Run) -> None:
         """The best of a resumed run is marked again: a kill may have come before the mark, or the marked one is damaged."""
@@ -181,6 +183,7 @@ class Evaluate:
         run = self._run
         evaluation = self.play(run.agent.policy, run.settings.eval_episodes, run.settings.seed)
         result = evaluation.summary()
+        self.newest = result["mean"]
         if evaluation.cut:
             run.logs.message(f"{evaluation.cut} of {result['episodes']} evaluation episodes had no end and were cut")
         row = {"eval/mean_reward": result["mean"], "eval/std_reward": result["std"], "time/seconds": run.elapsed}
@@ -241,4 +244,4 @@ class Checkpoint:
         if number:
             how = f"go on with: {command('resume', run.path)}" if saved else "nothing was saved"
             run.logs.message(f"stopped by {signal.Signals(number).name} at {run.progress.count:,} steps; {how}")
-            raise SystemExit(128 + number)
+            raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)

@@ -14,7 +14,7 @@ from whorl.batch import Part
 from whorl.buffers.datasets import Dataset
 from whorl.envs.env import Env
 from whorl.envs.watchdog import watching
-from whorl.errors import BadInput
+from whorl.errors import BadInput, StopTraining
 from whorl.feeds import Fed
 from whorl.files import Folder, lock, write_json
 from whorl.functional.streams import stream
@@ -30,6 +30,7 @@ from whorl.training.loggers.console import Console
 from whorl.training.loggers.episodes import EpisodesCsv
 from whorl.training.loggers.jsonl import JsonLines
 from whorl.training.loggers.tensorboard import TensorBoard
+from whorl.training.own_hooks import OwnHooks, StopAt
 from whorl.training.process import StopSignals, threads_of_torch
 from whorl.training.settings import Settings
 from whorl.training.trained import Trained, settings_json
@@ -47,8 +48,8 @@ class Run:
         config: Fed,
         quiet: bool = False,
         env: Env | None = None,
-        loggers: Sequence[Logger] = (),
-        hooks: Sequence[Hook] = (),
+        loggers: Sequence[Logger] | None = (),
+        hooks: Sequence[Hook] | None = (),
         data: Dataset | None = None,
     ):
         s = settings
@@ -63,19 +64,20 @@ class Run:
         self.stop = StopSignals()
         self.seconds = 0.0  # of the training loop in this process, learning included
         self._first = 0
-        self._own_env, self._quiet, self._loggers = env, quiet, [known(logger) for logger in loggers]
+        self._own_env, self._quiet, self._loggers = env, quiet, [known(logger) for logger in loggers or ()]
         origin = self.parts.env.origin if self.parts.env is not None else "native"
-        if wrong := [hook for hook in hooks if not callable(hook)]:
-            raise BadInput(f"a hook is called with (rollout, metrics); {type(wrong[0]).__name__} cannot be called")
+        self.own_hooks = OwnHooks(hooks)
         self.log = Log(s.window, s.log_every)
         self.evaluation = Evaluate(s, origin)
         self.hooks: dict[str, Hook] = {
             "log": self.log,
-            **{f"hook{i}": hook for i, hook in enumerate(hooks)},  # before anything saves
+            "hooks": self.own_hooks,  # before anything saves
             "evaluation": self.evaluation,
+            **({} if s.stop_at is None else {"stop": StopAt(s.stop_at)}),
             "film": Film(s.video_every),
             "checkpoint": Checkpoint(s.checkpoint_every or 0),
         }
+        self.own_hooks.check(self)
 
     # -- what users call ---------------------------------------------------------------------------------------------
 
@@ -193,7 +195,8 @@ class Run:
     def _train(self) -> None:
         self._first, began = self.steps, time.monotonic()
         with StopSignals() as self.stop:
-            self.parts.train(self.settings.total_steps, self.hooks.values())
+            with suppress(StopTraining):
+                self.parts.train(self.settings.total_steps, self.hooks.values())
             if not self.over and self.settings.checkpoint_every:  # a hook has ended it
                 self.save()
         self.seconds = time.monotonic() - began
@@ -204,7 +207,7 @@ class Run:
         """All that a checkpoint holds, by name. Rows are not in it: they lie beside the checkpoints."""
         p, agent = self.parts, self.agent
         parts: dict[str, Part] = {"policy": agent.policy, "agent": agent, "collector": p.collector or p.progress}
-        parts |= {"buffer": p.buffer, "loggers": self.logs}
+        parts |= {"buffer": p.buffer, "loggers": self.logs} | self.own_hooks.parts()
         return parts | {name: cast(Part, hook) for name, hook in self.hooks.items() if hasattr(hook, "state")}
 
     def save(self) -> Path | None:

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from whorl.options import Amount, Bounds, Count
 
 PARTS = 20  # of a run: it is evaluated and saved after each, where nothing else is said
-NAMED = ("agent", "env", "own_env")  # what is trained: no options
+NAMED = ("agent", "env", "own_env", "scheduled")  # what is trained: no options
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,8 @@ class Settings:
     env: str = ""
     # an environment object was passed, which only its owner can make again
     own_env: bool = False
+    # the fields that functions of progress move, and what these are called, for people: resume asks for the functions again
+    scheduled: str = ""
     # of every random stream
     seed: Annotated[int, Amount] = 0
     # environments stepped together
@@ -29,6 +31,8 @@ class Settings:
     total_steps: Annotated[int, Count] = 100_000
     # stop after so many, if that comes first
     total_episodes: Annotated[int | None, Count] = None
+    # end the run at this mean return: of an evaluation, or of a full window of training episodes where nothing is evaluated
+    stop_at: float | None = None
     # a time limit, where the environment has none or a longer one
     max_episode_steps: Annotated[int | None, Count] = None
     # seconds that a step of one environment may take, and ten times as long a reset, before it counts as hung and the process ends; 0 = any

@@ -6,6 +6,7 @@ import dataclasses
 import inspect
 import logging
 import math
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import cast
@@ -22,9 +23,10 @@ from whorl.options import override
 from whorl.presets import Preset
 from whorl.training import folder
 from whorl.training.build import check_replay
-from whorl.training.catalog import find
+from whorl.training.catalog import agent_class, find
 from whorl.training.hooks import Hook
 from whorl.training.loggers import Logger
+from whorl.training.own_hooks import check_again, described, taken_out, unannealed
 from whorl.training.run import Run
 from whorl.training.settings import NAMED, Settings
 from whorl.training.trained import at, needs_no_object, read_settings
@@ -44,8 +46,8 @@ def train(
     runs: str | Path = "runs",
     name: str | None = None,
     quiet: bool = False,
-    loggers: Sequence[Logger] = (),
-    hooks: Sequence[Hook] = (),
+    loggers: Sequence[Logger] | None = (),
+    hooks: Sequence[Hook] | None = (),
     **fields: object,
 ) -> Run:
     """Train `agent` in `env` and return the finished run. What is not given comes from the preset of the pair.
@@ -55,7 +57,8 @@ def train(
     data: what an agent with an Offline feed learns from; `env`, if it is given, only evaluates.
     loggers, hooks: of your own, beside the run's (see training/loggers and training/hooks.py).
     fields: every option of training/settings.py (`total_steps=20_000`, `seed=1`), and fields of the agent's config
-    (`learning_rate=1e-3`). A preset that anneals over its own run anneals over yours.
+    (`learning_rate=1e-3`). A preset that anneals over its own run anneals over yours. A function of the run's progress, from 0 to 1,
+    is a `Schedule` of the field, in the place of what anneals there: `learning_rate=lambda progress: 1e-3 * (1 - progress)`.
     Raises BadInput or Incompatible before anything is written.
     """
     num_envs, seed = cast("int | None", fields.get("num_envs")), cast(int, fields.get("seed") or 0)
@@ -63,7 +66,12 @@ def train(
     if isinstance(env, str):
         check_no_token(env)
     label = env if isinstance(env, str) else "" if own is None else own.id or type(env).__name__
+    fields, schedules = taken_out(fields)
+    if config is None:
+        fields = unannealed(fields, schedules, agent_class(agent).Config)
+    hooks = [*schedules, *(hooks or ())]
     settings, config = planned(agent, label, fields, config, own)
+    settings = dataclasses.replace(settings, scheduled=described(hooks))
     feed: Feed = config.feed
     if data is not None:
         _check_recorded(data, fields, bool(label))
@@ -86,7 +94,7 @@ def train(
         folder.link_last(Path(runs), run.path)
     except (BadInput, OSError) as error:  # which is no matter of the run
         _log.warning("whorl: %s", error)
-    return run.start()
+    return _begun(run)
 
 
 def planned(
@@ -128,15 +136,16 @@ def resume(
     total_steps: int | None = None,
     quiet: bool = False,
     env: EnvLike | None = None,
-    loggers: Sequence[Logger] = (),
-    hooks: Sequence[Hook] = (),
+    loggers: Sequence[Logger] | None = (),
+    hooks: Sequence[Hook] | None = (),
     data: Dataset | None = None,
     config: Fed | None = None,
 ) -> Run:
     """Go on with a run that was killed or stopped, or train a finished one further with more `total_steps`.
 
     env: only for a run that was trained on an environment object: such an object; or on a server: its URL. hooks, data: as they were at
-    its start. config: only for a run whose feed is a class of yours, which its folder cannot name.
+    its start; a function that was given for a field is given again as `Schedule(field, function)` among the hooks. config: only for a
+    run whose feed is a class of yours, which its folder cannot name.
     Raises BadInput for a folder that is not a run, one that another process holds, a finished run without more steps, or fewer steps
     than the run was started for.
     """
@@ -160,13 +169,33 @@ def resume(
         settings = dataclasses.replace(settings, total_steps=total)
         options.check(settings)
         check_spans(config, settings)
+        check_again(settings.scheduled, hooks)
         if env is None and data is None:
             needs_no_object(path, settings)
         if isinstance(env, str):
             settings = at(path, settings, env)
         own = None if env is None or isinstance(env, str) else as_env(env, settings.num_envs, settings.seed)
         run = Run(path, settings, config, quiet, own, loggers, hooks, data)
-    return run.start(resume=True)
+    return _begun(run, resume=True)
+
+
+_last: Callable[[], Run | None] = lambda: None  # noqa: E731
+
+
+def _begun(run: Run, resume: bool = False) -> Run:
+    """Trains it. `last_run` keeps one that was cut short, which nobody else does, and knows the others while they are there."""
+    global _last
+    _last = weakref.ref(run)
+    try:
+        return run.start(resume)
+    except BaseException:
+        _last = lambda: run  # noqa: E731
+        raise
+
+
+def last_run() -> Run | None:
+    """The run that `train` or `resume` began last in this process, also where Ctrl-C or an error ended it; None: there is none."""
+    return _last()
 
 
 def _spanned(settings: Settings, preset: Preset, config: Fed) -> Fed:

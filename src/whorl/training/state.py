@@ -11,7 +11,16 @@ from whorl.options import CHANGED, shown
 from whorl.training import checkpoint
 from whorl.training.written import Written
 
-NEEDED = ("policy", "agent", "collector", "buffer", "loggers", "log", "evaluation")  # what every checkpoint has
+NEEDED = (
+    "policy",
+    "agent",
+    "collector",
+    "buffer",
+    "loggers",
+    "log",
+    "hooks",
+    "evaluation",
+)  # what every checkpoint has
 
 
 def save(folder: Path, progress: int, parts: Mapping[str, Part], written: Written) -> Path:

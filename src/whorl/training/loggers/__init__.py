@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -10,7 +11,7 @@ from typing import TypeVar
 
 from whorl.batch import Arrays, Numbers, State
 from whorl.collectors.ledger import Episode
-from whorl.errors import BadInput
+from whorl.errors import BadInput, StopTraining
 from whorl.files import json_bytes
 
 T = TypeVar("T")
@@ -58,6 +59,11 @@ def _plain(logger: Logger) -> Numbers:
     return numbers
 
 
+def _trace(error: Exception) -> str:
+    """Where the logger went wrong; nothing of a disk that is full, which is no fault of its code."""
+    return "" if isinstance(error, OSError) else ":\n" + "".join(traceback.format_exception(error)).rstrip()
+
+
 def _go_on(numbers: Numbers, logger: Logger) -> bool:
     return logger.load_state({}, numbers)
 
@@ -75,7 +81,7 @@ class Loggers(Logger):
             self._loggers[f"{kind} {same + 1}" if same else kind] = logger
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        self._each(lambda logger: logger.log(step, metrics), "log")
+        self._each(lambda logger: logger.log(step, metrics), f"log at step {step}")
 
     def add(self, episodes: Sequence[Episode]) -> None:
         self._each(lambda logger: logger.add(episodes), "add")
@@ -112,12 +118,14 @@ class Loggers(Logger):
         """Its answer, or None where it failed."""
         try:
             return (call(self._loggers[name]),)
+        except StopTraining:
+            raise
         except Exception as error:  # whatever a logger dies of, the training that it watches goes on
             self.failures[name] = self.failures.get(name, 0) + 1
             if self.failures[name] == 1:
                 self.error(
                     f"logger {name} failed in {what} ({type(error).__name__}: {error}). "
-                    "Training goes on, and it is tried again"
+                    f"Training goes on, and it is tried again{_trace(error)}"
                 )
             return None
 
