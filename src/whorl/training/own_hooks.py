@@ -214,7 +214,7 @@ def annealing(config: type) -> list[str]:
     return [field.name for field in options.fields(config) if field.bounds and field.bounds.spans]
 
 
-def unannealed(fields: Mapping[str, object], schedules: Sequence[Schedule], config: type) -> Mapping[str, object]:
+def unannealed(fields: dict[str, object], schedules: Sequence[Schedule], config: type) -> dict[str, object]:
     """`fields` with the preset's annealing off where the learning rate is scheduled in its place."""
     scheduled = any(schedule.field == RATE for schedule in schedules)
     return {**dict.fromkeys(annealing(config), 0), **fields} if scheduled else fields

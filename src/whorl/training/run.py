@@ -207,8 +207,9 @@ class Run:
         """All that a checkpoint holds, by name. Rows are not in it: they lie beside the checkpoints."""
         p, agent = self.parts, self.agent
         parts: dict[str, Part] = {"policy": agent.policy, "agent": agent, "collector": p.collector or p.progress}
-        parts |= {"buffer": p.buffer, "loggers": self.logs} | self.own_hooks.parts()
-        return parts | {name: cast(Part, hook) for name, hook in self.hooks.items() if hasattr(hook, "state")}
+        parts |= {"buffer": p.buffer, "loggers": self.logs}
+        parts |= {name: cast(Part, hook) for name, hook in self.hooks.items() if hasattr(hook, "state")}
+        return parts | self.own_hooks.parts()
 
     def save(self) -> Path | None:
         """Publish a checkpoint of everything, and return it; None on a full disk: then the older ones stand."""
