@@ -6,7 +6,6 @@ import torch
 from gymnasium import spaces
 from torch import nn
 
-from whorl.errors import Incompatible
 from whorl.nets.batch_renorm import BatchRenorm, BatchRenormEncoder, BatchRenormMLP, BatchRenormQ, flat, follow
 
 BOX, ACTION = spaces.Box(-np.inf, np.inf, (3,)), spaces.Box(-2.0, 2.0, (1,))
@@ -109,8 +108,8 @@ def test_members_do_not_see_each_other():
     assert q(observation, action).shape == (2, 6)
 
 
-def test_encoder_takes_dicts_and_refuses_images():
+def test_encoder_takes_dicts_and_images():
     encoder = BatchRenormEncoder(spaces.Dict(a=BOX, b=spaces.Discrete(2)), (8,))
     assert encoder({"a": torch.randn(5, 3), "b": torch.zeros(5, dtype=torch.int64)}).shape == (5, encoder.width)
-    with pytest.raises(Incompatible, match=r"this encoder takes vectors, got Box\(84, 84, 3\)"):
-        BatchRenormEncoder(spaces.Box(0, 255, (84, 84, 3), np.uint8), (8,))
+    encoder = BatchRenormEncoder(spaces.Box(0, 255, (36, 36, 3), np.uint8), (8,))
+    assert encoder(torch.zeros(5, 36, 36, 3, dtype=torch.uint8)).shape == (5, 8)

@@ -6,7 +6,7 @@ import torch
 from gymnasium import spaces
 from torch import nn
 
-from whorl.errors import BadInput, Incompatible
+from whorl.errors import BadInput
 from whorl.nets.ensemble import EnsembleLinear, QEnsemble
 
 OBSERVATION = spaces.Box(-np.inf, np.inf, (3,))
@@ -105,5 +105,13 @@ def test_a_wide_action_space_changes_no_parameter_names():
 def test_refusals():
     with pytest.raises(BadInput, match="at least 1 member, got 0"):
         QEnsemble(OBSERVATION, UNIT, 0)
-    with pytest.raises(Incompatible, match=r"takes vectors, got Box\(84, 84, 3\)"):
-        QEnsemble(spaces.Box(0, 255, (84, 84, 3), np.uint8), UNIT)
+
+
+def test_members_share_one_cnn_and_some_of_them_are_as_all_of_them():
+    space = spaces.Dict(eye=spaces.Box(0, 255, (36, 36, 1), np.uint8), speed=spaces.Box(-1, 1, (2,)))
+    q = QEnsemble(space, ACTION, 3, (8,))
+    seen = {"eye": torch.randint(256, (4, 36, 36, 1), dtype=torch.uint8), "speed": torch.randn(4, 2)}
+    action = torch.rand(4, *ACTION.shape)
+    assert q.inputs.width == 2 + 512 + ACTION.shape[0] and len(q.inputs.encoder.cnns) == 1
+    torch.testing.assert_close(q.some(torch.tensor([2, 0]), seen, action), q(seen, action)[[2, 0]])
+    assert not torch.equal(q(seen, action), q(seen | {"eye": 255 - seen["eye"]}, action))

@@ -18,6 +18,7 @@ from whorl.batch import Batch, Buffer, Metrics, Tree, get
 from whorl.errors import Incompatible
 from whorl.feeds import Rollouts
 from whorl.functional import masked_mean, score_function, standardise, value_loss
+from whorl.nets.encoder import EncoderFactory
 from whorl.nets.heads import Critic
 from whorl.nets.normalizer import NoNormalizer, Normalizer
 from whorl.options import Amount, AnnealSteps, Count, Live, Share
@@ -81,13 +82,15 @@ class A2C(Agent[A2CConfig]):
         self.optimizer = adam(self.parameters(), config.learning_rate, max_grad_norm=config.max_grad_norm)
 
     @classmethod
-    def build(cls, observation_space: spaces.Space, action_space: spaces.Space, config: A2CConfig) -> A2C:
+    def build(
+        cls, observation_space: spaces.Space, action_space: spaces.Space, config: A2CConfig, *, encoder: EncoderFactory | None = None
+    ) -> A2C:  # fmt: skip
         c = config
         policy = Stochastic.build(
             observation_space, action_space, hidden=c.hidden, activation=c.activation,
-            normalize=c.normalize_observation, std=c.std, squash=c.squash,
+            normalize=c.normalize_observation, std=c.std, squash=c.squash, encoder=encoder,
         )  # fmt: skip
-        return cls(policy, Critic(observation_space, c.hidden, c.activation), c)
+        return cls(policy, Critic(observation_space, c.hidden, c.activation, encoder=encoder), c)
 
     def value(self, observation: Tree) -> Tensor:
         """V(observation), in the units of the normalized return."""

@@ -16,6 +16,7 @@ from whorl.batch import Arrays, Batch, Buffer, Metrics, Numbers, State, Tree, ge
 from whorl.errors import AgentError
 from whorl.feeds import Fed
 from whorl.functional.streams import stream
+from whorl.nets.encoder import EncoderFactory
 from whorl.policies.policy import Policy
 
 C = TypeVar("C", bound=Fed)
@@ -46,8 +47,11 @@ class Agent(nn.Module, Generic[C]):
         self.eval()
 
     @classmethod
-    def build(cls, observation_space: spaces.Space, action_space: spaces.Space, config: C) -> Agent[C]:
-        """The agent with its default parts for these spaces. Raises Incompatible(reason) when it cannot work there."""
+    def build(
+        cls, observation_space: spaces.Space, action_space: spaces.Space, config: C, *, encoder: EncoderFactory | None = None
+    ) -> Agent[C]:  # fmt: skip
+        """The agent with its default parts for these spaces; encoder: makes the network that looks at observations, one for the policy
+        and one for the critic. Raises Incompatible(reason) when it cannot work there, or has no place for an encoder."""
         raise NotImplementedError
 
     def prepare(self, rollout: Batch) -> Batch:

@@ -17,6 +17,7 @@ from whorl.batch import Batch, Metrics, get, make
 from whorl.errors import BadInput, Incompatible, NotFinite
 from whorl.feeds import Rollouts
 from whorl.functional import reward_to_go
+from whorl.nets.encoder import EncoderFactory, refuse
 from whorl.options import Amount, Count, Share
 from whorl.policies.population import Population
 
@@ -57,7 +58,10 @@ class CEM(Agent[CEMConfig]):
         self.register_buffer("iteration", torch.zeros((), dtype=torch.int64))
 
     @classmethod
-    def build(cls, observation_space: spaces.Space, action_space: spaces.Space, config: CEMConfig) -> CEM:
+    def build(
+        cls, observation_space: spaces.Space, action_space: spaces.Space, config: CEMConfig, *, encoder: EncoderFactory | None = None
+    ) -> CEM:  # fmt: skip
+        refuse(encoder, "a population is drawn as the weights of small networks of its own")
         c, feed = config, config.feed
         if feed.unit != "episode" or feed.epochs != 1 or feed.minibatches != 1:
             raise Incompatible(

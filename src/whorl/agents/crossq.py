@@ -14,7 +14,9 @@ from whorl.agents.parts import count_update, learned, loss_of, mean_of, td, warm
 from whorl.batch import Batch, Metrics, Tree
 from whorl.feeds import Feed, Replay
 from whorl.nets.batch_renorm import BatchRenormEncoder, BatchRenormQ, flat, follow
+from whorl.nets.encoder import EncoderFactory
 from whorl.nets.heads import Temperature
+from whorl.nets.normalizer import observation_normalizer
 from whorl.options import Amount, Bounds, Count, Positive, Share
 from whorl.policies.squashed import Squashed
 
@@ -69,14 +71,14 @@ class CrossQ(Agent[CrossQConfig]):
         self.critic_optimizer = adam(critic.parameters(), config.critic_learning_rate, 1e-8, config.beta1)
 
     @classmethod
-    def build(cls, observation_space: spaces.Space, action_space: spaces.Space, config: CrossQConfig) -> CrossQ:
+    def build(
+        cls, observation_space: spaces.Space, action_space: spaces.Space, config: CrossQConfig, *, encoder: EncoderFactory | None = None
+    ) -> CrossQ:  # fmt: skip
         c = config
-        encoder = BatchRenormEncoder(observation_space, c.hidden, c.activation, c.momentum, c.renorm_warmup)
-        policy = Squashed.build(
-            observation_space, action_space, hidden=c.hidden, activation=c.activation,
-            normalize=c.feed.normalize_observation, encoder=encoder,
-        )  # fmt: skip
-        norm = (c.activation, c.momentum, c.renorm_warmup)
+        norm = (c.activation, c.momentum, c.renorm_warmup, encoder)
+        model = BatchRenormEncoder(observation_space, c.hidden, *norm)
+        normalizer = observation_normalizer(observation_space, c.feed.normalize_observation)
+        policy = Squashed(model, action_space, normalizer)
         return cls(policy, BatchRenormQ(observation_space, action_space, 2, c.critic_hidden, *norm), c)
 
     def value(self, observation: Tree) -> Tensor:
@@ -93,8 +95,8 @@ class CrossQ(Agent[CrossQConfig]):
         moments: list[Tensor] = []
         with torch.no_grad():
             action, log_prob = self.policy.sample(next["observation"], batch["noise"][:, 0])  # running statistics
-            now = critic.inputs(normal(batch["observation"]), batch["action"])
             then = critic.inputs(normal(next["observation"]), action)
+        now = critic.inputs(normal(batch["observation"]), batch["action"])
         q, next_q = critic.values(torch.cat([now, then]), moments).chunk(2, -1)  # [2, B] each, one batch: figure 1
         next_value = next_q.detach().amin(0) - self.temperature().detach() * log_prob
         error = q - td(batch, next_value, self.config.discount)

@@ -13,6 +13,7 @@ from whorl.agents.agent import Agent, adam
 from whorl.agents.parts import count_update, loss_of, mean_of, td, warm_up
 from whorl.batch import Batch, Metrics, Tree
 from whorl.feeds import Feed, Replay
+from whorl.nets.encoder import EncoderFactory
 from whorl.nets.ensemble import QEnsemble
 from whorl.nets.target import Target
 from whorl.options import Amount, Bounds, Count, Share
@@ -58,13 +59,15 @@ class DDPG(Agent[DDPGConfig]):
         self.critic_optimizer = adam(critic.parameters(), config.critic_learning_rate, eps=1e-8)
 
     @classmethod
-    def build(cls, observation_space: spaces.Space, action_space: spaces.Space, config: DDPGConfig) -> DDPG:
+    def build(
+        cls, observation_space: spaces.Space, action_space: spaces.Space, config: DDPGConfig, *, encoder: EncoderFactory | None = None
+    ) -> DDPG:  # fmt: skip
         c = config
         policy = Deterministic.build(
             observation_space, action_space, hidden=c.hidden, activation=c.activation, noise=c.noise, std=c.std,
-            normalize=c.feed.normalize_observation,
+            normalize=c.feed.normalize_observation, encoder=encoder,
         )  # fmt: skip
-        return cls(policy, QEnsemble(observation_space, action_space, 1, c.hidden, c.activation), c)
+        return cls(policy, QEnsemble(observation_space, action_space, 1, c.hidden, c.activation, encoder=encoder), c)
 
     def value(self, observation: Tree) -> Tensor:
         """Q(s, pi(s))."""

@@ -13,6 +13,7 @@ from whorl.agents.agent import Agent, adam
 from whorl.agents.parts import count_update, learned, loss_of, mean_of, td, with_temperature
 from whorl.batch import Batch, Metrics, Tree, get
 from whorl.feeds import Feed, Replay
+from whorl.nets.encoder import EncoderFactory
 from whorl.nets.ensemble import QEnsemble
 from whorl.nets.heads import Temperature
 from whorl.nets.target import Target
@@ -64,14 +65,15 @@ class DiscreteSAC(Agent[DiscreteSACConfig]):
 
     @classmethod
     def build(
-        cls, observation_space: spaces.Space, action_space: spaces.Space, config: DiscreteSACConfig
-    ) -> DiscreteSAC:
+        cls, observation_space: spaces.Space, action_space: spaces.Space, config: DiscreteSACConfig, *,
+        encoder: EncoderFactory | None = None,
+    ) -> DiscreteSAC:  # fmt: skip
         c, actions = config, discrete(action_space)
         policy = Stochastic.build(
             observation_space, action_space, hidden=c.hidden, activation=c.activation, initialization=c.initialization,
-            normalize=c.feed.normalize_observation,
+            normalize=c.feed.normalize_observation, encoder=encoder,
         )  # fmt: skip
-        return cls(policy, QEnsemble(observation_space, None, 2, c.hidden, c.activation, actions), c)
+        return cls(policy, QEnsemble(observation_space, None, 2, c.hidden, c.activation, actions, encoder=encoder), c)
 
     def value(self, observation: Tree) -> Tensor:
         """min Q(s, a) of the greedy action."""

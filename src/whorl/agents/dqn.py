@@ -15,6 +15,7 @@ from whorl.agents.agent import Agent, adam
 from whorl.agents.parts import count_update, loss_of, mean_of, td
 from whorl.batch import Batch, Metrics, Tree, get
 from whorl.feeds import Feed, Replay
+from whorl.nets.encoder import EncoderFactory
 from whorl.nets.normalizer import observation_normalizer
 from whorl.nets.q import QNetwork
 from whorl.nets.target import Target
@@ -68,9 +69,11 @@ class DQN(Agent[DQNConfig]):
         self.optimizer = adam(policy.q.parameters(), config.learning_rate, eps=1e-8, max_grad_norm=config.max_grad_norm)
 
     @classmethod
-    def build(cls, observation_space: spaces.Space, action_space: spaces.Space, config: DQNConfig) -> DQN:
+    def build(
+        cls, observation_space: spaces.Space, action_space: spaces.Space, config: DQNConfig, *, encoder: EncoderFactory | None = None
+    ) -> DQN:  # fmt: skip
         c, actions = config, discrete(action_space)
-        q = QNetwork(observation_space, actions, c.hidden, c.activation, dueling=c.dueling)
+        q = QNetwork(observation_space, actions, c.hidden, c.activation, dueling=c.dueling, encoder=encoder)
         normalizer = observation_normalizer(observation_space, c.feed.normalize_observation)
         return cls(
             Greedy(q, action_space, epsilon=c.epsilon, epsilon_spread=c.epsilon_spread, normalizer=normalizer), c

@@ -14,6 +14,7 @@ from whorl.agents.parts import count_update, loss_of, mean_of, td_atoms
 from whorl.batch import Batch, Metrics, Tree, get
 from whorl.feeds import Feed, Replay
 from whorl.functional.distributional import quantile_huber
+from whorl.nets.encoder import EncoderFactory
 from whorl.nets.normalizer import observation_normalizer
 from whorl.nets.q import ImplicitQuantileQ, QNetwork
 from whorl.nets.target import Target
@@ -74,9 +75,11 @@ class IQN(Agent[IQNConfig]):
         self.optimizer = adam(policy.q.parameters(), config.learning_rate, eps=1e-8, max_grad_norm=config.max_grad_norm)
 
     @classmethod
-    def build(cls, observation_space: spaces.Space, action_space: spaces.Space, config: IQNConfig) -> IQN:
+    def build(
+        cls, observation_space: spaces.Space, action_space: spaces.Space, config: IQNConfig, *, encoder: EncoderFactory | None = None
+    ) -> IQN:  # fmt: skip
         c = config
-        net = QNetwork(observation_space, discrete(action_space), c.hidden, c.activation)
+        net = QNetwork(observation_space, discrete(action_space), c.hidden, c.activation, encoder=encoder)
         q = ImplicitQuantileQ(net, c.cosines, c.acting_samples)
         normalizer = observation_normalizer(observation_space, c.feed.normalize_observation)
         return cls(

@@ -14,6 +14,7 @@ from whorl.agents.parts import distribution_of, gae_targets, kept
 from whorl.batch import Batch, Buffer, Metrics, Tree, get
 from whorl.feeds import Rollouts
 from whorl.functional import clipped_surrogate, clipped_value_loss, kl_k3, masked_mean, standardise, value_loss
+from whorl.nets.encoder import EncoderFactory
 from whorl.nets.heads import Critic
 from whorl.nets.normalizer import NoNormalizer, Normalizer
 from whorl.options import Amount, AnnealSteps, Count, Live, Positive, Share
@@ -75,13 +76,15 @@ class PPO(Agent[PPOConfig]):
         self.optimizer = adam(self.parameters(), config.learning_rate, max_grad_norm=config.max_grad_norm)
 
     @classmethod
-    def build(cls, observation_space: spaces.Space, action_space: spaces.Space, config: PPOConfig) -> PPO:
+    def build(
+        cls, observation_space: spaces.Space, action_space: spaces.Space, config: PPOConfig, *, encoder: EncoderFactory | None = None
+    ) -> PPO:  # fmt: skip
         c = config
         policy = Stochastic.build(
             observation_space, action_space, hidden=c.hidden, activation=c.activation,
-            normalize=c.normalize_observation, std=c.std, squash=c.squash,
+            normalize=c.normalize_observation, std=c.std, squash=c.squash, encoder=encoder,
         )  # fmt: skip
-        return cls(policy, Critic(observation_space, c.hidden, c.activation), c)
+        return cls(policy, Critic(observation_space, c.hidden, c.activation, encoder=encoder), c)
 
     def value(self, observation: Tree) -> Tensor:
         """V(observation), in the units of the normalized return."""

@@ -14,6 +14,7 @@ from whorl.agents.parts import count_update, loss_of, mean_of, td_atoms
 from whorl.batch import Batch, Metrics, Tree, get
 from whorl.feeds import Feed, Replay
 from whorl.functional.distributional import midpoints, quantile_huber
+from whorl.nets.encoder import EncoderFactory
 from whorl.nets.normalizer import observation_normalizer
 from whorl.nets.q import QNetwork, QuantileQ
 from whorl.nets.target import Target
@@ -70,9 +71,11 @@ class QRDQN(Agent[QRDQNConfig]):
         self.optimizer = adam(policy.q.parameters(), config.learning_rate, eps=1e-8, max_grad_norm=config.max_grad_norm)
 
     @classmethod
-    def build(cls, observation_space: spaces.Space, action_space: spaces.Space, config: QRDQNConfig) -> QRDQN:
+    def build(
+        cls, observation_space: spaces.Space, action_space: spaces.Space, config: QRDQNConfig, *, encoder: EncoderFactory | None = None
+    ) -> QRDQN:  # fmt: skip
         c, actions = config, discrete(action_space)
-        net = QNetwork(observation_space, actions, c.hidden, c.activation, c.quantiles, c.dueling)
+        net = QNetwork(observation_space, actions, c.hidden, c.activation, c.quantiles, c.dueling, encoder=encoder)
         q = QuantileQ(net)
         normalizer = observation_normalizer(observation_space, c.feed.normalize_observation)
         return cls(

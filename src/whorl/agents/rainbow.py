@@ -14,6 +14,7 @@ from whorl.agents.parts import count_update, loss_of, mean_of
 from whorl.batch import Batch, Metrics, Tree, get
 from whorl.feeds import Feed, Replay
 from whorl.functional.distributional import categorical_projection
+from whorl.nets.encoder import EncoderFactory
 from whorl.nets.normalizer import observation_normalizer
 from whorl.nets.q import CategoricalQ, QNetwork
 from whorl.nets.target import Target
@@ -73,9 +74,13 @@ class Rainbow(Agent[RainbowConfig]):
         self.optimizer = adam(policy.q.parameters(), config.learning_rate, eps=1e-8, max_grad_norm=config.max_grad_norm)
 
     @classmethod
-    def build(cls, observation_space: spaces.Space, action_space: spaces.Space, config: RainbowConfig) -> Rainbow:
+    def build(
+        cls, observation_space: spaces.Space, action_space: spaces.Space, config: RainbowConfig, *, encoder: EncoderFactory | None = None
+    ) -> Rainbow:  # fmt: skip
         c, actions = config, discrete(action_space)
-        net = QNetwork(observation_space, actions, c.hidden, c.activation, c.atoms, dueling=True, noisy=True)
+        net = QNetwork(
+            observation_space, actions, c.hidden, c.activation, c.atoms, dueling=True, noisy=True, encoder=encoder
+        )
         normalizer = observation_normalizer(observation_space, c.feed.normalize_observation)
         return cls(Greedy(CategoricalQ(net, c.v_min, c.v_max), action_space, normalizer=normalizer), c)
 

@@ -9,6 +9,7 @@ from gymnasium import spaces
 from whorl.agents.agent import Agent
 from whorl.batch import Buffer, Metrics
 from whorl.feeds import Rollouts
+from whorl.nets.encoder import EncoderFactory, refuse
 from whorl.policies.random import Random as RandomPolicy
 
 
@@ -23,7 +24,10 @@ class Random(Agent[RandomConfig]):
     Config = RandomConfig
 
     @classmethod
-    def build(cls, observation_space: spaces.Space, action_space: spaces.Space, config: RandomConfig) -> Random:
+    def build(
+        cls, observation_space: spaces.Space, action_space: spaces.Space, config: RandomConfig, *, encoder: EncoderFactory | None = None
+    ) -> Random:  # fmt: skip
+        refuse(encoder, "the random agent looks at nothing")
         return cls(RandomPolicy(action_space), config)
 
     def learn(self, buffer: Buffer, count: int | None = None) -> Metrics:

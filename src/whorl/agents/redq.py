@@ -15,6 +15,7 @@ from whorl.agents.parts import count_update, learned, loss_of, mean_of, td, warm
 from whorl.batch import Batch, Metrics, Tree
 from whorl.errors import BadInput
 from whorl.feeds import Feed, Replay
+from whorl.nets.encoder import EncoderFactory
 from whorl.nets.ensemble import QEnsemble
 from whorl.nets.heads import Temperature
 from whorl.nets.target import Target
@@ -72,13 +73,17 @@ class REDQ(Agent[REDQConfig]):
         self.critic_optimizer = adam(critic.parameters(), config.critic_learning_rate, eps=1e-8)
 
     @classmethod
-    def build(cls, observation_space: spaces.Space, action_space: spaces.Space, config: REDQConfig) -> REDQ:
+    def build(
+        cls, observation_space: spaces.Space, action_space: spaces.Space, config: REDQConfig, *, encoder: EncoderFactory | None = None
+    ) -> REDQ:  # fmt: skip
         c = config
         policy = Squashed.build(
             observation_space, action_space, hidden=c.hidden, activation=c.activation,
-            normalize=c.feed.normalize_observation,
+            normalize=c.feed.normalize_observation, encoder=encoder,
         )  # fmt: skip
-        return cls(policy, QEnsemble(observation_space, action_space, c.critics, c.hidden, c.activation), c)
+        return cls(
+            policy, QEnsemble(observation_space, action_space, c.critics, c.hidden, c.activation, encoder=encoder), c
+        )
 
     def value(self, observation: Tree) -> Tensor:
         """Mean Q(s, a) of the greedy action."""

@@ -30,6 +30,7 @@ from whorl.functional import (
     time_baseline,
     value_loss,
 )
+from whorl.nets.encoder import EncoderFactory
 from whorl.nets.heads import Critic
 from whorl.options import Amount, AnnealEpisodes, AnnealSteps, Count, Live, Share
 from whorl.policies.stochastic import Stochastic
@@ -133,15 +134,19 @@ class REINFORCE(Agent[REINFORCEConfig]):
         )
 
     @classmethod
-    def build(cls, observation_space: spaces.Space, action_space: spaces.Space, config: REINFORCEConfig) -> REINFORCE:
+    def build(
+        cls, observation_space: spaces.Space, action_space: spaces.Space, config: REINFORCEConfig, *, encoder: EncoderFactory | None = None
+    ) -> REINFORCE:  # fmt: skip
         c = config
         policy = Stochastic.build(
             observation_space, action_space, hidden=c.hidden, activation=c.activation, initialization=c.initialization,
             normalize=c.normalize_observation, std=c.std, fixed_std=c.fixed_std, mean=c.mean, scale=c.scale,
-            squash=c.squash,
+            squash=c.squash, encoder=encoder,
         )  # fmt: skip
         own = c.baseline == "value"
-        return cls(policy, Critic(observation_space, c.hidden, c.activation, c.initialization) if own else None, c)
+        return cls(
+            policy, Critic(observation_space, c.hidden, c.activation, c.initialization, encoder) if own else None, c
+        )
 
     def value(self, observation: Tree) -> Tensor | None:
         """V(observation) of the baseline "value"; None of any other."""

@@ -13,6 +13,7 @@ from whorl.agents.agent import Agent, adam
 from whorl.agents.parts import count_update, learned, loss_of, mean_of, td, warm_up, with_temperature
 from whorl.batch import Batch, Metrics, Tree
 from whorl.feeds import Feed, Replay
+from whorl.nets.encoder import EncoderFactory
 from whorl.nets.ensemble import QEnsemble
 from whorl.nets.heads import Temperature
 from whorl.nets.target import Target
@@ -68,13 +69,15 @@ class SAC(Agent[SACConfig]):
         self.critic_optimizer = adam(critic.parameters(), config.critic_learning_rate, eps=1e-8)
 
     @classmethod
-    def build(cls, observation_space: spaces.Space, action_space: spaces.Space, config: SACConfig) -> SAC:
+    def build(
+        cls, observation_space: spaces.Space, action_space: spaces.Space, config: SACConfig, *, encoder: EncoderFactory | None = None
+    ) -> SAC:  # fmt: skip
         c = config
         policy = Squashed.build(
             observation_space, action_space, hidden=c.hidden, activation=c.activation,
-            normalize=c.feed.normalize_observation, sde=c.sde, sde_every=c.sde_every, sde_log_std=c.sde_log_std,
+            normalize=c.feed.normalize_observation, sde=c.sde, sde_every=c.sde_every, sde_log_std=c.sde_log_std, encoder=encoder,
         )  # fmt: skip
-        return cls(policy, QEnsemble(observation_space, action_space, 2, c.hidden, c.activation), c)
+        return cls(policy, QEnsemble(observation_space, action_space, 2, c.hidden, c.activation, encoder=encoder), c)
 
     def value(self, observation: Tree) -> Tensor:
         """min Q(s, a) of the greedy action."""

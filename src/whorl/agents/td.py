@@ -37,7 +37,7 @@ from whorl.errors import BadInput, Incompatible, NotFinite
 from whorl.feeds import Stream
 from whorl.functional.kernels.cached import bound
 from whorl.functional.traces import ACCUMULATING, DUTCH, REPLACING, SCALE, Traces
-from whorl.nets.encoder import Encoder
+from whorl.nets.encoder import EncoderFactory, encoder_for, refuse
 from whorl.nets.linear_q import LinearQ
 from whorl.nets.mlp import linear
 from whorl.nets.tile_coding import HASHED, Features, OneHot, Raw, TileCoding
@@ -150,13 +150,16 @@ class TD(Agent[TDConfig]):
             self.optimizer = TraceDescent(self.critic.parameters(), c.learning_rate, c.discount * c.trace_decay)
 
     @classmethod
-    def build(cls, observation_space: spaces.Space, action_space: spaces.Space, config: TDConfig) -> TD:
+    def build(
+        cls, observation_space: spaces.Space, action_space: spaces.Space, config: TDConfig, *, encoder: EncoderFactory | None = None
+    ) -> TD:  # fmt: skip
         c, actions = config, discrete(action_space)
 
         def values(outputs: int) -> nn.Module:
             if c.model == "mlp":
-                encoder = Encoder(observation_space, c.hidden, c.activation)
-                return nn.Sequential(encoder, linear(encoder.width, outputs, gain=1.0))
+                model: Any = encoder_for(observation_space, encoder, c.hidden, c.activation)
+                return nn.Sequential(model, linear(model.width, outputs, gain=1.0))
+            refuse(encoder, f"td's model {c.model!r} is linear in its features (model 'mlp' takes one)")
             return LinearQ(features_of(observation_space, c), outputs, c.initial_value)
 
         if c.target == "prediction":  # of the uniformly random policy

@@ -16,6 +16,7 @@ from whorl.errors import BadInput
 from whorl.feeds import Feed, Replay
 from whorl.functional.distributional import midpoints
 from whorl.functional.quantiles import sorted_quantile_huber
+from whorl.nets.encoder import EncoderFactory
 from whorl.nets.ensemble import QEnsemble
 from whorl.nets.heads import Temperature
 from whorl.nets.target import Target
@@ -75,14 +76,16 @@ class TQC(Agent[TQCConfig]):
         self.critic_optimizer = adam(critic.parameters(), config.critic_learning_rate, eps=1e-8)
 
     @classmethod
-    def build(cls, observation_space: spaces.Space, action_space: spaces.Space, config: TQCConfig) -> TQC:
+    def build(
+        cls, observation_space: spaces.Space, action_space: spaces.Space, config: TQCConfig, *, encoder: EncoderFactory | None = None
+    ) -> TQC:  # fmt: skip
         c = config
         policy = Squashed.build(
             observation_space, action_space, hidden=c.hidden, activation=c.activation,
-            normalize=c.feed.normalize_observation,
+            normalize=c.feed.normalize_observation, encoder=encoder,
         )  # fmt: skip
         sizes = c.critics, c.critic_hidden, c.activation, c.quantiles
-        return cls(policy, QEnsemble(observation_space, action_space, *sizes), c)
+        return cls(policy, QEnsemble(observation_space, action_space, *sizes, encoder=encoder), c)
 
     def value(self, observation: Tree) -> Tensor:
         """Mean of all critics' atoms at the greedy action."""

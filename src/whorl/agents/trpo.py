@@ -24,6 +24,7 @@ from whorl.functional.trust_region import (
     line_search,
     trust_region_step,
 )
+from whorl.nets.encoder import EncoderFactory
 from whorl.nets.heads import Critic
 from whorl.nets.normalizer import NoNormalizer, Normalizer
 from whorl.options import Amount, Count, Share
@@ -140,15 +141,17 @@ class TRPO(Agent[TRPOConfig]):
         self.critic_optimizer = adam(critic.parameters(), config.learning_rate)
 
     @classmethod
-    def build(cls, observation_space: spaces.Space, action_space: spaces.Space, config: TRPOConfig) -> TRPO:
+    def build(
+        cls, observation_space: spaces.Space, action_space: spaces.Space, config: TRPOConfig, *, encoder: EncoderFactory | None = None
+    ) -> TRPO:  # fmt: skip
         c = config
         if not c.kl_limit:
             raise BadInput("kl_limit must be above 0: with no KL allowed the policy cannot move")
         policy = Stochastic.build(
             observation_space, action_space, hidden=c.hidden, activation=c.activation,
-            normalize=c.normalize_observation, std=c.std, squash=c.squash,
+            normalize=c.normalize_observation, std=c.std, squash=c.squash, encoder=encoder,
         )  # fmt: skip
-        return cls(policy, Critic(observation_space, c.hidden, c.activation), c)
+        return cls(policy, Critic(observation_space, c.hidden, c.activation, encoder=encoder), c)
 
     def value(self, observation: Tree) -> Tensor:
         """V(observation), in the units of the normalized return."""

@@ -12,10 +12,9 @@ import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
-from whorl.errors import Incompatible
+from whorl.nets.encoder import EncoderFactory, encoder_for
 from whorl.nets.ensemble import EnsembleLinear, PairInput
 from whorl.nets.mlp import ACTIVATIONS
-from whorl.spaces import describe, flat_size, flatten, has_image
 
 EPSILON = 1e-3  # of the variance, and the largest corrections: those of CrossQ's authors
 R_MAX, D_MAX = 3.0, 5.0
@@ -96,20 +95,21 @@ class BatchRenormMLP(nn.Module):
 
 
 class BatchRenormEncoder(nn.Module):
-    """Observation [B] -> features [B, width]. Raises Incompatible for images."""
+    """Observation [B] -> features [B, width]; images through a CNN, or all through the user's `encoder`, before the first norm."""
+
+    encoder: Any
 
     def __init__(
-        self, space: spaces.Space, hidden: Sequence[int], activation: str = "relu", momentum: float = 0.99, warmup: int = 100_000
+        self, space: spaces.Space, hidden: Sequence[int], activation: str = "relu", momentum: float = 0.99, warmup: int = 100_000,
+        encoder: EncoderFactory | None = None,
     ):  # fmt: skip
         super().__init__()
-        if has_image(space):
-            raise Incompatible(f"this encoder takes vectors, got {describe(space)}")
-        self.space = space
-        self.mlp = BatchRenormMLP(flat_size(space), hidden, activation, 0, momentum, warmup)
+        self.encoder = encoder_for(space, encoder, (), activation, "uniform")
+        self.mlp = BatchRenormMLP(self.encoder.width, hidden, activation, 0, momentum, warmup)
         self.width = self.mlp.width
 
     def forward(self, observation: Any, moments: list[Tensor] | None = None) -> Tensor:
-        return self.mlp(flatten(self.space, observation), moments)
+        return self.mlp(self.encoder(observation), moments)
 
 
 class BatchRenormQ(nn.Module):
@@ -124,9 +124,10 @@ class BatchRenormQ(nn.Module):
         activation: str = "relu",
         momentum: float = 0.99,
         warmup: int = 100_000,
+        encoder: EncoderFactory | None = None,
     ):
         super().__init__()
-        self.members, self.inputs = members, PairInput(observation_space, action_space)
+        self.members, self.inputs = members, PairInput(observation_space, action_space, encoder)
         self.mlp = BatchRenormMLP(self.inputs.width, hidden, activation, members, momentum, warmup)
         self.head = EnsembleLinear(members, self.mlp.width, 1)
 

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
+from whorl.errors import BadInput, Incompatible
 from whorl.nets.cnn import NatureCNN
 from whorl.nets.mlp import MLP, initialize
-from whorl.spaces import flat_size, flatten, is_image, numpy_dtype
+from whorl.spaces import describe, flat_size, flatten, is_image, leaves, numpy_dtype, tree_map, zeros
+
+# makes a network of the user's for an observation space: observation [rows, *obs] (nested dicts for a Dict) -> float32 [rows, width]
+EncoderFactory = Callable[[spaces.Space], nn.Module]
+
+
+@runtime_checkable
+class HasWidth(Protocol):
+    """What an encoder says of itself."""
+
+    width: int  # how many features it gives
 
 
 def _leaf_spaces(space: spaces.Space, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], spaces.Space]]:
@@ -69,3 +80,55 @@ class Encoder(nn.Module):
         parts = [flatten(space, _at(observation, path)) for path, space in self.vectors]
         parts += [cnn(_at(observation, path)) for cnn, path in zip(self.cnns, self.images, strict=True)]
         return self.mlp(parts[0] if len(parts) == 1 else torch.cat(parts, -1))
+
+
+class Torso(nn.Module):
+    """A module of the user's as an encoder: observation [*, *obs] -> features [*, width]. The module itself sees one axis of rows.
+
+    Observations come as they are in a batch (uint8 images, int64 Discrete), after the normalizer where there is one.
+    Raises BadInput unless the module says its `width` and gives float32 [rows, width]: it is tried on zeros.
+    """
+
+    def __init__(self, space: spaces.Space, module: nn.Module):
+        super().__init__()
+        name = type(module).__name__
+        if not isinstance(module, nn.Module) or not isinstance(module, HasWidth):
+            raise BadInput(
+                f"an encoder is an nn.Module that says in `width` how many features it gives; {name} "
+                f"{'does not' if isinstance(module, nn.Module) else 'is no module'}"
+            )
+        self.module, self.width, self.axes = module, int(module.width), len(leaves(zeros(space, ()))[0].shape)
+        with torch.no_grad():
+            features = module.eval()(tree_map(lambda x: x.clone(), zeros(space, (2,))))
+        if not isinstance(features, Tensor):
+            raise BadInput(f"the encoder {name} must give one tensor, got a {type(features).__name__}")
+        if features.shape != (2, self.width) or features.dtype != torch.float32:
+            raise BadInput(
+                f"the encoder {name} must give float32 [rows, width] = (2, {self.width}) for 2 rows of {describe(space)}, "
+                f"got {str(features.dtype).removeprefix('torch.')} {tuple(features.shape)}"
+            )
+
+    def forward(self, observation: Any) -> Tensor:
+        first = leaves(observation)[0]
+        leading = first.shape[: first.ndim - self.axes]
+        if len(leading) == 1:
+            return self.module(observation)
+        rows = tree_map(lambda x: x.reshape(-1, *x.shape[len(leading) :]), observation)
+        return self.module(rows).unflatten(0, leading) if leading else self.module(rows).squeeze(0)
+
+
+def encoder_for(
+    space: spaces.Space,
+    factory: EncoderFactory | None,
+    hidden: Sequence[int],
+    activation: str,
+    initialization: str = "orthogonal",
+) -> nn.Module:
+    """A new encoder for a space: the user's where there is a factory, in place of all hidden layers, else whorl's own."""
+    return Encoder(space, hidden, activation, initialization) if factory is None else Torso(space, factory(space))
+
+
+def refuse(factory: EncoderFactory | None, why: str) -> None:
+    """Raise Incompatible for an encoder of the user's: `why` has no place for one."""
+    if factory is not None:
+        raise Incompatible(f"{why}, so it has no place for an encoder: leave `encoder` out")

@@ -11,9 +11,10 @@ from gymnasium import spaces
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from whorl.errors import BadInput, Incompatible
+from whorl.errors import BadInput
+from whorl.nets.encoder import EncoderFactory, encoder_for
 from whorl.nets.mlp import ACTIVATIONS, initialize, linear
-from whorl.spaces import describe, flat_size, flatten, has_image
+from whorl.spaces import flat_size, flatten
 
 
 class EnsembleLinear(nn.Module):
@@ -39,8 +40,8 @@ class QEnsemble(nn.Module):
 
     outputs: more than one number for each pair, [members, *rows, outputs] (quantiles). action_space None: a function of the observation
     alone, such as the values of all Discrete actions, always [members, *rows, outputs]. Actions of a bounded Box enter in units of half
-    its range around its centre.
-    Raises Incompatible for image observations, BadInput for fewer than one member.
+    its range around its centre. Images go through one CNN, and observations through one `encoder` of the user's, for all members.
+    Raises BadInput for fewer than one member.
     """
 
     def __init__(
@@ -51,11 +52,12 @@ class QEnsemble(nn.Module):
         hidden: Sequence[int] = (256, 256),
         activation: str = "relu",
         outputs: int = 1,
+        encoder: EncoderFactory | None = None,
     ):
         super().__init__()
         if members < 1:
             raise BadInput(f"an ensemble needs at least 1 member, got {members}")
-        self.inputs = PairInput(observation_space, action_space)
+        self.inputs = PairInput(observation_space, action_space, encoder)
         self.members, self.outputs = members, outputs
         self.scalar = outputs == 1 and action_space is not None
         sizes = [self.inputs.width, *hidden]
@@ -66,28 +68,35 @@ class QEnsemble(nn.Module):
 
     def forward(self, observation: Any, action: Tensor | None = None) -> Tensor:
         x = self.inputs(observation, action)
-        q = self.layers(x.flatten(0, -2))
+        return self._rows(self.layers(x.flatten(0, -2)), x)
+
+    def _rows(self, q: Tensor, x: Tensor) -> Tensor:
         q = q if x.ndim == 2 else q.unflatten(1, x.shape[:-1])
         return q.squeeze(-1) if self.scalar else q
 
     def some(self, members: Tensor, observation: Any, action: Tensor | None = None) -> Tensor:
         """`forward` of these members only, members [M] of their numbers: [M, *rows], [M, *rows, outputs]. The others cost nothing."""
-        chosen = {name: parameter[members] for name, parameter in self.named_parameters()}
-        return functional_call(self, chosen, (observation, action))
+        x = self.inputs(observation, action)
+        chosen = {name: parameter[members] for name, parameter in self.layers.named_parameters()}
+        return self._rows(functional_call(self.layers, chosen, (x.flatten(0, -2),)), x)
 
 
 class PairInput(nn.Module):
-    """(observation, action) -> one vector [B, width]; the actions of a bounded Box in units of half its range around its centre."""
+    """(observation, action) -> one vector [B, width]: features of the one, and the other in units of half a bounded Box's range.
 
+    An image's features are those of a CNN, vectors are their own; or all are those of the user's `encoder`.
+    """
+
+    encoder: Any
     centre: Tensor
     half_range: Tensor
 
-    def __init__(self, observation_space: spaces.Space, action_space: spaces.Space | None):
+    def __init__(
+        self, observation_space: spaces.Space, action_space: spaces.Space | None, encoder: EncoderFactory | None = None
+    ):
         super().__init__()
-        if has_image(observation_space):
-            raise Incompatible(f"a critic of observation and action takes vectors, got {describe(observation_space)}")
-        self.spaces = observation_space, action_space
-        self.width = flat_size(observation_space) + (flat_size(action_space) if action_space is not None else 0)
+        self.encoder, self.action_space = encoder_for(observation_space, encoder, (), "relu", "uniform"), action_space
+        self.width = self.encoder.width + (flat_size(action_space) if action_space is not None else 0)
         box = action_space if isinstance(action_space, spaces.Box) else None
         bounded = box is not None and np.isfinite([box.low, box.high]).all()
         self.scaled = bool(bounded and ((box.low != -1).any() or (box.high != 1).any()))  # type: ignore[union-attr]
@@ -97,9 +106,8 @@ class PairInput(nn.Module):
             self.register_buffer("half_range", (high - low) / 2, persistent=False)
 
     def forward(self, observation: Any, action: Tensor | None = None) -> Tensor:
-        observation_space, action_space = self.spaces
-        x = flatten(observation_space, observation)
-        if action_space is None or action is None:
+        x = self.encoder(observation)
+        if self.action_space is None or action is None:
             return x
         action = (action - self.centre) / self.half_range if self.scaled else action
-        return torch.cat([x, flatten(action_space, action)], -1)
+        return torch.cat([x, flatten(self.action_space, action)], -1)

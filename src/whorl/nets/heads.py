@@ -4,22 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
 from whorl.errors import BadInput
-from whorl.nets.encoder import Encoder
+from whorl.nets.encoder import EncoderFactory, HasWidth, encoder_for
 from whorl.nets.mlp import initialize, linear
-
-
-@runtime_checkable
-class HasWidth(Protocol):
-    """What an encoder says of itself."""
-
-    width: int  # how many features it gives
 
 
 def output_layer(model: nn.Module, outputs: int, initialization: str) -> nn.Linear:
@@ -37,7 +30,9 @@ def output_layer(model: nn.Module, outputs: int, initialization: str) -> nn.Line
 
 
 class Critic(nn.Module):
-    """State value: observation -> [...], its own encoder and one linear output."""
+    """State value: observation -> [...], its own encoder (one of the user's where `encoder` makes it) and one linear output."""
+
+    encoder: Any
 
     def __init__(
         self,
@@ -45,11 +40,12 @@ class Critic(nn.Module):
         hidden: Sequence[int] = (64, 64),
         activation: str = "tanh",
         initialization: str = "orthogonal",
+        encoder: EncoderFactory | None = None,
     ):
         super().__init__()
-        self.encoder = Encoder(space, hidden, activation)
+        self.encoder = encoder_for(space, encoder, hidden, activation)
         self.head = linear(self.encoder.width, 1, gain=1.0)
-        initialize(self, initialization)
+        initialize(self if encoder is None else self.head, initialization)
 
     def forward(self, observation: Any) -> Tensor:
         return self.head(self.encoder(observation)).squeeze(-1)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from whorl.errors import BadInput
 from whorl.functional.distributional import midpoints
-from whorl.nets.encoder import Encoder
+from whorl.nets.encoder import EncoderFactory, encoder_for
 from whorl.nets.mlp import ACTIVATIONS
 from whorl.nets.noisy import NoisyLinear
 
@@ -43,8 +43,10 @@ class QNetwork(nn.Module):
 
     dueling: V(s) + A(s, a) - mean_a A(s, a), output by output, from two streams with the last hidden layer to themselves
     (Wang et al. 2016, eq. 9). noisy: the streams' layers are NoisyLinear and take `noise` [..., noise_size], standard normal.
-    Weights start as torch's: U(-1/sqrt(inputs), 1/sqrt(inputs)).
+    Weights start as torch's: U(-1/sqrt(inputs), 1/sqrt(inputs)). encoder: makes one of the user's, in place of the shared layers.
     """
+
+    encoder: Any
 
     def __init__(
         self,
@@ -55,11 +57,12 @@ class QNetwork(nn.Module):
         outputs: int = 1,
         dueling: bool = False,
         noisy: bool = False,
+        encoder: EncoderFactory | None = None,
     ):
         super().__init__()
         shared, own = (hidden[:-1], hidden[-1:]) if dueling or noisy else (hidden, ())
         self.actions, self.outputs, self.activation = actions, outputs, activation
-        self.encoder = Encoder(observation_space, shared, activation, "uniform")
+        self.encoder = encoder_for(observation_space, encoder, shared, activation, "uniform")
         self.advantage = Stream((self.encoder.width, *own, actions * outputs), activation, noisy)
         self.value = Stream((self.encoder.width, *own, outputs), activation, noisy) if dueling else None
         self.noise_size = self.advantage.noise_size + (self.value.noise_size if self.value is not None else 0)

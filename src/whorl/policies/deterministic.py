@@ -11,7 +11,7 @@ from torch import Generator, Tensor, nn
 
 from whorl.batch import Batch, Tree
 from whorl.errors import BadInput, Incompatible
-from whorl.nets.encoder import Encoder
+from whorl.nets.encoder import EncoderFactory, encoder_for
 from whorl.nets.heads import output_layer
 from whorl.nets.normalizer import NoNormalizer, ObservationNormalizer, observation_normalizer
 from whorl.policies.policy import Actor, Carry, Decided, Drawn, Policy
@@ -64,9 +64,10 @@ class Deterministic(Policy):
     def build(
         cls, observation_space: spaces.Space, action_space: spaces.Space, *, hidden: Sequence[int], activation: str,
         noise: Literal["gaussian", "ou"], std: float, normalize: bool = False,
+        encoder: EncoderFactory | None = None,
     ) -> Deterministic:  # fmt: skip
-        """The default one: an `Encoder` with torch's weights, after a normalizer where asked for."""
-        model = Encoder(observation_space, hidden, activation, "uniform")
+        """The default one: an `Encoder` with torch's weights, or one of the user's, after a normalizer where asked for."""
+        model = encoder_for(observation_space, encoder, hidden, activation, "uniform")
         return cls(model, action_space, noise, std, observation_normalizer(observation_space, normalize))
 
     def encode(self, batch: Batch) -> Tensor:

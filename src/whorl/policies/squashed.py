@@ -10,7 +10,7 @@ from torch import Generator, Tensor, nn
 
 from whorl.batch import Batch, Tree
 from whorl.errors import Incompatible
-from whorl.nets.encoder import Encoder
+from whorl.nets.encoder import EncoderFactory, encoder_for
 from whorl.nets.heads import output_layer
 from whorl.nets.normalizer import NoNormalizer, ObservationNormalizer, observation_normalizer
 from whorl.policies.distributions import SDE_MEAN, SquashedGaussian, mean_and_log_std
@@ -73,11 +73,12 @@ class Squashed(Policy):
     @classmethod
     def build(
         cls, observation_space: spaces.Space, action_space: spaces.Space, *, hidden: Sequence[int], activation: str,
-        normalize: bool = False, sde: bool = False, sde_every: int = 0, sde_log_std: float = -3.0, encoder: nn.Module | None = None,
+        normalize: bool = False, sde: bool = False, sde_every: int = 0, sde_log_std: float = -3.0,
+        encoder: EncoderFactory | None = None,
     ) -> Squashed:  # fmt: skip
-        """The default one: an `Encoder` with torch's weights, or the one that is given, after a normalizer where asked for."""
+        """The default one: an `Encoder` with torch's weights, or one of the user's, after a normalizer where asked for."""
         _bounded_box(action_space)  # before a network is made that nobody can use
-        model = Encoder(observation_space, hidden, activation, "uniform") if encoder is None else encoder
+        model = encoder_for(observation_space, encoder, hidden, activation, "uniform")
         normalizer = observation_normalizer(observation_space, normalize)
         return cls(model, action_space, normalizer, sde, sde_every, sde_log_std)
 

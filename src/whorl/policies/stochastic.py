@@ -12,7 +12,7 @@ from torch import Generator, Tensor, nn
 
 from whorl.batch import Batch, Tree
 from whorl.errors import BadInput, Incompatible
-from whorl.nets.encoder import Encoder
+from whorl.nets.encoder import EncoderFactory, encoder_for
 from whorl.nets.heads import output_layer
 from whorl.nets.normalizer import NoNormalizer, ObservationNormalizer, observation_normalizer
 from whorl.policies.distributions import (
@@ -102,11 +102,11 @@ class Stochastic(Policy):
     def build(
         cls, observation_space: spaces.Space, action_space: spaces.Space, *, hidden: Sequence[int] = (64, 64), activation: str = "tanh",
         initialization: Initialization = "orthogonal", normalize: bool = False, std: Std = "independent", fixed_std: float = 1.0,
-        mean: Mean = "linear", scale: bool = False, squash: bool = False,
+        mean: Mean = "linear", scale: bool = False, squash: bool = False, encoder: EncoderFactory | None = None,
     ) -> Stochastic:  # fmt: skip
-        """The default policy for these spaces: an `Encoder`, after a normalizer where asked for."""
+        """The default policy for these spaces: an `Encoder`, or one of the user's, after a normalizer where asked for."""
         normalizer = observation_normalizer(observation_space, normalize)
-        model = Encoder(observation_space, hidden, activation, initialization)
+        model = encoder_for(observation_space, encoder, hidden, activation, initialization)
         return cls(model, action_space, normalizer, std, fixed_std, mean, scale, squash, initialization)
 
     def encode(self, batch: Batch) -> Tensor:

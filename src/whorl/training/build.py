@@ -33,6 +33,7 @@ from whorl.envs.make import environment
 from whorl.errors import BadInput, Incompatible
 from whorl.feeds import Fed, Feed, Part
 from whorl.functional.streams import stream
+from whorl.nets.encoder import EncoderFactory
 from whorl.training import sizes
 from whorl.training.catalog import agent_class, find
 from whorl.training.hooks import Hook
@@ -95,11 +96,12 @@ def build(
     max_episode_steps: int | None = None,
     buffer: bool = True,
     data: Dataset | None = None,
+    encoder: EncoderFactory | None = None,
 ) -> Parts:
     """Agent and environment by name (or an `Env`), with the preset of the pair where `config` and `num_envs` are not given.
 
     data: what an agent with an Offline feed learns from; no environment is made then, and `env` only finds the preset.
-    buffer: False leaves it out (None), for `new_buffer` to make.
+    buffer: False leaves it out (None), for `new_buffer` to make. encoder: see `Agent.build`.
     Raises BadInput or Incompatible before anything is trained or written.
     """
     cls = agent_class(agent)
@@ -130,7 +132,7 @@ def build(
         sizes.check_rollout(feed, made.num_envs, made.observation_space, made.action_space)
     source = made or data
     assert source is not None
-    learner = new_agent(agent, source, config, seed).to(device)
+    learner = new_agent(agent, source, config, seed, encoder).to(device)
     learner.compiled = compile
     return assemble(learner, made, seed, buffer, data)
 
@@ -336,13 +338,16 @@ def check_replay(env: Env, feed: Feed, slack: int = 0, folder: Path | None = Non
     return wanted
 
 
-def new_agent(agent: str, source: Env | Dataset, config: Fed, seed: int) -> Agent:
+def new_agent(
+    agent: str, source: Env | Dataset, config: Fed, seed: int, encoder: EncoderFactory | None = None
+) -> Agent:
     """Fresh weights from the initialisation stream, for the spaces of an environment or of data; the global torch stream is left as
     it was."""
     sizes.check_networks(config, source.observation_space, source.action_space)
     with torch.random.fork_rng():
         torch.manual_seed(stream(seed, "initialisation"))
-        learner = agent_class(agent).build(source.observation_space, source.action_space, config)
+        own = {} if encoder is None else {"encoder": encoder}  # an agent of the user's may have no place for one
+        learner = agent_class(agent).build(source.observation_space, source.action_space, config, **own)
     learner.seed = seed
     return learner
 

@@ -1,0 +1,104 @@
+"""Encoders of the user's: what they see, what they must give, and that every agent that has a place for one trains with it."""
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from torch import nn
+
+from tests.cases import each
+from whorl.errors import BadInput, Incompatible
+from whorl.nets.encoder import Torso
+from whorl.options import override
+from whorl.spaces import zeros
+from whorl.training.catalog import AGENTS, agent_class
+
+SPACE = spaces.Dict(eye=spaces.Box(0, 255, (6, 6, 3), np.uint8), speed=spaces.Box(-1, 1, (2,)))
+BOX, DISCRETE = spaces.Box(-2, 2, (2,)), spaces.Discrete(3)
+ON_BOX = ("ddpg", "td3", "sac", "redq", "crossq", "tqc")
+
+
+class Both(nn.Module):
+    """A convolution for the eye, the speed as it is."""
+
+    def __init__(self, space):
+        super().__init__()
+        self.look = nn.Conv2d(space["eye"].shape[-1], 4, 3)
+        self.width = 4 + space["speed"].shape[0]
+
+    def forward(self, observation):
+        pixels = observation["eye"].permute(0, 3, 1, 2) / 255  # one axis of rows: Conv2d takes no more
+        return torch.cat([self.look(pixels).relu().mean((2, 3)), observation["speed"]], -1)
+
+
+class Lazy(nn.Module):
+    width = 5
+
+    def __init__(self, space):
+        super().__init__()
+        self.layer = nn.LazyLinear(5)
+
+    def forward(self, observation):
+        return self.layer(observation)
+
+
+def test_any_leading_axes_are_one_axis_of_rows_for_the_users_module():
+    torso = Torso(SPACE, Both(SPACE))
+    for rows in ((), (5,), (2, 3), (2, 0, 3)):
+        assert torso(zeros(SPACE, rows)).shape == (*rows, 6)
+    frames = {"eye": torch.randint(256, (2, 3, 6, 6, 3), dtype=torch.uint8), "speed": torch.randn(2, 3, 2)}
+    torch.testing.assert_close(torso(frames)[1, 2], torso({key: x[1, 2] for key, x in frames.items()}))
+    assert Torso(BOX, Lazy(BOX))(torch.zeros(4, 2)).shape == (4, 5)
+
+
+class Wrong(nn.Module):
+    def __init__(self, width=None, gives=None):
+        super().__init__()
+        self.gives = gives
+        if width is not None:
+            self.width = width
+
+    def forward(self, observation):
+        return self.gives
+
+
+def test_a_module_that_is_no_encoder_is_named():
+    cases = [
+        (nn.Linear(2, 3), "Linear does not"),
+        (lambda x: x, "says in `width` how many features it gives; function is no module"),
+        (Wrong(3, torch.zeros(2, 4)), r"must give float32 \[rows, width\] = \(2, 3\) for 2 rows of .*got float32 \(2, 4\)"),
+        (Wrong(3, torch.zeros(3)), r"got float32 \(3,\)"),
+        (Wrong(3, torch.zeros(2, 3, dtype=torch.float64)), r"got float64 \(2, 3\)"),
+        (Wrong(3, (1, 2)), "must give one tensor, got a tuple"),
+    ]  # fmt: skip
+    for module, words in each(cases):
+        with pytest.raises(BadInput, match=words):
+            Torso(BOX, module)
+
+
+def test_every_agent_takes_an_encoder_for_policy_and_critic_or_says_why_not():
+    takes = set()
+    for name in each(AGENTS):
+        cls, space = agent_class(name), BOX if name in ON_BOX else DISCRETE
+        config = small(name, cls)
+        try:
+            agent = cls.build(SPACE, space, config, encoder=Both)
+        except Incompatible as reason:
+            assert "has no place for an encoder: leave `encoder` out" in str(reason)
+            continue
+        takes.add(name)
+        own = [module for module in agent.modules() if isinstance(module, Both)]
+        critics = [c for c in ("critic", "target", "target_policy") if getattr(agent, c, None) is not None]
+        assert len(own) == 1 + len(critics)
+        weights = [module.look.weight for module in own]
+        assert len({id(weight) for weight in weights}) == len(own)
+        assert agent.policy.act(zeros(SPACE, (4,)), agent.policy.initial(4), torch.ones(4, dtype=torch.bool), None)
+        assert agent.value(zeros(SPACE, (4,))).shape == (4,)
+    assert set(AGENTS) - takes == {"cem", "random", "td"}
+
+
+def small(name, cls):
+    sizes = {"hidden": (8,), "critic_hidden": (8,), "critics": 2}
+    return override(
+        cls.Config(), {key: value for key, value in sizes.items() if key in cls.Config.__dataclass_fields__}
+    )
