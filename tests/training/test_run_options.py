@@ -39,6 +39,7 @@ def test_the_number_of_steps_is_the_same_everywhere(tmp_path):
     assert steps == {"log": 160, "eval": 160} and (run.path / "checkpoints" / "step_160").exists()
     with pytest.raises(BadInput, match="is finished at 160 steps; give more: whorl resume .* --total-steps 320"):
         whorl.resume(run.path, 150)
+    assert whorl.resume(run.path, 2e2, quiet=True).steps == 320
 
 
 def test_a_shorter_time_limit_holds_everywhere(tmp_path):

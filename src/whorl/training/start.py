@@ -154,7 +154,7 @@ def resume(
         settings, config = read_settings(path, config)
         result = (read_result(path) if (path / "curve.png").exists() else None) or Result()
         done, over = result.steps, result.episodes >= (settings.total_episodes or math.inf)
-        total = settings.total_steps if total_steps is None else total_steps
+        total = settings.total_steps if total_steps is None else options.whole(total_steps)
         if isinstance(total, bool) or not isinstance(total, int):
             raise BadInput(f"total_steps must be a whole number, got {total!r}")
         if total < settings.total_steps:
