@@ -25,7 +25,7 @@ from whorl.apps.board.forms import printable
 from whorl.envs.adapters import LIBRARIES, install
 from whorl.envs.ids import known_envs
 from whorl.envs.make import make_env
-from whorl.errors import BadInput, Damaged, Incompatible
+from whorl.errors import BadInput, Damaged, Incompatible, WhorlError, command
 from whorl.spaces import describe
 from whorl.training import checkpoint, compatibility, folder, grid, sweep_table
 from whorl.training.build import build
@@ -74,6 +74,11 @@ def _report(run: Run, o: arguments.Train | arguments.Resume) -> None:
             seconds=run.seconds,
             steps_per_second=run.steps_per_second,
             evaluation=evaluation,
+        )
+    if run.disk.missing:
+        how = command("resume", run.path)
+        raise WhorlError(
+            f"the disk is full: of {run.path}, {', '.join(sorted(run.disk.missing))} is not written. Make room, then: {how}"
         )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import secrets
 import shutil
@@ -20,7 +21,7 @@ from safetensors import SafetensorError
 from whorl.batch import Numbers, Part, load_states, states
 from whorl.buffers.parts import Sampler, Storage
 from whorl.errors import BadInput, Damaged
-from whorl.files import TEMPORARY, read_json, sync_folder, write_json
+from whorl.files import TEMPORARY, Folder, read_json, sync_folder, write_json
 
 FORMAT = 2
 OURS = re.compile(r"save-[0-9a-f]{8}|buffer\.json|\.tmp-buffer\.json-[0-9a-f-]+")
@@ -80,13 +81,25 @@ def load(buffer: Savable, folder: str | Path) -> None:
     contents = read_json(folder / "buffer.json")
     if not isinstance(contents, dict) or contents.pop("sha256", None) != _hash_json(contents):
         raise Damaged(f"{folder / 'buffer.json'} is not as it was written: its SHA-256 differs")
-    if contents["format"] != FORMAT:
-        raise Damaged(f"{folder} has format {contents['format']}, this whorl reads {FORMAT}")
+    if contents.get("format") != FORMAT:
+        raise Damaged(f"{folder} has format {contents.get('format')}, this whorl reads {FORMAT}")
+    try:
+        _load(buffer, folder, contents)
+    except (KeyError, TypeError, AttributeError) as error:  # a stranger's numbers, with a hash that fits
+        raise Damaged(f"{folder / 'buffer.json'} is not what whorl writes ({type(error).__name__}: {error})") from error
+
+
+def _load(buffer: Savable, folder: Path, contents: Numbers) -> None:
     inner = folder / Path(contents["folder"]).name
-    declared = [(inner / Path(name).name, file["bytes"], file["sha256"]) for name, file in contents["files"].items()]
-    for path, size, sha256 in declared:
-        if not path.is_file() or path.stat().st_size != size or _hash(path) != sha256:
-            raise Damaged(f"{path} is not as it was written: its size or SHA-256 differs from buffer.json")
+    with Folder.inside(inner) as inside:
+        for name, declared in contents["files"].items():
+            there = inside.holds(name)
+            if (
+                not there
+                or os.stat(inner / name).st_size != declared["bytes"]
+                or _hash(inner / name) != declared["sha256"]
+            ):
+                raise Damaged(f"{inner / name} is not as it was written: its size or SHA-256 differs from buffer.json")
     try:
         arrays = safetensors.torch.load_file(inner / "parts.safetensors")
     except (SafetensorError, OSError) as error:

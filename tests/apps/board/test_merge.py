@@ -10,7 +10,7 @@ import pytest
 
 from whorl.apps.board import entry
 from whorl.apps.board.merge import merge
-from whorl.errors import BadInput
+from whorl.errors import BadInput, Damaged
 
 
 @pytest.fixture
@@ -77,3 +77,20 @@ def test_nothing_is_written_when_a_source_is_no_board(board, tmp_path):
     with pytest.raises(BadInput, match="nowhere is not a board"):
         merge([board("one", "Ada"), tmp_path / "nowhere"], tmp_path / "into")
     assert not (tmp_path / "into").exists()
+
+
+def test_entries_that_are_a_link_lead_nowhere(board, tmp_path):
+    """Neither those of a source nor those of the board that is merged into."""
+    one, outside = board("one", "Ada"), tmp_path / "outside"
+    outside.mkdir()
+    for source, into in ((one, tmp_path / "into"), (tmp_path / "linked", tmp_path / "new")):
+        linked = into if source == one else source
+        linked.mkdir()
+        (linked / "entries").symlink_to(outside if linked == into else one / "entries")
+        if linked == into:
+            done = merge([source], into)
+            assert not done.added and "entries is not a folder but a symbolic link" in done.problems[0]
+        else:
+            with pytest.raises(Damaged, match="entries is not a folder but a symbolic link"):
+                merge([source], into)
+        assert not list(outside.iterdir())

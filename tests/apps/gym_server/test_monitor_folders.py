@@ -15,6 +15,7 @@ from tests.apps.gym_server.counting import Counting, load_results, play, recordi
 from tests.cases import each
 from whorl.apps.gym_server.monitor import Monitor, score
 from whorl.errors import BadInput
+from whorl.files import confined
 
 # ------------------------------------------------------------------------------------------------- score
 
@@ -198,3 +199,18 @@ def test_many_monitors_in_one_folder_at_once(tmp_path):
         thread.join()
     assert sorted(stats["episode_lengths"] for stats in load_results(tmp_path)[1]) == [[n] * 5 for n in range(1, 9)]
     assert score(tmp_path)["episodes"] == 40
+
+
+def test_a_folder_that_is_swapped_for_a_link_gets_nothing(tmp_path):
+    """Also while it is recorded into: the folder that `confined` opened is held, wherever it is called meanwhile."""
+    root, outside = tmp_path / "root", tmp_path / "outside"
+    outside.mkdir()
+    env = Monitor(Counting([2, 2]), confined(root, "results"), "Counting-v0", video_callable=True)
+    (root / "results").rename(root / "aside")
+    (root / "results").symlink_to(outside)
+    play(env, 2)
+    env.finish()
+    assert not list(outside.iterdir())
+    assert score(root / "aside")["episodes"] == 2 and len(score(root / "aside")["videos"]) == 2
+    with pytest.raises(BadInput, match="cannot be a folder here"):
+        confined(root, "results")
