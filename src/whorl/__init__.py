@@ -14,6 +14,7 @@ _HOME = {
     "make_env": "whorl.envs.make",
     "check_env": "whorl.envs.check",
     "check_agent": "whorl.training.check_agent",
+    "check_buffer": "whorl.buffers.check",
     "check": "whorl.batch",
     "build": "whorl.training.build",
     "Env": "whorl.envs.env",

@@ -50,3 +50,7 @@ class Damaged(WhorlError, OSError):
 
 class AgentError(WhorlError, RuntimeError):
     """An agent breaks its contract, or does not learn what `check_agent` asks of it."""
+
+
+class BufferFault(WhorlError, RuntimeError):
+    """A buffer, or a storage, a sampler or a lookup in it, breaks its contract (see `check_buffer`)."""
