@@ -11,7 +11,7 @@ PYTEST := $(BIN)/python -m pytest
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-browser test-portable faults check learn bench peers format clean
+.PHONY: help setup demo test test-browser test-trackers test-portable faults check learn bench peers format clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -41,6 +41,10 @@ test: setup  ## all tests but the long learning ones; ARGS="-k name" chooses
 test-browser: setup  ## the leaderboard's pages in a real Chromium, installed first where it is missing (Debian)
 	scripts/install_chromium.sh
 	WHORL_BROWSER=required $(PYTEST) -q tests/browser $(ARGS)
+
+test-trackers: setup  ## wandb and mlflow really receive a run; installs both first
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[wandb,mlflow]"
+	WHORL_TRACKERS=required $(PYTEST) -q tests/training/test_trackers.py $(ARGS)
 
 test-portable: setup  ## all tests as on other processors and with other data: an hour or two
 	BIN=$(BIN) JOBS=$(JOBS) scripts/test_portable.sh $(ARGS)

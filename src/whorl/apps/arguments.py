@@ -95,6 +95,8 @@ class Resume:
     env: str | None = None
     # new total, in environment steps
     total_steps: int | None = None
+    # where metrics go beside metrics.jsonl, if not where they went: wandb and mlflow are used only where they are named again
+    logger: str | None = None
     quiet: bool = False
     # end with one line of JSON
     json: bool = False

@@ -25,17 +25,15 @@ from whorl.training.curve import draw_curve
 from whorl.training.evaluate import Evaluation
 from whorl.training.full_disk import FullDisk
 from whorl.training.hooks import FINAL, Checkpoint, Evaluate, Film, Hook, Log
-from whorl.training.loggers import Logger, Loggers, known
+from whorl.training.loggers import Logger, known
 from whorl.training.loggers.console import Console
-from whorl.training.loggers.episodes import EpisodesCsv
-from whorl.training.loggers.jsonl import JsonLines
-from whorl.training.loggers.tensorboard import TensorBoard
+from whorl.training.loggers.places import loggers_of, names
 from whorl.training.own_hooks import OwnHooks, StopAt
 from whorl.training.process import StopSignals, threads_of_torch
 from whorl.training.settings import Settings
 from whorl.training.trained import Trained, settings_json
 from whorl.training.window import Window
-from whorl.training.written import Result, Scores, read_config, write_config
+from whorl.training.written import Result, Scores, columns, read_config, write_config
 
 
 class Run:
@@ -65,6 +63,7 @@ class Run:
         self.seconds = 0.0  # of the training loop in this process, learning included
         self._first = 0
         self._own_env, self._quiet, self._loggers = env, quiet, [known(logger) for logger in loggers or ()]
+        names(s.logger)  # raises before anything is written
         origin = self.parts.env.origin if self.parts.env is not None else "native"
         self.own_hooks = OwnHooks(hooks)
         self.log = Log(s.window, s.log_every)
@@ -105,6 +104,10 @@ class Run:
         seed = stream(self.settings.seed, FINAL) if seed is None else seed
         return self.evaluation.play(self.agent.policy, episodes, seed)
 
+    def metrics(self) -> dict[str, list[float | None]]:
+        """Every metric that was logged, as a column: see `written.columns`."""
+        return columns(self.path)
+
     # -- the run -----------------------------------------------------------------------------------------------------
 
     def start(self, resume: bool = False) -> Run:
@@ -123,15 +126,8 @@ class Run:
     def _run(self, resume: bool) -> None:
         self._clean()
         self._make_buffer()
-        self.logs = Loggers(
-            [
-                JsonLines(self.path / "metrics.jsonl"),
-                EpisodesCsv(self.path / "episodes.csv"),
-                TensorBoard(self.path / "tb"),
-                Console(self.settings.total_steps, quiet=self._quiet),
-                *self._loggers,
-            ]
-        )
+        console = Console(self.settings.total_steps, quiet=self._quiet)
+        self.logs = loggers_of(self.path, self.settings.logger, self._loggers, console)
         self.disk = FullDisk(self.path, self.logs.error)
         with self.logs:
             self._restore() if resume else self._greet()

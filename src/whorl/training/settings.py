@@ -53,6 +53,8 @@ class Settings:
     keep_checkpoints: Annotated[int, Count] | Literal["all"] = 5
     # steps between rows of the log
     log_every: Annotated[int, Count] = 2000
+    # where metrics go beside metrics.jsonl: tensorboard, csv (progress.csv), wandb, mlflow, with commas between several, or none
+    logger: str = "tensorboard"
     # episodes that the sliding statistics are over
     window: Annotated[int, Count] = 100
     # episodes between two videos of the policy; 0 = none

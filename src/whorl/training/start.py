@@ -26,6 +26,7 @@ from whorl.training.build import check_replay
 from whorl.training.catalog import agent_class, find
 from whorl.training.hooks import Hook
 from whorl.training.loggers import Logger
+from whorl.training.loggers.places import of_folder
 from whorl.training.own_hooks import check_again, described, taken_out, unannealed
 from whorl.training.run import Run
 from whorl.training.settings import NAMED, Settings
@@ -140,12 +141,14 @@ def resume(
     hooks: Sequence[Hook] | None = (),
     data: Dataset | None = None,
     config: Fed | None = None,
+    logger: str | None = None,
 ) -> Run:
     """Go on with a run that was killed or stopped, or train a finished one further with more `total_steps`.
 
     env: only for a run that was trained on an environment object: such an object; or on a server: its URL. hooks, data: as they were at
     its start; a function that was given for a field is given again as `Schedule(field, function)` among the hooks. config: only for a
-    run whose feed is a class of yours, which its folder cannot name.
+    run whose feed is a class of yours, which its folder cannot name. logger: another than at its start; wandb and mlflow, which may
+    connect, are used only where they are named again.
     Raises BadInput for a folder that is not a run, one that another process holds, a finished run without more steps, or fewer steps
     than the run was started for.
     """
@@ -170,6 +173,10 @@ def resume(
         options.check(settings)
         check_spans(config, settings)
         check_again(settings.scheduled, hooks)
+        kept, trackers = of_folder(settings.logger)
+        if trackers and logger is None:
+            _log.warning("whorl: not used without being asked for again: --logger %s", ",".join(trackers))
+        settings = dataclasses.replace(settings, logger=kept if logger is None else logger)
         if env is None and data is None:
             needs_no_object(path, settings)
         if isinstance(env, str):

@@ -28,7 +28,7 @@ from whorl.training.evaluate import Evaluation, eval_envs, evaluate
 from whorl.training.export import Format, export
 from whorl.training.settings import Settings
 from whorl.training.video import film
-from whorl.training.written import read_config
+from whorl.training.written import columns, read_config
 
 
 class Trained:
@@ -115,6 +115,10 @@ class Trained:
                 return evaluate(self.policy, env, episodes, seed)
         finally:
             env.close()
+
+    def metrics(self) -> dict[str, list[float | None]]:
+        """Every metric that its run logged, as a column: see `written.columns`."""
+        return columns(self.path)
 
     def film(self, file: Path, seed: int = 0, max_steps: int = 10_000) -> tuple[float, int]:
         """Play one greedy episode into `file` (.gif or .mp4); its return and length. See `training/video.py`."""

@@ -159,6 +159,14 @@ def read_metrics(run: Path, having: str = "") -> list[dict[str, float | None]]:
     return rows
 
 
+def columns(run: Path) -> dict[str, list[float | None]]:
+    """`metrics.jsonl` by columns, "step" first: as many entries each as there are rows, None where a row has no such number or it was not
+    finite. `pandas.DataFrame(run.metrics())` makes a table of it. Raises Damaged as `read_metrics` does."""
+    rows = read_metrics(run)
+    names = dict.fromkeys(["step", *(name for row in rows for name in row)])
+    return {name: [row.get(name) for row in rows] for name in names}
+
+
 def read_episodes(path: Path) -> np.ndarray:
     """[n, 4] step, environment, return, length of each episode in an `episodes.csv`. Raises Damaged, naming file and line."""
     lines = files.whole_lines(path)
