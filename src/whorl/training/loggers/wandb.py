@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 
 class Wandb(Logger):
-    """One run of the project `whorl` (or WANDB_PROJECT), named after the run's folder, with its config; a resumed run goes on in it."""
+    """One run of the project `whorl` (or WANDB_PROJECT), named after the run's folder, with its config; a resumed run goes on in it. Its files
+    lie where wandb puts them (WANDB_DIR), because it makes links, which a run folder must not have."""
 
     def __init__(self, path: Path):
         self._path, self._id = path, ""
@@ -27,7 +28,6 @@ class Wandb(Logger):
         if self._run is None:
             self._run = wandb.init(
                 project=wandb.Settings().project or "whorl",
-                dir=self._path,
                 name=self._path.name,
                 id=self._id or None,
                 resume="allow",
