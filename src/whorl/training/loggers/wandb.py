@@ -15,8 +15,10 @@ if TYPE_CHECKING:
 
 
 class Wandb(Logger):
-    """One run of the project `whorl` (or WANDB_PROJECT), named after the run's folder, with its config; a resumed run goes on in it. Its files
-    lie where wandb puts them (WANDB_DIR), because it makes links, which a run folder must not have."""
+    """One run of the project `whorl` (or WANDB_PROJECT), named after the run's folder, with its config; a resumed run goes on in it.
+
+    Its files lie where wandb puts them (WANDB_DIR), because it makes links, which a run folder must not have.
+    """
 
     def __init__(self, path: Path):
         self._path, self._id = path, ""
