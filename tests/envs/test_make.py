@@ -105,11 +105,13 @@ def test_options():
     assert make_env("CartPole-v1", max_episode_steps=9, render_mode="rgb_array").max_episode_steps == 9
     env = make_env("FrozenLake-v1", map_name="8x8", max_episode_steps=9)
     assert env.observation_space.n == 64 and env.max_episode_steps == 9
-    with pytest.raises(
-        BadInput,
-        match="the native CartPole-v1 has no option gravity, only max_episode_steps; prefer='gymnasium' passes",
-    ):
+    assert (
+        make_env("CartPole-v1", sutton_barto_reward=True).origin == "gymnasium"
+    )  # the native world has no such option
+    with pytest.raises(BadInput, match="CartPole-v1 does not take these options: gravity .*unexpected keyword"):
         make_env("CartPole-v1", gravity=3.0)
+    with pytest.raises(BadInput, match="RandomWalk-v0 exists only as a native world, which takes .*; got gravity"):
+        make_env("RandomWalk-v0", gravity=3.0)
     with pytest.raises(
         BadInput, match="FrozenLake-v1 does not take these options: slipery .*unexpected keyword argument 'slipery'"
     ):

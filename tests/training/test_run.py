@@ -348,7 +348,7 @@ def test_an_environment_object_trains_without_evaluation(tmp_path):
     with pytest.raises(BadInput, match="environment object"):
         run.evaluate()
     for call in (whorl.load, lambda path: whorl.resume(path, 900)):
-        with pytest.raises(BadInput, match="was trained on an environment object .CartPole-v1.: pass one"):
+        with pytest.raises(BadInput, match="was trained on an environment of your own .CartPole-v1.: pass one"):
             call(run.path)
     assert whorl.load(run.path, env=Gymnasium("CartPole-v1")).predict([0.0, 0.0, 0.0, 0.0]) in (0, 1)
     assert whorl.resume(run.path, 900, quiet=True, env=Gymnasium("CartPole-v1", num_envs=2)).steps >= 900

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from whorl.envs.make import EnvKind
 from whorl.training import video
 from whorl.training.build import build
 
@@ -18,7 +19,7 @@ def test_a_long_gif_keeps_every_second_frame_or_every_fourth(ending, monkeypatch
 
     def frames(most: int) -> tuple[int, np.ndarray]:
         monkeypatch.setattr(video, "MAX_FRAMES", most)
-        _, steps = video.film(policy, "CartPole-v1", Path(f"film{ending}"), seed=3)
+        _, steps = video.film(policy, EnvKind("CartPole-v1"), Path(f"film{ending}"), seed=3)
         return steps, np.stack(written.pop())
 
     steps, whole = frames(10_000)

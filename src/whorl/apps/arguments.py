@@ -23,7 +23,7 @@ class Repeated(Settings):
 
 @dataclass
 class Train:
-    """Train AGENT in ENV. Options that are not given come from the preset of the pair."""
+    """Train AGENT in ENV. Options that are not given come from the preset of the pair; --env.KEY VALUE is an option of ENV itself."""
 
     # whorl list agents
     algorithm: Agent
@@ -32,6 +32,8 @@ class Train:
     settings: OmitArgPrefixes[Settings] = Settings()
     # its config, once AGENT is known
     agent: Suppress[Any] = None
+    # options of the environment, --env.KEY VALUE
+    env_kwargs: Suppress[Any] = None
     # folder of all runs
     runs: Path = Path("runs")
     # of the run's folder, instead of <time>_s<seed>
@@ -104,7 +106,8 @@ class Resume:
 
 @dataclass
 class Sweep:
-    """Train AGENT in ENV with every setting of a grid and several seeds. The same command goes on after a kill."""
+    """Train AGENT in ENV with every setting of a grid and several seeds. The same command goes on after a kill; --env.KEY VALUE is an
+    option of ENV itself, in all runs."""
 
     algorithm: Agent
     environment: Environment
@@ -115,6 +118,8 @@ class Sweep:
     # runs at a time; as many as there are cores if not given
     jobs: Annotated[int | None, Count] = None
     settings: OmitArgPrefixes[Repeated] = Repeated()
+    # options of the environment, --env.KEY VALUE
+    env_kwargs: Suppress[Any] = None
     # the sweep is the folder sweeps/NAME in it
     runs: Path = Path("runs")
     # of the sweep's folder, instead of one made from the settings

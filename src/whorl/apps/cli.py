@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import json
 import math
 import re
 import sys
@@ -22,7 +23,7 @@ from tyro.constructors import (
 from whorl import options
 from whorl.apps import twrl
 from whorl.apps.arguments import COMMANDS, Repeated, Sweep, Train
-from whorl.errors import WhorlError
+from whorl.errors import BadInput, WhorlError
 from whorl.training.settings import NAMED, Settings
 
 HIDDEN: dict[type, tuple[str, ...]] = {Settings: NAMED, Repeated: (*NAMED, "seed")}  # fields that are no options
@@ -59,19 +60,45 @@ def main(arguments: list[str] | None = None) -> None:
 def parse(arguments: list[str]) -> Any:
     """The command, one of `COMMANDS`, with its options. Exits with code 2, and says why, for what is none."""
     kinds: dict[str, Any] = dict(COMMANDS)
+    env_kwargs: dict[str, Any] = {}
     if arguments[:1] in (["train"], ["sweep"]):
+        env_kwargs, arguments = _of_the_environment(arguments)
         kind = kinds[arguments[0]]
         names, rest = _names_first(arguments[1:], kind)
         arguments = [arguments[0], *names, *rest]
         if len(names) == 2:  # else tyro says what is missing
             kinds[arguments[0]] = _of_the_pair(kind, *names)
     with _REGISTRY:
-        return tyro.extras.subcommand_cli_from_dict(
+        command: Any = tyro.extras.subcommand_cli_from_dict(
             kinds,
             prog="whorl",
             description="Reinforcement learning in PyTorch: train, resume, evaluate, watch.",
             args=arguments,
         )
+    if env_kwargs:
+        command.env_kwargs = env_kwargs
+    return command
+
+
+def _of_the_environment(words: list[str]) -> tuple[dict[str, Any], list[str]]:
+    """The options --env.KEY VALUE, and the words that are left. A value is read as JSON (5, true, [1, 2]), else it is a text."""
+    found: dict[str, Any] = {}
+    rest: list[str] = []
+    waiting = iter(words)
+    for word in waiting:
+        if not word.startswith("--env."):
+            rest.append(word)
+            continue
+        key, equals, value = word.removeprefix("--env.").partition("=")
+        if not equals:
+            value = next(waiting, "")
+        if not key or not value:
+            raise BadInput(f"{word} is an option of the environment and needs a name and a value: --env.KEY VALUE")
+        try:
+            found[key.replace("-", "_")] = json.loads(value)
+        except ValueError:
+            found[key.replace("-", "_")] = value
+    return found, rest
 
 
 def _of_the_pair(kind: type, agent: str, env: str) -> type:

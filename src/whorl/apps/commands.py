@@ -49,7 +49,19 @@ EXTRAS = {
 
 def train(o: arguments.Train) -> None:
     given = _given(o.settings)
-    _report(train_run(o.algorithm, o.environment, config=o.agent, runs=o.runs, name=o.name, quiet=o.quiet, **given), o)
+    _report(
+        train_run(
+            o.algorithm,
+            o.environment,
+            config=o.agent,
+            env_kwargs=o.env_kwargs,
+            runs=o.runs,
+            name=o.name,
+            quiet=o.quiet,
+            **given,
+        ),
+        o,
+    )
 
 
 def _given(settings: Settings) -> dict[str, Any]:
@@ -123,7 +135,17 @@ def sweep(o: arguments.Sweep) -> None:
     varied = grid.parse(o.grid, find(o.algorithm, o.environment).config)
     given = _given(o.settings)
     del given["seed"]
-    done = run_sweep(o.algorithm, o.environment, varied, seeds=o.seeds, jobs=o.jobs, runs=o.runs, name=o.name, **given)
+    done = run_sweep(
+        o.algorithm,
+        o.environment,
+        varied,
+        seeds=o.seeds,
+        jobs=o.jobs,
+        runs=o.runs,
+        name=o.name,
+        env_kwargs=o.env_kwargs,
+        **given,
+    )
     _print_table([sweep_table.header([*done.rows[0].setting]), *(row.cells() for row in done.rows)])
     print(f"{done.path}: {done.runs - len(done.failed)} of {done.runs} runs; table.csv, table.png")
     for job, why in done.failed.items():

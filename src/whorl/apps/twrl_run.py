@@ -23,7 +23,7 @@ from whorl.batch import Arrays, Numbers, State
 from whorl.collectors.ledger import Episode
 from whorl.envs.env import Env
 from whorl.envs.ids import is_url
-from whorl.envs.make import make_env
+from whorl.envs.make import EnvKind, make_env
 from whorl.errors import BadInput, Incompatible, command
 from whorl.feeds import Rollouts
 from whorl.options import override
@@ -175,7 +175,7 @@ def _td(o: Choice) -> dict[str, Any]:
 def _undrawn(o: Choice) -> str:
     """Why there can be no video of the environment; "" if there can."""
     try:
-        drawable(o.env, o.seed).close()
+        drawable(EnvKind(o.env), o.seed).close()
     except BadInput as reason:
         return str(reason)
     return ""

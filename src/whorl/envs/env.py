@@ -7,7 +7,7 @@ who wants to keep them copies them.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
 import gymnasium
 import numpy as np
@@ -45,6 +45,28 @@ class Goal(NamedTuple):
     terminated: Callable[[Array, Array], Array] | None = None  # -> [...] bool; None: goals do not end episodes
 
 
+class Kind(Protocol):
+    """What any number of environments are made from (`EnvKind` in envs/make.py)."""
+
+    @property
+    def id(self) -> str:
+        """What `make_env` takes; "" for a class or function of the user's."""
+
+    @property
+    def name(self) -> str:
+        """The id, or the name of the class or function."""
+
+    def make(
+        self,
+        num_envs: int = 1,
+        seed: int = 0,
+        device: str = "cpu",
+        max_episode_steps: int | None = None,
+        pictures: bool = False,
+    ) -> Env:
+        """So many of them, with episodes of at most so many steps. pictures: `render` shall give some."""
+
+
 class Env:
     """N environments of one kind, stepped together.
 
@@ -53,6 +75,7 @@ class Env:
 
     id: str = ""  # the name that `make_env` takes; "" for an object of the user's
     origin: str = ""  # "native", "gymnasium": who does the stepping
+    made_from: Kind | None = None  # what more of the same are made from; None: an object of the user's
     num_envs: int
     observation_space: gymnasium.Space  # of ONE environment
     action_space: gymnasium.Space  # of ONE environment
@@ -105,6 +128,5 @@ class Env:
         """Free what the environment holds. Calling it twice is harmless."""
 
     def __repr__(self) -> str:
-        return (
-            f"{self.id or type(self).__name__} ({self.origin or 'custom'}, {self.num_envs} at once, on {self.device})"
-        )
+        name = self.id or (type(self).__name__ if self.made_from is None else self.made_from.name)
+        return f"{name} ({self.origin or 'custom'}, {self.num_envs} at once, on {self.device})"

@@ -29,7 +29,7 @@ from whorl.collectors.serial import SerialCollector
 from whorl.collectors.stream import StreamCollector
 from whorl.envs import native
 from whorl.envs.env import Env
-from whorl.envs.make import environment
+from whorl.envs.make import EnvKind, EnvLike, kind_or_env
 from whorl.errors import BadInput, Incompatible
 from whorl.feeds import Fed, Feed, Part
 from whorl.functional.streams import stream
@@ -87,7 +87,7 @@ class Parts:
 
 def build(
     agent: str,
-    env: str | Env | None,
+    env: EnvLike | None,
     config: Fed | None = None,
     num_envs: int | None = None,
     seed: int = 0,
@@ -98,14 +98,16 @@ def build(
     data: Dataset | None = None,
     encoder: EncoderFactory | None = None,
 ) -> Parts:
-    """Agent and environment by name (or an `Env`), with the preset of the pair where `config` and `num_envs` are not given.
+    """Agent and environment by name (or whatever else `whorl.train` takes), with the preset of the pair where `config` and `num_envs`
+    are not given.
 
     data: what an agent with an Offline feed learns from; no environment is made then, and `env` only finds the preset.
     buffer: False leaves it out (None), for `new_buffer` to make. encoder: see `Agent.build`.
     Raises BadInput or Incompatible before anything is trained or written.
     """
     cls = agent_class(agent)
-    preset = find(agent, env.id if isinstance(env, Env) else env or "")
+    source = None if env is None else kind_or_env(env)
+    preset = find(agent, "" if source is None else source.id)
     config = config if config is not None else preset.config
     if not isinstance(config, cls.Config):
         raise BadInput(f"{agent} takes a {cls.Config.__name__}, got {type(config).__name__}")
@@ -121,30 +123,30 @@ def build(
         raise BadInput(
             f"{type(feed).__name__} {'needs recorded data' if data is None else 'steps an environment'}, and {came}"
         )
-    if isinstance(env, Env) and num_envs not in (None, env.num_envs):
-        raise BadInput(f"num_envs = {num_envs}, but the environment object holds {env.num_envs}; leave num_envs out")
+    if isinstance(source, Env) and num_envs not in (None, source.num_envs):
+        raise BadInput(f"num_envs = {num_envs}, but the environment object holds {source.num_envs}; leave num_envs out")
     made = None
     if data is None:
-        if env is None:
+        if source is None:
             raise BadInput(f"{agent} learns by stepping an environment: name one")
-        made = _made(env, feed, preset.num_envs if num_envs is None else num_envs, seed, device, max_episode_steps)
+        made = _made(source, feed, preset.num_envs if num_envs is None else num_envs, seed, device, max_episode_steps)
         feed.check(made.num_envs)
         sizes.check_rollout(feed, made.num_envs, made.observation_space, made.action_space)
-    source = made or data
-    assert source is not None
-    learner = new_agent(agent, source, config, seed, encoder).to(device)
+    known = made or data  # whose spaces are known
+    assert known is not None
+    learner = new_agent(agent, known, config, seed, encoder).to(device)
     learner.compiled = compile
     return assemble(learner, made, seed, buffer, data)
 
 
-def _made(env: str | Env, feed: Feed, num_envs: int, seed: int, device: str, limit: int | None) -> Env:
+def _made(env: EnvKind | Env, feed: Feed, num_envs: int, seed: int, device: str, limit: int | None) -> Env:
     if isinstance(env, Env):
         return env
     if num_envs < 1:
         raise BadInput(f"num_envs must be at least 1, got {num_envs}")
     feed.check(num_envs)
-    sizes.check_environments(num_envs, env in native.WORLDS)
-    return environment(env, num_envs, seed, _env_device(env, device), limit)
+    sizes.check_environments(num_envs, env.id in native.WORLDS)
+    return env.make(num_envs, seed, _env_device(env.id, device), limit)
 
 
 def assemble(agent: Agent, env: Env | None, seed: int = 0, buffer: bool = True, data: Dataset | None = None) -> Parts:

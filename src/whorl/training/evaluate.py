@@ -7,11 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from whorl.envs.env import Env
+from whorl.buffers.datasets import Dataset
+from whorl.envs.env import Env, Kind
 from whorl.envs.guard import guarded
 from whorl.errors import BadInput
 from whorl.functional.streams import stream
 from whorl.policies.policy import Held, Policy
+from whorl.spaces import describe
 
 LONGEST = 10_000  # steps after which an episode is counted as it stands, where the environment has no time limit
 
@@ -39,6 +41,33 @@ def eval_envs(episodes: int, origin: str) -> int:
         raise BadInput(f"evaluation needs at least 1 episode, got {episodes}")
     most = 256 if origin == "native" else 10
     return max(n for n in range(1, min(episodes, most) + 1) if episodes % n == 0)
+
+
+def evaluate_in(
+    policy: Policy, known: Env | Dataset, source: Kind | Env, episodes: int, seed: int, limit: int | None = None
+) -> Evaluation:
+    """`evaluate` in environments that are made for it, of at most `limit` steps, and closed again, or in an object, which stays open.
+
+    known: what the policy was made for. Raises BadInput where the spaces are others than its.
+    """
+    if isinstance(source, Env):
+        check_same_spaces(known, source)
+        return evaluate(policy, source, episodes, seed)
+    origin = known.origin if isinstance(known, Env) else "gymnasium"
+    env = source.make(eval_envs(episodes, origin), seed, max_episode_steps=limit)
+    try:
+        check_same_spaces(known, env)
+        return evaluate(policy, env, episodes, seed)
+    finally:
+        env.close()
+
+
+def check_same_spaces(known: Env | Dataset, env: Env) -> None:
+    """Raises BadInput unless a policy that was made for one environment can act in the other; bounds of a Box may differ."""
+    for name in ("observation_space", "action_space"):
+        expected, given = describe(getattr(known, name)), describe(getattr(env, name))
+        if given != expected:
+            raise BadInput(f"the policy was trained with the {name} {expected}, that of {env!r} is {given}")
 
 
 def evaluate(policy: Policy, env: Env, episodes: int, seed: int) -> Evaluation:

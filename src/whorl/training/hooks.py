@@ -19,8 +19,7 @@ from torch import Tensor
 from whorl.agents.agent import Agent
 from whorl.batch import Arrays, Batch, Metrics, Numbers, State
 from whorl.collectors.ledger import Ledger
-from whorl.envs.env import Env
-from whorl.envs.make import environment
+from whorl.envs.env import Env, Kind
 from whorl.errors import BadInput, command
 from whorl.functional.streams import stream
 from whorl.policies.policy import Policy
@@ -132,11 +131,12 @@ class Log:
 class Evaluate:
     """Whole greedy episodes now and then, in environments of their own; what scores best is marked among the checkpoints.
 
-    origin: who steps the run's environments, which says how many are used.
+    kind: what the environments are made from; None: there is nothing to evaluate in. origin: who steps the run's environments, which
+    says how many are used.
     """
 
-    def __init__(self, settings: Settings, origin: str):
-        self.settings, self.origin = settings, origin
+    def __init__(self, settings: Settings, kind: Kind | None, origin: str):
+        self.settings, self.kind, self.origin = settings, kind, origin
         self._env: Env | None = None
         self.best, self.best_at = -np.inf, 0  # mean return, and the progress at which it was found
         self.newest: float | None = None  # mean return of the newest evaluation of this process
@@ -157,15 +157,16 @@ class Evaluate:
     def env(self, episodes: int) -> Env:
         """The environments that share so many episodes. Raises BadInput where there is none to evaluate in."""
         s, n = self.settings, eval_envs(episodes, self.origin)
-        if s.own_env:
+        if self.kind is None and s.own_env:
             raise BadInput(
-                "this run trains on an environment object, which cannot be copied; evaluate with an environment of its own"
+                "this run trains on an environment object, which cannot be copied; evaluate with an environment of its own, "
+                "evaluate(env=...)"
             )
-        if not s.env:
+        if self.kind is None:
             raise BadInput("this run learns from data and names no environment: there is nothing to evaluate in")
         if self._env is None or self._env.num_envs != n:
             self.close()
-            self._env = environment(s.env, n, stream(s.seed, FINAL), max_episode_steps=s.max_episode_steps)
+            self._env = self.kind.make(n, stream(s.seed, FINAL), max_episode_steps=s.max_episode_steps)
         return self._env
 
     def play(self, policy: Policy, episodes: int, seed: int) -> Evaluation:
@@ -214,19 +215,20 @@ class Evaluate:
 class Film:
     """A video of the policy as it is now, whenever another `every` episodes are over; 0 = never."""
 
-    def __init__(self, every: int):
-        self.every = every
+    def __init__(self, every: int, kind: Kind | None):
+        self.every, self.kind = every, kind
 
     def begin(self, run: Run) -> None:
         self._run = run
 
     def __call__(self, rollout: Batch | None, metrics: Metrics) -> None:
         run, finished = self._run, self._run.progress.finished
-        if self.every and finished // self.every > (finished - len(run.progress.episodes)) // self.every:
+        if self.every and self.kind and finished // self.every > (finished - len(run.progress.episodes)) // self.every:
             file = run.path / "video" / f"episode_{finished // self.every * self.every:06d}.gif"
             s = run.settings
+            limit = s.max_episode_steps or 10_000
             with run.disk.tolerated("a video"):
-                film(run.agent.policy, s.env, file, stream(s.seed, "video", finished), s.max_episode_steps or 10_000)
+                film(run.agent.policy, self.kind, file, stream(s.seed, "video", finished), limit)
 
 
 class Checkpoint:

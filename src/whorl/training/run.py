@@ -13,6 +13,7 @@ from typing import cast
 from whorl.batch import Part
 from whorl.buffers.datasets import Dataset
 from whorl.envs.env import Env
+from whorl.envs.make import EnvKind, EnvLike, kind_or_env
 from whorl.envs.watchdog import watching
 from whorl.errors import BadInput, StopTraining
 from whorl.feeds import Fed
@@ -22,7 +23,7 @@ from whorl.training import checkpoint
 from whorl.training import state as states
 from whorl.training.build import build, check_replay, new_buffer
 from whorl.training.curve import draw_curve
-from whorl.training.evaluate import Evaluation
+from whorl.training.evaluate import Evaluation, evaluate_in
 from whorl.training.full_disk import FullDisk
 from whorl.training.hooks import FINAL, Checkpoint, Evaluate, Film, Hook, Log
 from whorl.training.loggers import Logger, known
@@ -45,7 +46,7 @@ class Run:
         settings: Settings,
         config: Fed,
         quiet: bool = False,
-        env: Env | None = None,
+        source: EnvKind | Env | None = None,
         loggers: Sequence[Logger] | None = (),
         hooks: Sequence[Hook] | None = (),
         data: Dataset | None = None,
@@ -54,7 +55,7 @@ class Run:
         self.path, self.settings, self.config, self.data = path, settings, config, data
         with threads_of_torch(s.threads):  # initial weights come from a QR decomposition, whose bits depend on them too
             self.parts = build(
-                s.agent, env or s.env or None, config, s.num_envs, s.seed, s.device, s.compile, s.max_episode_steps, buffer=False, data=data
+                s.agent, source, config, s.num_envs, s.seed, s.device, s.compile, s.max_episode_steps, buffer=False, data=data
             )  # fmt: skip
         self.parts.check()
         self.agent, self.progress = self.parts.agent, self.parts.progress
@@ -62,18 +63,19 @@ class Run:
         self.stop = StopSignals()
         self.seconds = 0.0  # of the training loop in this process, learning included
         self._first = 0
-        self._own_env, self._quiet, self._loggers = env, quiet, [known(logger) for logger in loggers or ()]
+        kind = source if isinstance(source, EnvKind) else None
+        self._owned, self._quiet, self._loggers = kind is not None, quiet, [known(logger) for logger in loggers or ()]
         names(s.logger)  # raises before anything is written
         origin = self.parts.env.origin if self.parts.env is not None else "native"
         self.own_hooks = OwnHooks(hooks)
         self.log = Log(s.window, s.log_every)
-        self.evaluation = Evaluate(s, origin)
+        self.evaluation = Evaluate(s, kind, origin)
         self.hooks: dict[str, Hook] = {
             "log": self.log,
             "hooks": self.own_hooks,  # before anything saves
             "evaluation": self.evaluation,
             **({} if s.stop_at is None else {"stop": StopAt(s.stop_at)}),
-            "film": Film(s.video_every),
+            "film": Film(s.video_every, kind),
             "checkpoint": Checkpoint(s.checkpoint_every or 0),
         }
         self.own_hooks.check(self)
@@ -99,10 +101,18 @@ class Run:
         """Sliding statistics of the training episodes."""
         return self.log.window
 
-    def evaluate(self, episodes: int = 100, seed: int | None = None) -> Evaluation:
-        """The agent as it is now, greedily, over whole episodes: by default others than those that chose the best checkpoint."""
+    def evaluate(self, episodes: int = 100, seed: int | None = None, env: EnvLike | None = None) -> Evaluation:
+        """The agent as it is now, greedily, over whole episodes: by default others than those that chose the best checkpoint.
+
+        env: another environment with the same spaces, whatever `whorl.train` takes.
+        """
         seed = stream(self.settings.seed, FINAL) if seed is None else seed
-        return self.evaluation.play(self.agent.policy, episodes, seed)
+        if env is None:
+            return self.evaluation.play(self.agent.policy, episodes, seed)
+        known = self.parts.env or self.data
+        assert known is not None
+        limit = self.settings.max_episode_steps
+        return evaluate_in(self.agent.policy, known, kind_or_env(env), episodes, seed, limit)
 
     def metrics(self) -> dict[str, list[float | None]]:
         """Every metric that was logged, as a column: see `written.columns`."""
@@ -143,7 +153,7 @@ class Run:
         try:
             self.evaluation.close()
         finally:
-            if self._own_env is None and self.parts.env is not None:
+            if self._owned and self.parts.env is not None:
                 self.parts.env.close()
 
     @property

@@ -3,13 +3,13 @@ here: none is written twice. Imports no torch."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
 
 from whorl.options import Amount, Bounds, Count
 
 PARTS = 20  # of a run: it is evaluated and saved after each, where nothing else is said
-NAMED = ("agent", "env", "own_env", "scheduled")  # what is trained: no options
+NAMED = ("agent", "env", "own_env", "env_kwargs", "wrappers", "scheduled")  # what is trained: no options
 
 
 @dataclass(frozen=True)
@@ -19,8 +19,12 @@ class Settings:
     agent: str = ""
     # its id; "" where the run learns from data and is never evaluated
     env: str = ""
-    # an environment object was passed, which only its owner can make again
+    # an environment of the user's was passed, object, class or function: only he can make it again
     own_env: bool = False
+    # options of the environment, as plain values
+    env_kwargs: dict[str, object] = field(default_factory=dict)
+    # names of what was put around each environment, for people: only the user can do it again
+    wrappers: tuple[str, ...] = ()
     # the fields that functions of progress move, and what these are called, for people: resume asks for the functions again
     scheduled: str = ""
     # of every random stream

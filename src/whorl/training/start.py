@@ -9,13 +9,12 @@ import math
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import cast
 
 from whorl import options
 from whorl.buffers.datasets import Dataset
 from whorl.envs.env import Env
 from whorl.envs.ids import check_no_token
-from whorl.envs.make import EnvLike, as_env
+from whorl.envs.make import EnvKind, EnvLike, Wrapper, kind_or_env, name_of
 from whorl.errors import BadInput, command
 from whorl.feeds import Fed, Feed
 from whorl.files import lock, write_json
@@ -30,7 +29,8 @@ from whorl.training.loggers.places import of_folder
 from whorl.training.own_hooks import check_again, described, taken_out, unannealed
 from whorl.training.run import Run
 from whorl.training.settings import NAMED, Settings
-from whorl.training.trained import at, needs_no_object, read_settings
+from whorl.training.source import source_again
+from whorl.training.trained import read_settings
 from whorl.training.video import drawable
 from whorl.training.written import Result, read_result
 
@@ -43,6 +43,8 @@ def train(
     env: EnvLike | None = None,
     *,
     config: Fed | None = None,
+    env_kwargs: Mapping[str, object] | None = None,
+    wrappers: Sequence[Wrapper] = (),
     data: Dataset | None = None,
     runs: str | Path = "runs",
     name: str | None = None,
@@ -53,8 +55,11 @@ def train(
 ) -> Run:
     """Train `agent` in `env` and return the finished run. What is not given comes from the preset of the pair.
 
-    env: an id, the URL of an environment on a gym HTTP server, or an object of yours: `Env`, `gymnasium.Env`, `VectorEnv`, or a
-    callable that makes a `gymnasium.Env`. With an object there is no evaluation, and it is yours to close.
+    env: an id, the URL of an environment on a gym HTTP server, or of your own: a class or function that makes a `gymnasium.Env`, a
+    subclass of `Env`, or an object, `Env`, `gymnasium.Env`, `VectorEnv`. With an object there is no evaluation, and it is yours to close.
+    env_kwargs: options of the environment, plain values; they stand in `config.json`.
+    wrappers: put around each single environment, the innermost first: gymnasium wrappers, or functions. `resume` and `load` ask for
+    them again.
     data: what an agent with an Offline feed learns from; `env`, if it is given, only evaluates.
     loggers, hooks: of your own, beside the run's (see training/loggers and training/hooks.py).
     fields: every option of training/settings.py (`total_steps=20_000`, `seed=1`), and fields of the agent's config
@@ -62,26 +67,24 @@ def train(
     is a `Schedule` of the field, in the place of what anneals there: `learning_rate=lambda progress: 1e-3 * (1 - progress)`.
     Raises BadInput or Incompatible before anything is written.
     """
-    num_envs, seed = cast("int | None", fields.get("num_envs")), cast(int, fields.get("seed") or 0)
-    own = None if env is None or isinstance(env, str) else as_env(env, num_envs, seed)
     if isinstance(env, str):
         check_no_token(env)
-    label = env if isinstance(env, str) else "" if own is None else own.id or type(env).__name__
+    source = None if env is None else kind_or_env(env, env_kwargs, wrappers)
     fields, schedules = taken_out(fields)
     if config is None:
         fields = unannealed(fields, schedules, agent_class(agent).Config)
     hooks = [*schedules, *(hooks or ())]
-    settings, config = planned(agent, label, fields, config, own)
+    settings, config = planned(agent, "" if env is None else name_of(env), fields, config, source)
     settings = dataclasses.replace(settings, scheduled=described(hooks))
     feed: Feed = config.feed
     if data is not None:
-        _check_recorded(data, fields, bool(label))
+        _check_recorded(data, fields, bool(settings.env))
     settings = settings.settled(_interval(feed))
-    if not settings.env or own is not None:
+    if not isinstance(source, EnvKind):
         settings = dataclasses.replace(settings, eval_every=0)
-    if settings.video_every:
-        drawable(settings.env, settings.seed).close()  # has it a picture?
-    run = Run(Path(), settings, config, quiet, own, loggers, hooks, data)
+    elif settings.video_every:
+        drawable(source, settings.seed).close()  # has it a picture?
+    run = Run(Path(), settings, config, quiet, source, loggers, hooks, data)
     if run.parts.env is not None and feed.replays:
         if feed.storage == "memmap" and not settings.checkpoint_every:
             raise BadInput(
@@ -99,23 +102,29 @@ def train(
 
 
 def planned(
-    agent: str, env: str, fields: Mapping[str, object], config: Fed | None = None, own: Env | None = None
+    agent: str, env: str, fields: Mapping[str, object], config: Fed | None = None, source: EnvKind | Env | None = None
 ) -> tuple[Settings, Fed]:
     """The settings and the agent's config of a run: those of the preset of the pair, with `fields` of either replaced.
 
-    None stands for what is not given. Raises BadInput for what cannot be.
+    env: the environment's name. source: what it is, where that is not just an id. None stands for what is not given. Raises BadInput for
+    what cannot be.
     """
+    source = EnvKind(env) if source is None else source
     asked = {o.name: fields[o.name] for o in OPTIONS if fields.get(o.name) is not None}
     of_agent = {name: value for name, value in fields.items() if name not in {o.name for o in OPTIONS}}
-    preset = find(agent, env if own is None else own.id)
-    num_envs = preset.num_envs if own is None else own.num_envs
-    base = Settings(agent, env, own is not None, num_envs=num_envs, total_steps=preset.total_steps)
+    preset = find(agent, source.id)
+    base = Settings(agent, env, num_envs=preset.num_envs, total_steps=preset.total_steps)
+    if isinstance(source, Env):
+        base = dataclasses.replace(base, own_env=True, num_envs=source.num_envs)
+    else:
+        named = tuple(map(name_of, source.wrappers))
+        base = dataclasses.replace(base, own_env=source.id != env, env_kwargs=dict(source.kwargs), wrappers=named)
     settings = override(base, asked)
     options.check(settings)
     config = override(_spanned(settings, preset, preset.config if config is None else config), of_agent)
     options.check(config)
     check_spans(config, settings)
-    if own is not None:
+    if isinstance(source, Env):
         _check_object(agent, settings, config.feed)
     return settings, config
 
@@ -141,14 +150,17 @@ def resume(
     hooks: Sequence[Hook] | None = (),
     data: Dataset | None = None,
     config: Fed | None = None,
+    env_kwargs: Mapping[str, object] | None = None,
+    wrappers: Sequence[Wrapper] | None = None,
     logger: str | None = None,
 ) -> Run:
     """Go on with a run that was killed or stopped, or train a finished one further with more `total_steps`.
 
-    env: only for a run that was trained on an environment object: such an object; or on a server: its URL. hooks, data: as they were at
-    its start; a function that was given for a field is given again as `Schedule(field, function)` among the hooks. config: only for a
-    run whose feed is a class of yours, which its folder cannot name. logger: another than at its start; wandb and mlflow, which may
-    connect, are used only where they are named again.
+    env: only for a run that was trained in an environment of your own, which its folder cannot make again; or on a server: its URL.
+    wrappers, hooks, data: as they were at its start; a function that was given for a field is given again as `Schedule(field, function)`
+    among the hooks. env_kwargs: as they were, where its folder names files. config: only for a run whose feed is a class of yours, which
+    its folder cannot name. logger: another than at its start; wandb and mlflow, which may connect, are used only where they are named
+    again.
     Raises BadInput for a folder that is not a run, one that another process holds, a finished run without more steps, or fewer steps
     than the run was started for.
     """
@@ -177,12 +189,11 @@ def resume(
         if trackers and logger is None:
             _log.warning("whorl: not used without being asked for again: --logger %s", ",".join(trackers))
         settings = dataclasses.replace(settings, logger=kept if logger is None else logger)
-        if env is None and data is None:
-            needs_no_object(path, settings)
-        if isinstance(env, str):
-            settings = at(path, settings, env)
-        own = None if env is None or isinstance(env, str) else as_env(env, settings.num_envs, settings.seed)
-        run = Run(path, settings, config, quiet, own, loggers, hooks, data)
+        nowhere = data is not None and not settings.env
+        source = None if nowhere else source_again(path, settings, env, env_kwargs, wrappers)
+        if source is not None and not settings.own_env:
+            settings = dataclasses.replace(settings, env=name_of(source))  # a server may have moved
+        run = Run(path, settings, config, quiet, source, loggers, hooks, data)
     return _begun(run, resume=True)
 
 

@@ -9,13 +9,16 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from whorl import files
+from whorl.envs.env import Env
 from whorl.envs.ids import check_no_token, is_url
+from whorl.envs.make import EnvKind, kind_or_env, name_of
 from whorl.errors import BadInput, WhorlError
 from whorl.options import override
 from whorl.training import folder, grid, sweep_table
@@ -70,6 +73,7 @@ def sweep(
     jobs: int | None = None,
     runs: str | Path = "runs",
     name: str | None = None,
+    env_kwargs: Mapping[str, object] | None = None,
     **fields: object,
 ) -> Sweep:
     """Train `agent` in `env` with every combination of `values` and the seeds 0 .. seeds - 1, `jobs` at a time.
@@ -77,13 +81,17 @@ def sweep(
     values: field -> its values; fields of the agent's config (`feed.steps` for a nested one) and of `Settings`.
     jobs: processes at a time, each on one thread; by default as many as this process has cores.
     fields: of `Settings`, for all runs (`total_steps=5000`); by default those of the pair's preset.
+    env_kwargs: options of the environment, as for `train`, for all runs.
     name: of the folder `runs/sweeps/<name>`; by default agent, environment and a digest of everything that makes the sweep.
 
     The same call goes on where an earlier one was stopped or killed: finished runs stay, begun ones are resumed from their
     last checkpoint. Progress goes to stderr. Raises BadInput or Incompatible before anything runs or is written; SystemExit
     when a signal stopped it.
     """
+    if not isinstance(env, str):
+        raise BadInput(f"the runs of a sweep are processes that make their environments by id; {name_of(env)} is none")
     check_no_token(env)
+    source = kind_or_env(env, env_kwargs)
     for option, value in (("seeds", seeds), ("jobs", jobs)):
         if value is not None and value < 1:
             raise BadInput(f"{option} must be at least 1, got {value}")
@@ -93,8 +101,9 @@ def sweep(
     fixed = _fixed(default, override(default, fields), values)
     combinations = grid.settings(values)
     for setting in combinations:
-        _check_setting(agent, env, fixed | setting)
-    plan = json.loads(json.dumps({"agent": agent, "env": env, "grid": values, "seeds": seeds, **fixed}))
+        _check_setting(agent, source, fixed | setting)
+    of_env = {"env_kwargs": dict(env_kwargs)} if env_kwargs else {}
+    plan = json.loads(json.dumps({"agent": agent, "env": env, **of_env, "grid": values, "seeds": seeds, **fixed}))
     digest = sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()[:8]
     name = files.check_name(f"{agent}_{env.replace('/', '_')}_{digest}" if name is None else name, "the sweep name")
     path = Path(runs) / "sweeps" / name
@@ -133,9 +142,9 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _check_setting(agent: str, env: str, setting: grid.Setting) -> None:
+def _check_setting(agent: str, env: EnvKind | Env, setting: grid.Setting) -> None:
     """Raises what `train` would raise before it writes anything."""
-    s, config = planned(agent, env, grid.nested(setting))
+    s, config = planned(agent, name_of(env), grid.nested(setting), source=env)
     parts = build(agent, env, config, s.num_envs, max_episode_steps=s.max_episode_steps, buffer=False)
     if parts.env is not None:
         parts.env.close()
@@ -205,10 +214,11 @@ class _Queue:
         request: dict[str, Any] = {"parent": os.getpid()}
         if path is not None:
             request |= {"resume": str(path), "env": plan["env"] if is_url(plan["env"]) else None}
+            request |= {"env_kwargs": plan.get("env_kwargs")}
         else:
             fields = grid.nested(self.fixed | job.setting)
             request["train"] = fields | {"agent": plan["agent"], "env": plan["env"], "seed": job.seed, "name": job.name}
-            request["train"] |= {"runs": str(self.path)}
+            request["train"] |= {"runs": str(self.path), "env_kwargs": plan.get("env_kwargs")}
         with open(self._log(job), "ab") as log:
             job.process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "whorl.training.sweep", json.dumps(request)],
@@ -251,7 +261,7 @@ def _run_one(request: dict[str, Any]) -> None:
     _die_with(request["parent"])
     try:
         if "resume" in request:
-            resume(request["resume"], quiet=True, env=request["env"])
+            resume(request["resume"], quiet=True, env=request["env"], env_kwargs=request["env_kwargs"])
         else:
             train(**request["train"], quiet=True)
     except WhorlError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from numpy.typing import ArrayLike
@@ -11,22 +11,21 @@ from torch import Generator
 from whorl import __version__, options
 from whorl.batch import Numbers
 from whorl.envs.env import Env
-from whorl.envs.ids import check_no_token, is_url
-from whorl.envs.make import EnvLike, as_env, environment
+from whorl.envs.make import EnvLike, Wrapper, kind_or_env
 from whorl.envs.own_form import Given, Own, batched, row, rows
 from whorl.envs.watchdog import watching
 from whorl.errors import BadInput
 from whorl.feeds import Fed
-from whorl.files import shown
 from whorl.functional.streams import stream
 from whorl.training import checkpoint, folder
 from whorl.training import state as states
 from whorl.training.actor import TrainedActor
 from whorl.training.build import new_agent
 from whorl.training.catalog import config_from_json, config_to_json
-from whorl.training.evaluate import Evaluation, eval_envs, evaluate
+from whorl.training.evaluate import Evaluation, evaluate_in
 from whorl.training.export import Format, export
 from whorl.training.settings import Settings
+from whorl.training.source import source_of
 from whorl.training.video import film
 from whorl.training.written import columns, read_config
 
@@ -34,25 +33,12 @@ from whorl.training.written import columns, read_config
 class Trained:
     """A trained policy from a run folder, ready to act."""
 
-    def __init__(
-        self,
-        path: Path,
-        settings: Settings,
-        config: Fed,
-        which: str | int,
-        env: Env | None = None,
-        typed: bool = False,
-    ):
-        """typed: the environment's URL comes from the user, not from the run."""
-        self.path, self.settings, self._typed = path, settings, typed
-        self.env = env if env is not None else environment(self._id(), 1, settings.seed)
+    def __init__(self, path: Path, settings: Settings, config: Fed, which: str | int, env: Env):
+        self.path, self.settings, self.env = path, settings, env
         self.policy = new_agent(settings.agent, self.env, config, settings.seed).policy.eval()
         self.checkpoint = checkpoint.find(path / "checkpoints", which)
         states.load(self.checkpoint, {"policy": self.policy}, read_config(path))
         self._generator = Generator().manual_seed(stream(settings.seed, "predict"))
-
-    def _id(self) -> str:
-        return needs_no_object(self.path, self.settings, self._typed)
 
     def predict(
         self,
@@ -106,15 +92,14 @@ class Trained:
         }
         return export(self.policy, self.env, Path(path), to, about)
 
-    def evaluate(self, episodes: int = 100, seed: int = 1_000_000) -> Evaluation:
-        """Greedily, over whole episodes of the environment it was trained in."""
-        id, limit = self._id(), self.settings.max_episode_steps
-        env = environment(id, eval_envs(episodes, self.env.origin), seed, max_episode_steps=limit)
-        try:
-            with watching(self.settings.env_timeout):
-                return evaluate(self.policy, env, episodes, seed)
-        finally:
-            env.close()
+    def evaluate(self, episodes: int = 100, seed: int = 1_000_000, env: EnvLike | None = None) -> Evaluation:
+        """Greedily, over whole episodes of the environment it was trained in, or of `env`: whatever `whorl.train` takes.
+
+        Raises BadInput for an environment whose spaces are others.
+        """
+        source = self.env.made_from or self.env if env is None else kind_or_env(env)
+        with watching(self.settings.env_timeout):
+            return evaluate_in(self.policy, self.env, source, episodes, seed, self.settings.max_episode_steps)
 
     def metrics(self) -> dict[str, list[float | None]]:
         """Every metric that its run logged, as a column: see `written.columns`."""
@@ -122,58 +107,43 @@ class Trained:
 
     def film(self, file: Path, seed: int = 0, max_steps: int = 10_000) -> tuple[float, int]:
         """Play one greedy episode into `file` (.gif or .mp4); its return and length. See `training/video.py`."""
-        id, limit = self._id(), self.settings.max_episode_steps
+        if self.env.made_from is None:
+            raise BadInput(
+                f"{self.settings.env} is an environment object, which cannot be copied: whorl.load(path, env=...) with its class, "
+                "or a function that makes it"
+            )
         with watching(self.settings.env_timeout):
-            return film(self.policy, id, file, seed, limit or max_steps)
+            return film(self.policy, self.env.made_from, file, seed, self.settings.max_episode_steps or max_steps)
 
 
-def load(path: str | Path, which: str | int = "best", env: EnvLike | None = None, config: Fed | None = None) -> Trained:
+def load(
+    path: str | Path,
+    which: str | int = "best",
+    env: EnvLike | None = None,
+    config: Fed | None = None,
+    env_kwargs: Mapping[str, object] | None = None,
+    wrappers: Sequence[Wrapper] | None = None,
+) -> Trained:
     """The policy of a run: `best` (by evaluation during training; the last where there was none), `last`, or a step.
 
-    env: only for a run that was trained on an environment object, or on data alone, to give the spaces; or the URL of a run that was
-    trained on a server, without which nothing is connected to. config: only for one whose feed is
-    a class of yours.
+    env: of your own, for a run that was trained in one, or on data alone; the URL of a run that was trained on a server, without which
+    nothing is connected to; for any other, another environment with the same spaces, which it is evaluated in. env_kwargs:
+    instead of those that the run was trained with. wrappers: for a run that was trained with some.
+    config: only for one whose feed is a class of yours.
     Raises BadInput when `path` is not a run or has no such checkpoint, Damaged when the checkpoint is not what was written.
     """
     path = folder.open_run(path)
     if which == "best" and "best" not in checkpoint.marked(path / "checkpoints"):
         which = "last"
     settings, config = read_settings(path, config)
-    if isinstance(env, str):
-        return Trained(path, at(path, settings, env), config, which, typed=True)
-    return Trained(path, settings, config, which, None if env is None else as_env(env, 1))
-
-
-def needs_no_object(path: Path, settings: Settings, typed: bool = False) -> str:
-    """The environment's id. Raises BadInput when the run was trained on an object, or on data alone, or on a server: then it is only
-    connected to where the user has `typed` its URL, whatever the run says."""
-    if settings.own_env or not settings.env:
-        what = f"an environment object ({settings.env})" if settings.own_env else "data, with no environment named"
-        how = "whorl.load(path, env=...) or whorl.resume(path, " + ("env=...)" if settings.own_env else "data=...)")
-        raise BadInput(f"{path} was trained on {what}: pass one, {how}")
-    if is_url(settings.env) and not typed:
-        raise BadInput(
-            f"{path} was trained on a server, {shown(settings.env)}, and a run folder alone makes no connection: name the URL, "
-            "whorl.load(path, env=URL) or whorl.resume(path, env=URL), --env URL on the command line"
-        )
-    return settings.env
-
-
-def at(path: Path, settings: Settings, url: str) -> Settings:
-    """The settings of a run that was trained on a server, with the environment at `url`. Raises BadInput for any other run."""
-    check_no_token(url)
-    if not (is_url(url) and is_url(settings.env)):
-        raise BadInput(
-            f"{path} was trained on {settings.env or 'data'}: only for a run that was trained on a server env may be an id, its URL; "
-            f"got {shown(url)}"
-        )
-    return dataclasses.replace(settings, env=url)
+    source = source_of(path, settings, env, env_kwargs, wrappers)
+    return Trained(path, settings, config, which, source if isinstance(source, Env) else source.make(1, settings.seed))
 
 
 def settings_json(settings: Settings, config: Fed) -> Numbers:
     """What `config.json` holds. `progress`: the unit of the run's steps, for whoever draws it."""
     config_json = config_to_json(settings.agent, config)
-    return dataclasses.asdict(settings) | {"progress": config.feed.progress, "config": config_json}
+    return options.to_json(settings) | {"progress": config.feed.progress, "config": config_json}
 
 
 def read_settings(path: Path, config: Fed | None = None) -> tuple[Settings, Fed]:

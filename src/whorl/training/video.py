@@ -11,9 +11,8 @@ import numpy as np
 import torch
 
 from whorl import files
-from whorl.envs.env import Env
+from whorl.envs.env import Env, Kind
 from whorl.envs.guard import guarded
-from whorl.envs.make import make_env
 from whorl.errors import BadInput
 from whorl.functional.streams import stream
 from whorl.policies.policy import Array, Held, Policy
@@ -21,14 +20,14 @@ from whorl.policies.policy import Array, Held, Policy
 MAX_FRAMES = 250  # of a GIF: longer episodes keep every second frame, every fourth, ...
 
 
-def film(policy: Policy, env_id: str, file: Path, seed: int = 0, max_steps: int = 10_000) -> tuple[float, int]:
+def film(policy: Policy, kind: Kind, file: Path, seed: int = 0, max_steps: int = 10_000) -> tuple[float, int]:
     """Play one greedy episode (at most `max_steps` of it) and write it to `file` (.gif or .mp4); returns its return and length.
 
     It has an environment and random streams of its own. Raises BadInput when the environment has no picture or the ending is neither.
     """
     if file.suffix not in (".gif", ".mp4"):
         raise BadInput(f"a video ends in .gif or .mp4, got {file}")
-    env, frames, every, total, steps = drawable(env_id, seed), [], 1, 0.0, 0
+    env, frames, every, total, steps = drawable(kind, seed), [], 1, 0.0, 0
     actor, is_first = policy.actor(1), cast(Array, np.ones(1, bool))
     carry: Held = policy.initial(1)
     generator = torch.Generator().manual_seed(stream(seed, "video"))
@@ -53,14 +52,15 @@ def film(policy: Policy, env_id: str, file: Path, seed: int = 0, max_steps: int 
     return total, steps
 
 
-def drawable(env_id: str, seed: int) -> Env:
-    """The environment with pictures: the native world's own, or Gymnasium's."""
+def drawable(kind: Kind, seed: int) -> Env:
+    """One environment with pictures: a native world's own, or its library's. Raises BadInput for one that has none."""
     if not os.environ.get("DISPLAY"):
         os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame draws into memory, and need not look for a screen
-    env = make_env(env_id, 1, seed=seed, render_mode="rgb_array")
+    env = kind.make(1, seed, pictures=True)
     env.reset(seed)
     if env.render() is None:
-        raise BadInput(f"{env_id} has no picture to record")
+        env.close()
+        raise BadInput(f"{kind.name} has no picture to record: its `render` gives none in the render_mode 'rgb_array'")
     return env
 
 

@@ -22,7 +22,7 @@ from whorl.apps.board.forms import EPISODES, FIELDS, GIFS, HELD_OUT, LINE
 from whorl.envs.adapters.gymnasium import Gymnasium
 from whorl.envs.env import Env, Observation
 from whorl.envs.ids import environment_behind
-from whorl.envs.make import make_env
+from whorl.envs.make import EnvKind, make_env
 from whorl.errors import BadInput, Damaged, Incompatible
 from whorl.functional.streams import stream
 from whorl.options import CHANGED
@@ -68,7 +68,9 @@ def submit(run: str | Path, board: str | Path = "board", author: str = "", note:
         "note": note,
         "created": _utc(made_at.date, trained.path),
         "settings": {
-            name: value for name, value in dataclasses.asdict(s).items() if name not in ("env", "agent", "own_env")
+            name: value
+            for name, value in dataclasses.asdict(s).items()
+            if name not in ("env", "agent", "own_env", "env_kwargs", "wrappers")
         },
         "config": read_config(trained.path).config,
         "versions": made_at.versions,
@@ -98,6 +100,12 @@ def _best(path: Path) -> tuple[Trained, str, str, bytes]:
         raise BadInput(
             f"{path} was trained on an environment object ({settings.env}), with which nobody else can play it again: "
             "train on an environment's id, such as those of `whorl list envs`"
+        )
+    if settings.env_kwargs or settings.wrappers:
+        changed = ", ".join([*(f"{key} = {value}" for key, value in settings.env_kwargs.items()), *settings.wrappers])
+        raise BadInput(
+            f"{path} was trained in {settings.env} with options or wrappers of its own ({changed:.200}), and a board compares policies in "
+            "environments as their ids make them: train without, or register the environment under an id of its own"
         )
     checkpoints = path / "checkpoints"
     which = next((name for name in ("best", "last") if name in checkpoint.marked(checkpoints)), "")
@@ -179,7 +187,7 @@ def pictures(policy: Policy, env_id: str, score: Evaluation) -> dict[str, bytes]
     that neither its state nor its seed brings back.
     """
     try:
-        drawable(env_id, 0).close()
+        drawable(EnvKind(env_id), 0).close()
     except BadInput:  # it could be made a moment ago, so what it lacks is the picture
         return {}
     order = np.argsort(score.returns, kind="stable")
@@ -225,7 +233,7 @@ def _film(policy: Policy, env_id: str, index: int, length: int) -> tuple[bytes, 
 
 def _alone(env_id: str, index: int) -> tuple[Env, Observation]:
     """One environment with pictures, at the beginning of the episode that environment `index` of the protocol plays."""
-    env = drawable(env_id, 0)
+    env = drawable(EnvKind(env_id), 0)
     if env.origin == "native":
         many = make_env(env_id, EPISODES)
         many.reset(EPISODE_STREAM)

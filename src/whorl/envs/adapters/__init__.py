@@ -1,6 +1,6 @@
 """The libraries whose environments whorl can step: one row of the table, and one file if none here can step them.
 
-A file's `make(id, num_envs, seed, device, prefer, options)` makes N of them; it is imported when the first is made.
+A file's `make(id, num_envs, seed, device, prefer, wrappers, options)` makes N of them; it is imported when the first is made.
 """
 
 from __future__ import annotations
@@ -23,9 +23,11 @@ class Library(NamedTuple):
     module: str = ""  # by which it is found
     registers: bool = False  # importing the module brings its ids into Gymnasium's registry
 
-    def make(self, id: str, num_envs: int, seed: int, device: str, prefer: str, options: dict[str, Any]) -> Env:
+    def make(
+        self, id: str, num_envs: int, seed: int, device: str, prefer: str, wrappers: tuple[Callable, ...], options: dict[str, Any]
+    ) -> Env:  # fmt: skip
         adapter = importlib.import_module(f"{__name__}.{self.adapter}")
-        return adapter.make(id, num_envs, seed, device, prefer, options)
+        return adapter.make(id, num_envs, seed, device, prefer, wrappers, options)
 
     def register(self) -> None:
         """Bring its ids into Gymnasium's registry, where it is installed."""

@@ -7,7 +7,7 @@ gives none later.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -34,7 +34,8 @@ class Gymnasium(Env):
     and are the same for any N. A VectorEnv that is neither Sync nor Async has one stream for all and gets the seed
     itself. The first `reset()` without a seed uses the constructor's.
 
-    `render_mode="rgb_array"` makes `render` give pictures (ids only: an object already has its own).
+    `render_mode="rgb_array"` makes `render` give pictures (ids only: an object already has its own). wrappers go around each
+    environment that is made here, the innermost first; `max_episode_steps` is a time limit of those, too.
 
     Raises BadInput for what cannot be made, Incompatible for spaces without an array form, EnvError for a breach of
     Gymnasium's contract and, chained, for any exception from inside the environment.
@@ -48,13 +49,21 @@ class Gymnasium(Env):
         num_envs: int = 1,
         seed: int = 0,
         render_mode: str | None = None,
+        wrappers: Sequence[Callable[[gymnasium.Env], gymnasium.Env]] = (),
+        max_episode_steps: int | None = None,
         **options: Any,
     ) -> None:
-        if not isinstance(env, str) and (options or render_mode):
-            given = ", ".join([*options, *(["render_mode"] if render_mode else [])])
-            raise BadInput(f"{given} can be passed with an id only: give it to the constructor of your own environment")
+        made_here = isinstance(env, str) or (callable(env) and not isinstance(env, gymnasium.Env | VectorEnv))
+        only = {} if isinstance(env, str) else {**options, "render_mode": render_mode}
+        only |= {} if made_here else {"wrappers": wrappers, "max_episode_steps": max_episode_steps}
+        if given := [name for name, value in only.items() if value not in (None, ())]:
+            raise BadInput(
+                f"{', '.join(given)} can be passed with an id only: give it to the constructor of your own environment"
+            )
         self.id = env if isinstance(env, str) else ""
-        self._engine: Any = _engine(env, num_envs, {**options, **({"render_mode": render_mode} if render_mode else {})})
+        asked = {"render_mode": render_mode, "max_episode_steps": max_episode_steps}
+        options |= {name: value for name, value in asked.items() if value is not None}
+        self._engine: Any = _engine(env, num_envs, options, wrappers)
         self._name = self.id or str(self._engine if isinstance(env, VectorEnv) else self._engine.envs[0].env)
         self._mode = _autoreset_mode(self._engine)
         self.num_envs = self._engine.num_envs
@@ -63,6 +72,8 @@ class Gymnasium(Env):
             limit = spec.kwargs.get("max_episode_steps") or spec.max_episode_steps
             self.max_episode_steps = limit if limit != -1 else None  # -1: Gymnasium's word for none
             self.reward_threshold = spec.reward_threshold
+        if max_episode_steps is not None and not self.id:
+            self.max_episode_steps = min(self.max_episode_steps or max_episode_steps, max_episode_steps)
 
         self.action_space, self._decode = actions(self._engine.single_action_space)
         self._action_shape = (self.num_envs, *(self.action_space.shape or ()))
@@ -244,7 +255,9 @@ class Gymnasium(Env):
         return _replace(successor, rows, _rows(fresh, rows)), fresh_mask
 
 
-def make(id: str, num_envs: int, seed: int, device: str, prefer: str, options: dict[str, Any]) -> Env:
+def make(
+    id: str, num_envs: int, seed: int, device: str, prefer: str, wrappers: tuple[Callable, ...], options: dict[str, Any]
+) -> Env:
     """For `make_env`: `Gymnasium`, after a look at what was asked."""
     if prefer not in ("native", Gymnasium.origin):
         raise BadInput(f"prefer must be 'native' or 'gymnasium', got {prefer!r}")
@@ -257,7 +270,7 @@ def make(id: str, num_envs: int, seed: int, device: str, prefer: str, options: d
             f"{id} is stepped by gymnasium on the CPU, got device={device!r}; {', '.join(native.WORLDS)} can live on a device"
         )
     try:
-        return Gymnasium(id, num_envs, seed, **options)
+        return Gymnasium(id, num_envs, seed, wrappers=wrappers, **options)
     except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
         if type(error) is ImportError and ids.newest(id) != id:
             raise BadInput(f"{id} is retired ({error}); use {ids.newest(id)}") from error
@@ -290,7 +303,7 @@ def _unknown(id: str) -> BadInput:
     return BadInput(f"{reason}; near matches: {', '.join(near)}" if near else f"{reason}; `known_envs()` lists all")
 
 
-def _engine(env: Any, num_envs: int, options: dict[str, Any]) -> Any:
+def _engine(env: Any, num_envs: int, options: dict[str, Any], wrappers: Sequence[Callable]) -> Any:
     if num_envs < 1:
         raise BadInput(f"num_envs must be at least 1, got {num_envs}")
     if isinstance(env, VectorEnv):
@@ -310,16 +323,18 @@ def _engine(env: Any, num_envs: int, options: dict[str, Any]) -> Any:
             raise BadInput(f"{env!r} is not in gymnasium's registry")
         envs = [gymnasium.make(spec, **{"disable_env_checker": True, **options}) for _ in range(num_envs)]
     elif callable(env):
-        envs = [env() for _ in range(num_envs)]
-        if not all(isinstance(each, gymnasium.Env) for each in envs):
-            raise BadInput(f"the callable must make a gymnasium.Env, it made {type(envs[0]).__name__}")
+        envs = [_called(env) for _ in range(num_envs)]
         if len({id(each) for each in envs}) < num_envs:
             raise BadInput("the callable gave the same environment object twice: make a new one in each call")
+        if limit := options.get("max_episode_steps"):
+            envs = [gymnasium.wrappers.TimeLimit(each, limit) for each in envs]
     else:
         raise BadInput(
             f"expected an id, a gymnasium.Env, a VectorEnv or a callable that makes an Env, got {type(env).__name__}"
         )
     name = env if isinstance(env, str) else str(envs[0])
+    for wrapper in wrappers:
+        envs = [_wrapped(each, wrapper) for each in envs]
 
     made = [partial(Indexed, each, name, index) for index, each in enumerate(envs)]
     try:
@@ -329,6 +344,31 @@ def _engine(env: Any, num_envs: int, options: dict[str, Any]) -> Any:
         raise EnvError(f"{name}: the environments made do not have the same spaces: {error}") from error
     together.name = name
     return together
+
+
+def _called(make: Callable[[], gymnasium.Env]) -> gymnasium.Env:
+    """One environment of a class or function of the user's."""
+    try:
+        env = make()
+    except WhorlError:
+        raise
+    except Exception as error:
+        raise BadInput(f"the environment cannot be made: {type(error).__name__}: {error}") from error
+    if not isinstance(env, gymnasium.Env):
+        raise BadInput(f"the callable must make a gymnasium.Env, it made {type(env).__name__}")
+    return env
+
+
+def _wrapped(env: gymnasium.Env, wrapper: Callable[[gymnasium.Env], gymnasium.Env]) -> gymnasium.Env:
+    try:
+        wrapped = wrapper(env)
+    except WhorlError:
+        raise
+    except Exception as error:
+        raise BadInput(f"{wrapper!r} does not go around {env}: {type(error).__name__}: {error}") from error
+    if not isinstance(wrapped, gymnasium.Env):
+        raise BadInput(f"a wrapper takes a gymnasium.Env and gives one; {wrapper!r} gave {type(wrapped).__name__}")
+    return wrapped
 
 
 def _checked(seed: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -157,8 +158,12 @@ class Http(Env):
         return np.ascontiguousarray(action, dtype)
 
 
-def make(id: str, num_envs: int, seed: int, device: str, prefer: str, options: dict[str, Any]) -> Env:
+def make(
+    id: str, num_envs: int, seed: int, device: str, prefer: str, wrappers: tuple[Callable, ...], options: dict[str, Any]
+) -> Env:
     """For `make_env`: `Http`, after a look at what was asked."""
+    if wrappers:
+        raise BadInput("an environment on a server is stepped there, and takes no wrappers here")
     if device != "cpu" or prefer not in ("native", Http.origin):  # the default, and what `origin` says
         raise BadInput("an environment on a server is stepped there: leave device and prefer out")
     if unknown := set(options) - {"render_mode", "max_episode_steps", "protocol", "timeout"}:

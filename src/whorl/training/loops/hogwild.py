@@ -19,6 +19,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
+from multiprocessing.reduction import ForkingPickler
 from typing import Any, NamedTuple
 
 import torch
@@ -31,7 +32,7 @@ from whorl.agents.optimizers import adam_state
 from whorl.batch import Buffer
 from whorl.collectors.collector import Collector
 from whorl.collectors.ledger import Episode
-from whorl.envs.make import make_env
+from whorl.envs.env import Kind
 from whorl.envs.watchdog import TURN, watching
 from whorl.errors import BadInput, Incompatible, WhorlError
 from whorl.functional.streams import stream
@@ -71,7 +72,9 @@ class Task(NamedTuple):
     stop: Tensor  # bool, shared
     begun: int  # environment steps that the agent had seen at the start
     budget: int  # environment steps to take, all workers together
-    env: tuple[str, int, dict[str, Any]]  # id, num_envs, options
+    kind: Kind  # of its environments
+    num_envs: int
+    limit: int | None  # of their episodes
     seed: int  # of its environments and its acting
     patience: float  # seconds that a step of its environments may take; 0 = any
 
@@ -84,10 +87,18 @@ def check(agent: Agent, collector: Collector) -> None:
             "a worker process imports the script that started it, and would start the training again: put the call under "
             'if __name__ == "__main__":'
         )
-    if not collector.env.id:
+    kind = collector.env.made_from
+    if kind is None:
         raise Incompatible(
-            "each worker makes environments of its own, so an environment object will not do: pass an id"
+            "each worker makes environments of its own, so an environment object will not do: pass an id, a class or a function"
         )
+    try:
+        ForkingPickler.dumps(kind)
+    except Exception as error:  # pickle raises many kinds
+        raise Incompatible(
+            f"each worker is a process that makes environments of its own, and {kind.name} and its wrappers cannot be handed to it "
+            f"({error}): write the class or function at the top of a module"
+        ) from error
     if agent.compiled:
         raise Incompatible("asynchronous workers take eager steps on shared weights: leave compile=True out")
     if {tensor.device.type for tensor in tensors(agent)} != {"cpu"} or collector.env.device != "cpu":
@@ -114,7 +125,7 @@ def check(agent: Agent, collector: Collector) -> None:
 def train(agent: Agent, collector: Collector, buffer: Buffer, total_steps: int, hooks: Iterable[Hook] = ()) -> None:
     """`plain.train` with `agent.config.feed.workers` processes, until `collector.done(total_steps)` for all of them together.
 
-    Every worker makes `collector.env.num_envs` environments of its own, of the same id and time limit, and has its own streams, from
+    Every worker makes `collector.env.num_envs` environments of its own, of the same kind and time limit, and has its own streams, from
     the seed stream(collector.seed, "worker", w, collector.steps). Nothing here steps the collector's environment: this process adds
     up in `collector.steps` and `collector.episodes` what the workers report (`env` counts through all workers), copies the shared
     weights and optimizer state into `agent`, and runs the hooks, with None for a rollout. What hooks see stands still while they run;
@@ -165,8 +176,8 @@ def _copy(sources: Iterable[Tensor], targets: Iterable[Tensor]) -> None:
 @contextmanager
 def _crew(shared: Agent, collector: Collector, total_steps: int) -> Iterator[Iterator[Report]]:
     """Start the workers and hand out what they report; on the way out none is left, whatever happened."""
-    workers, env = shared.config.feed.workers, collector.env
-    options = {"prefer": env.origin} | ({"max_episode_steps": env.max_episode_steps} if env.max_episode_steps else {})
+    workers, env, kind = shared.config.feed.workers, collector.env, collector.env.made_from
+    assert kind is not None  # `check` has looked
     spawn = mp.get_context("spawn")
     stop = torch.zeros((), dtype=torch.bool).share_memory_()
     taken = torch.zeros(workers, dtype=torch.int64).share_memory_()
@@ -175,7 +186,7 @@ def _crew(shared: Agent, collector: Collector, total_steps: int) -> Iterator[Ite
         for w in range(workers):
             seed = stream(collector.seed, "worker", w, collector.steps)
             task = Task(w, shared, taken, stop, int(shared.env_steps), total_steps - collector.steps,
-                        (env.id, env.num_envs, options), seed, TURN.patience)  # fmt: skip
+                        kind, env.num_envs, env.max_episode_steps, seed, TURN.patience)  # fmt: skip
             here, there = spawn.Pipe()
             crew[here] = spawn.Process(target=_work, args=(task, there), name=f"worker {w}")
             with _signals_wait():
@@ -282,15 +293,14 @@ def _end_with_parent() -> None:
 
 
 def _learn(task: Task, pipe: Connection) -> None:
-    id, num_envs, options = task.env
-    env = make_env(id, num_envs, seed=task.seed, **options)
+    env = task.kind.make(task.num_envs, task.seed, max_episode_steps=task.limit)
     shared, agent = task.agent, copy.deepcopy(task.agent)
     step_on(shared, agent)
     parts = assemble(agent, env, task.seed)
     collector, buffer = parts.collector, parts.buffer
     assert collector is not None
     theirs, mine = list(shared.parameters()), list(agent.parameters())
-    first = task.worker * num_envs
+    first = task.worker * task.num_envs
     news: list[Report] = []
     told = False
 

@@ -1,0 +1,74 @@
+"""What the environments of a run are made from, when its folder is all that is left: what the folder says, and what it must not say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from whorl.envs.env import Env
+from whorl.envs.ids import check_no_token, is_url
+from whorl.envs.make import EnvKind, EnvLike, Wrapper, check_harmless, kind_or_env, name_of
+from whorl.errors import BadInput
+from whorl.files import shown
+from whorl.training.settings import Settings
+
+
+def source_of(
+    path: Path,
+    settings: Settings,
+    env: EnvLike | None = None,
+    env_kwargs: Mapping[str, object] | None = None,
+    wrappers: Sequence[Wrapper] | None = None,
+) -> EnvKind | Env:
+    """What the environments of a run are made from: what is given here, and for the rest what its folder says.
+
+    Raises BadInput for what the folder cannot say: an environment of the user's, wrappers, and options that it should not say.
+    """
+    if isinstance(env, str):
+        check_no_token(env)
+    if env is None and (settings.own_env or not settings.env):
+        what = f"an environment of your own ({settings.env})" if settings.own_env else "data, with no environment named"
+        how = "whorl.load(path, env=...) or whorl.resume(path, " + ("env=...)" if settings.own_env else "data=...)")
+        raise BadInput(f"{path} was trained on {what}: pass one, {how}")
+    if env is None and is_url(settings.env):
+        raise BadInput(
+            f"{path} was trained on a server, {shown(settings.env)}, and a run folder alone makes no connection: name the URL, "
+            "whorl.load(path, env=URL) or whorl.resume(path, env=URL), --env URL on the command line"
+        )
+    kind = kind_or_env(settings.env if env is None else env)
+    if isinstance(kind, Env):
+        return kind_or_env(kind, env_kwargs, wrappers)
+    if wrappers is None and settings.wrappers:
+        raise BadInput(
+            f"{path} was trained with wrappers around its environment ({', '.join(settings.wrappers)}), which its folder cannot make "
+            "again: pass them, wrappers=[...]"
+        )
+    if env_kwargs is None and (env is None or settings.own_env):
+        env_kwargs = settings.env_kwargs
+        check_harmless(env_kwargs, str(path / "config.json"))
+    return kind_or_env(kind.env, env_kwargs, wrappers)
+
+
+def source_again(
+    path: Path,
+    settings: Settings,
+    env: EnvLike | None = None,
+    env_kwargs: Mapping[str, object] | None = None,
+    wrappers: Sequence[Wrapper] | None = None,
+) -> EnvKind | Env:
+    """`source_of`, to train on in what the run was trained in. Raises BadInput for another environment, other options or wrappers."""
+    moved = isinstance(env, str) and is_url(env) and is_url(settings.env)
+    if env is not None and not settings.own_env and not moved:
+        where = shown(settings.env) if settings.env else "data"
+        raise BadInput(
+            f"{path} was trained on {where} and goes on there: leave env out, which is for environments of your own and for the URL of a "
+            f"server; got {shown(name_of(env))}"
+        )
+    if env_kwargs is not None and dict(env_kwargs) != settings.env_kwargs:
+        raise BadInput(f"{path} was started with env_kwargs = {settings.env_kwargs}, got {dict(env_kwargs)}")
+    given = tuple(map(name_of, wrappers or ()))
+    if wrappers is not None and given != settings.wrappers:
+        raise BadInput(
+            f"{path} was started with the wrappers {', '.join(settings.wrappers) or '(none)'}, got {', '.join(given) or '(none)'}"
+        )
+    return source_of(path, settings, env, env_kwargs, wrappers)
