@@ -47,7 +47,6 @@ def test_every_file_names_its_wrong_field(copy):
     for name, values, error, message in each([
         ("config.json", {"seed": "x"}, BadInput, "config.json: seed must be a whole number, got 'x'"),
         ("config.json", {"seed": 10**30}, BadInput, r"config.json: seed must be below 2\*\*63"),
-        ("config.json", {"threads": 10**9}, BadInput, "config.json: threads must be from 1 to 1024"),
         ("config.json", {"device": None}, BadInput, "config.json: device must be a text, got None"),
         ("config.json", {"future": 1}, Damaged, "config.json: future is not known here"),
         ("config.json", {"config": []}, BadInput, r"config.json: config must be a table, got \(\)"),
@@ -153,6 +152,9 @@ def test_sizes_are_checked_before_anything_is_allocated(copy, tmp_path):
         run_folders.change(copy, config, **settings)
         with pytest.raises(BadInput, match=message):
             whorl.resume(copy, 96, quiet=True)
+    run_folders.change(copy, {"hidden": [4], "feed": {"steps": 8, "epochs": 1, "minibatches": 1}}, threads=10**9)
+    with pytest.raises(BadInput, match="threads = 1000000000 is more than the 1,024 that torch is given"):
+        whorl.resume(copy, 96, quiet=True)
     with pytest.raises(BadInput, match="num_envs = 1,000,000,000,000 would take .* GiB of memory"):
         whorl.build("ppo", "CartPole-v1", num_envs=10**12)
     with pytest.raises(BadInput, match="a batch of feed.batch_size = 1,000,000,000,000 would take"):

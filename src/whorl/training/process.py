@@ -11,10 +11,16 @@ from typing import Any
 
 import torch
 
+from whorl.errors import BadInput
+
+MOST_THREADS = 1024
+
 
 @contextmanager
 def threads_of_torch(number: int) -> Iterator[None]:
-    """torch on this many threads inside the block."""
+    """torch on this many threads inside the block. Raises BadInput for more than MOST_THREADS, which would end the process."""
+    if number > MOST_THREADS:
+        raise BadInput(f"threads = {number} is more than the {MOST_THREADS:,} that torch is given")
     before = torch.get_num_threads()
     torch.set_num_threads(number)
     try:

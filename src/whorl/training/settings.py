@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
 
-from whorl.options import Amount, Bounds, Count
+from whorl.options import Amount, Count
 
 PARTS = 20  # of a run: it is evaluated and saved after each, where nothing else is said
 NAMED = ("agent", "env", "own_env", "env_kwargs", "wrappers", "scheduled")  # what is trained: no options
@@ -46,7 +46,7 @@ class Settings:
     # every optimizer step as one compiled graph; td: the whole loop
     compile: bool = False
     # of torch: part of the run, because sums in another order give other bits. One is fastest for small networks, more help convolutions
-    threads: Annotated[int, Bounds(1, 1024)] = 1
+    threads: Annotated[int, Count] = 1
     # steps between evaluations; a twentieth of the run if not given, 0 = never
     eval_every: Annotated[int | None, Amount] = None
     # whole episodes of each evaluation
