@@ -105,5 +105,5 @@ class CEM(Agent[CEMConfig]):
             "elite_return": ret[best].mean(),
             "elite_threshold": ret[best[-1]],
             "std": policy.std.mean(),
-            "extra_std": torch.tensor(left**0.5 * c.extra_std),
+            "extra_std": torch.tensor(left**0.5 * c.extra_std, dtype=torch.float32),
         }

@@ -39,7 +39,7 @@ class OptimizerStep(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("void", torch.zeros(()), persistent=False)
+        self.register_buffer("void", torch.zeros((), dtype=torch.float32), persistent=False)
         self.reduce: Callable[[list[Tensor]], None] | None = None
         self.leaves: dict[int, list[Tensor]] = {}
         self.forget()

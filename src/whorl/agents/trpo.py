@@ -119,7 +119,7 @@ class TrustRegion(torch.optim.Optimizer):
         self.report = {
             "kl": kl,
             "surrogate_improvement": improvement,
-            "line_search_shrinks": torch.tensor(float(shrinks)),
+            "line_search_shrinks": torch.tensor(float(shrinks), dtype=torch.float32),
         }
 
 

@@ -85,7 +85,7 @@ class Recorder:
         observation = self.env.observation_space
         after = {
             "observation": spaces.zeros(observation, rows),
-            "reward": torch.zeros(rows),
+            "reward": torch.zeros(rows, dtype=torch.float32),
             "terminated": flag(),
             "truncated": flag(),
         }

@@ -37,9 +37,9 @@ class BatchRenorm(nn.Module):
         super().__init__()
         self.momentum, self.warmup = momentum, warmup
         shape = (members, 1, width) if members else (1, width)
-        self.weight, self.bias = nn.Parameter(torch.ones(shape)), nn.Parameter(torch.zeros(shape))
-        self.register_buffer("mean", torch.zeros(shape))
-        self.register_buffer("var", torch.ones(shape))
+        self.weight, self.bias = nn.Parameter(torch.ones(shape, dtype=torch.float32)), nn.Parameter(torch.zeros(shape, dtype=torch.float32))
+        self.register_buffer("mean", torch.zeros(shape, dtype=torch.float32))
+        self.register_buffer("var", torch.ones(shape, dtype=torch.float32))
         self.register_buffer("batches", torch.zeros((), dtype=torch.int64))
 
     def forward(self, x: Tensor, moments: list[Tensor] | None = None) -> Tensor:
@@ -83,7 +83,7 @@ class BatchRenormMLP(nn.Module):
         sizes = [inputs, *hidden]
         pairs = list(zip(sizes, sizes[1:], strict=False))
         self.norms = nn.ModuleList(BatchRenorm(size, members, momentum, warmup) for size in sizes)
-        self.linears = nn.ModuleList(EnsembleLinear(members, a, b) if members else nn.Linear(a, b) for a, b in pairs)
+        self.linears = nn.ModuleList(EnsembleLinear(members, a, b) if members else nn.Linear(a, b, dtype=torch.float32) for a, b in pairs)
         self.activation = ACTIVATIONS[activation]()
         self.width = sizes[-1]
 

@@ -22,7 +22,7 @@ class NatureCNN(nn.Module):
         channels = shape[2] if self.channels_last else shape[0]
         layers: list[nn.Module] = []
         for inputs, outputs, kernel, stride in ((channels, 32, 8, 4), (32, 64, 4, 2), (64, 64, 3, 1)):
-            convolution = nn.Conv2d(inputs, outputs, kernel, stride)
+            convolution = nn.Conv2d(inputs, outputs, kernel, stride, dtype=torch.float32)
             nn.init.orthogonal_(convolution.weight, math.sqrt(2))
             nn.init.constant_(convolution.get_parameter("bias"), 0.0)
             layers += [convolution, nn.ReLU()]

@@ -97,7 +97,7 @@ class Torso(nn.Module):
                 f"an encoder is an nn.Module that says in `width` how many features it gives; {name} "
                 f"{'does not' if isinstance(module, nn.Module) else 'is no module'}"
             )
-        self.module, self.width, self.axes = module, int(module.width), len(leaves(zeros(space, ()))[0].shape)
+        self.module, self.width, self.axes = module.float(), int(module.width), len(leaves(zeros(space, ()))[0].shape)
         with torch.no_grad():
             features = module.eval()(tree_map(lambda x: x.clone(), zeros(space, (2,))))
         if not isinstance(features, Tensor):

@@ -56,7 +56,7 @@ class Temperature(nn.Module):
 
     def __init__(self, initial: float = 1.0):
         super().__init__()
-        self.log_temperature = nn.Parameter(torch.tensor(math.log(initial)))
+        self.log_temperature = nn.Parameter(torch.tensor(math.log(initial), dtype=torch.float32))
 
     def forward(self) -> Tensor:
         return self.log_temperature.exp()

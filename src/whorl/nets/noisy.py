@@ -28,10 +28,10 @@ class NoisyLinear(nn.Module):
         self.inputs, self.outputs = inputs, outputs
         self.noise_size = inputs + outputs
         bound = 1 / math.sqrt(inputs)
-        self.weight = nn.Parameter(nn.init.uniform_(torch.empty(outputs, inputs), -bound, bound))
-        self.bias = nn.Parameter(nn.init.uniform_(torch.empty(outputs), -bound, bound))
-        self.weight_sigma = nn.Parameter(torch.full((outputs, inputs), sigma * bound))
-        self.bias_sigma = nn.Parameter(torch.full((outputs,), sigma * bound))
+        self.weight = nn.Parameter(nn.init.uniform_(torch.empty(outputs, inputs, dtype=torch.float32), -bound, bound))
+        self.bias = nn.Parameter(nn.init.uniform_(torch.empty(outputs, dtype=torch.float32), -bound, bound))
+        self.weight_sigma = nn.Parameter(torch.full((outputs, inputs), sigma * bound, dtype=torch.float32))
+        self.bias_sigma = nn.Parameter(torch.full((outputs,), sigma * bound, dtype=torch.float32))
 
     def forward(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
         """x [..., inputs], noise [..., inputs + outputs] standard normal -> [..., outputs]. None: the mean weights (evaluation)."""

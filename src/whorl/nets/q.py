@@ -23,7 +23,7 @@ class Stream(nn.Sequential):
     def __init__(self, sizes: Sequence[int], activation: str, noisy: bool):
         layers: list[nn.Module] = []
         for inputs, outputs in zip(sizes, sizes[1:], strict=False):
-            layers += [NoisyLinear(inputs, outputs) if noisy else nn.Linear(inputs, outputs), ACTIVATIONS[activation]()]
+            layers += [NoisyLinear(inputs, outputs) if noisy else nn.Linear(inputs, outputs, dtype=torch.float32), ACTIVATIONS[activation]()]
         super().__init__(*layers[:-1])
         self.noise_size = sum(layer.noise_size for layer in self if isinstance(layer, NoisyLinear))
 
@@ -92,7 +92,7 @@ class CategoricalQ(nn.Module):
         if v_min >= v_max:
             raise BadInput(f"the atoms go from v_min up to v_max, got v_min = {v_min}, v_max = {v_max}")
         self.net, self.noise_size = net, net.noise_size
-        self.register_buffer("support", torch.linspace(v_min, v_max, net.outputs))
+        self.register_buffer("support", torch.linspace(v_min, v_max, net.outputs, dtype=torch.float32))
 
     def logits(self, observation: Any, noise: Tensor | None = None) -> Tensor:
         """[..., A, K]."""
@@ -134,9 +134,9 @@ class ImplicitQuantileQ(nn.Module):
     def __init__(self, net: QNetwork, cosines: int = 64, acting: int = 32):
         super().__init__()
         self.net = net
-        self.embedding = nn.Linear(cosines, net.encoder.width)
-        self.register_buffer("multiples", math.pi * torch.arange(cosines), persistent=False)
-        self.register_buffer("midpoints", midpoints(acting, torch.zeros(())), persistent=False)
+        self.embedding = nn.Linear(cosines, net.encoder.width, dtype=torch.float32)
+        self.register_buffer("multiples", math.pi * torch.arange(cosines, dtype=torch.float32), persistent=False)
+        self.register_buffer("midpoints", midpoints(acting, torch.zeros((), dtype=torch.float32)), persistent=False)
 
     def quantiles(self, observation: Any, tau: Tensor) -> Tensor:
         """[..., A, N] for observations [...] and tau [..., N]."""

@@ -88,10 +88,10 @@ class Deterministic(Policy):
 
     def initial(self, n: int) -> Carry:
         """The state x of Ornstein-Uhlenbeck noise [n, D]."""
-        return {"ou": torch.zeros(n, self.outputs, device=self.low.device)} if self.ou else None
+        return {"ou": torch.zeros(n, self.outputs, dtype=torch.float32, device=self.low.device)} if self.ou else None
 
     def noise(self, shape: tuple[int, ...], generator: Generator) -> Tensor:
-        return torch.randn(*shape, self.outputs, device=generator.device, generator=generator)
+        return torch.randn(*shape, self.outputs, dtype=torch.float32, device=generator.device, generator=generator)
 
     def act(
         self, observation: Tree, carry: Carry, is_first: Tensor, noise: Drawn, action_mask: Drawn = None

@@ -71,7 +71,8 @@ class Categorical:
     @staticmethod
     def noise(shape: tuple[int, ...], outputs: int, generator: torch.Generator) -> Tensor:
         """Gumbel noise [*shape, outputs]: argmax(logits + Gumbel) is a sample (Gumbel 1954; Maddison et al. 2014)."""
-        return torch.empty(*shape, outputs, device=generator.device).exponential_(generator=generator).log_().neg_()
+        uniform = torch.empty(*shape, outputs, dtype=torch.float32, device=generator.device)
+        return uniform.exponential_(generator=generator).log_().neg_()
 
     def _parts(self, x: Tensor) -> tuple[Tensor, ...]:
         return (x,) if self.scalar else x.split(self.sizes, -1)
@@ -89,7 +90,7 @@ class Categorical:
 
     def log_prob(self, action: Tensor) -> Tensor:
         actions = (action,) if self.scalar else action.unbind(-1)
-        total = torch.zeros((), device=self.logits.device)
+        total = torch.zeros((), dtype=self.logits.dtype, device=self.logits.device)
         for part, a in zip(self._parts(self.logits), actions, strict=True):
             total = total + part.log_softmax(-1).gather(-1, a.long().unsqueeze(-1)).squeeze(-1)
         return total
@@ -118,7 +119,7 @@ class Gaussian:
     @staticmethod
     def noise(shape: tuple[int, ...], outputs: int, generator: torch.Generator) -> Tensor:
         """Standard normal noise [*shape, outputs]."""
-        return torch.randn(*shape, outputs, device=generator.device, generator=generator)
+        return torch.randn(*shape, outputs, dtype=torch.float32, device=generator.device, generator=generator)
 
     def sample(self, noise: Tensor) -> Tensor:
         return self.mean + self.log_std.exp() * noise

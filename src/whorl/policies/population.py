@@ -52,16 +52,16 @@ class Population(Policy):
         self.sizes = (flat_size(observation_space), *hidden, outputs)
         size = sum((inputs + 1) * outputs for inputs, outputs in pairwise(self.sizes))
         self.normalizer = observation_normalizer(observation_space, normalize_observation)
-        self.register_buffer("mean", torch.zeros(size))
-        self.register_buffer("std", torch.full((size,), float(std)))
+        self.register_buffer("mean", torch.zeros(size, dtype=torch.float32))
+        self.register_buffer("std", torch.full((size,), float(std), dtype=torch.float32))
 
     def initial(self, n: int) -> Carry:
         """Nobody: the first step of an episode draws its member."""
-        return {"parameters": torch.zeros(n, len(self.mean), device=self.mean.device)}
+        return {"parameters": torch.zeros(n, len(self.mean), dtype=torch.float32, device=self.mean.device)}
 
     def noise(self, shape: tuple[int, ...], generator: Generator) -> Tensor:
         """Standard normal [T, N, D]; only the rows in which an episode begins are used."""
-        return torch.randn(*shape, len(self.mean), device=generator.device, generator=generator)
+        return torch.randn(*shape, len(self.mean), dtype=torch.float32, device=generator.device, generator=generator)
 
     def act(
         self, observation: Tree, carry: Carry, is_first: Tensor, noise: Drawn, action_mask: Drawn = None

@@ -39,16 +39,16 @@ class Random(Policy):
 
     def noise(self, shape: tuple[int, ...], generator: Generator) -> Tensor:
         size = self.shape if self.sizes is None else (sum(self.sizes),)
-        return torch.rand(*shape, *size, device=generator.device, generator=generator)
+        return torch.rand(*shape, *size, dtype=torch.float32, device=generator.device, generator=generator)
 
     def act(
         self, observation: Tree, carry: Carry, is_first: Tensor, noise: Drawn, action_mask: Drawn = None
     ) -> Decided:
         n = is_first.shape
         if self.sizes is None:
-            u = torch.full((*n, *self.shape), 0.5, device=is_first.device) if noise is None else noise
+            u = torch.full((*n, *self.shape), 0.5, dtype=torch.float32, device=is_first.device) if noise is None else noise
             return {"action": self.low + (self.high - self.low) * u}, carry
-        scores = torch.zeros(*n, sum(self.sizes), device=is_first.device) if noise is None else noise
+        scores = torch.zeros(*n, sum(self.sizes), dtype=torch.float32, device=is_first.device) if noise is None else noise
         if action_mask is not None:
             scores = torch.where(action_mask, scores, -1.0)
         chosen = [part.argmax(-1) for part in scores.split(self.sizes, -1)]

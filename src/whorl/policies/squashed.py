@@ -68,7 +68,7 @@ class Squashed(Policy):
         self.register_buffer("log_half", self.half_range.log().sum(), persistent=False)
         self.head = output_layer(model, self.outputs * (1 if sde else 2), "uniform")
         if sde:
-            self.log_std = nn.Parameter(torch.full((self.head.in_features, self.outputs), sde_log_std))
+            self.log_std = nn.Parameter(torch.full((self.head.in_features, self.outputs), sde_log_std, dtype=torch.float32))
 
     @classmethod
     def build(
@@ -114,7 +114,7 @@ class Squashed(Policy):
             return None
         device = self.low.device
         held = torch.zeros(n, dtype=torch.int64, device=device)
-        return {"exploration": torch.zeros(n, self.log_std.numel(), device=device), "held": held}
+        return {"exploration": torch.zeros(n, self.log_std.numel(), dtype=torch.float32, device=device), "held": held}
 
     def noise(self, shape: tuple[int, ...], generator: Generator) -> Tensor:
         return SquashedGaussian.noise(shape, self.log_std.numel() if self.sde else self.outputs, generator)

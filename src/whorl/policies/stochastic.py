@@ -94,9 +94,9 @@ class Stochastic(Policy):
         self.family = SquashedGaussian if self.squash else ScaledGaussian if self.scale else Gaussian
         self.register_bounds(space)
         if self.std == "independent":
-            self.log_std = nn.Parameter(torch.zeros(self.outputs))
+            self.log_std = nn.Parameter(torch.zeros(self.outputs, dtype=torch.float32))
         elif self.std == "fixed":
-            self.register_buffer("log_std", torch.full((self.outputs,), math.log(fixed_std)))
+            self.register_buffer("log_std", torch.full((self.outputs,), math.log(fixed_std), dtype=torch.float32))
 
     @classmethod
     def build(

@@ -77,6 +77,6 @@ class NStep(Lookup):
     def _table(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """(0 ... n - 1, discount to the power of 0 ... n) on `device`."""
         if device not in self._tables:
-            powers = torch.tensor([self.discount**j for j in range(self.n + 1)], device=device)
+            powers = torch.tensor([self.discount**j for j in range(self.n + 1)], dtype=torch.float32, device=device)
             self._tables[device] = torch.arange(self.n, device=device), powers
         return self._tables[device]
