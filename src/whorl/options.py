@@ -14,7 +14,7 @@ import json
 import operator
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from math import inf, isfinite
@@ -70,6 +70,7 @@ class Field:
     choices: tuple[Any, ...]  # of a Literal
     optional: bool  # None is a value, too
     live: bool = False  # see `Live`
+    function: bool = False  # a function of the user's is a value, too: of it a file holds the name, for people to read
 
 
 def fields(cls: type) -> list[Field]:
@@ -79,7 +80,7 @@ def fields(cls: type) -> list[Field]:
 
 
 def _field(name: str, hint: Any) -> Field:
-    kinds, bounds, choices, optional, live = [], None, (), False, False
+    kinds, bounds, choices, optional, live, function = [], None, (), False, False, False
     for part in _alternatives(hint):
         if isinstance(part, Bounds):
             bounds = part
@@ -89,9 +90,11 @@ def _field(name: str, hint: Any) -> Field:
             optional = True
         elif part is Live:
             live = True
+        elif typing.get_origin(part) is Callable:
+            function = True
         else:
             kinds.append(part)
-    return Field(name, kinds[0] if kinds else None, bounds, choices, optional, live)
+    return Field(name, kinds[0] if kinds else None, bounds, choices, optional, live, function)
 
 
 def _alternatives(hint: Any) -> list[Any]:
@@ -117,11 +120,12 @@ def check(settings: object, prefix: str = "") -> None:
 
 
 def _check_value(name: str, value: Any, field: Field) -> None:
-    if value in field.choices:
+    if value in field.choices or (field.function and callable(value)):
         return
     words = ", ".join(map(repr, field.choices))
     if field.kind is None:
-        raise BadInput(f"{name} must be one of {words}, got {value!r}")
+        own = ", or a function (a run that was started with one takes it again, config=...)" if field.function else ""
+        raise BadInput(f"{name} must be one of {words}{own}, got {shown(value)}")
     also = f", or {words}" if words else ""
     several = typing.get_origin(field.kind) is tuple
     kind = typing.get_args(field.kind)[0] if several else typing.get_origin(field.kind) or field.kind
@@ -225,8 +229,14 @@ def override(settings: T, values: Mapping[str, Any]) -> T:
 
 
 def to_json(settings: Any) -> dict[str, Any]:
-    """A (nested) dataclass as plain dicts and lists."""
-    return json.loads(json.dumps(dataclasses.asdict(settings)))
+    """A (nested) dataclass as plain dicts and lists; of a function the name, "module:function"."""
+    return json.loads(json.dumps(dataclasses.asdict(settings), default=_name))
+
+
+def _name(value: Any) -> str:
+    if not callable(value):
+        raise TypeError(f"{shown(value)} cannot be written down")
+    return f"{value.__module__}:{getattr(value, '__qualname__', type(value).__qualname__)}"
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -113,7 +113,7 @@ CASES = {
     "squashed, tanh": squashed(activation="tanh"),
     "sde": squashed(sde=True),
     "sde, renewed": squashed(sde=True, sde_every=3),
-    "squashed, own encoder": squashed(SLOW, encoder=MLP(4, (8,))),
+    "squashed, own encoder": squashed(SLOW, encoder=lambda space: MLP(4, (8,))),
     **{f"deterministic, {n}, {a}": deterministic(n, a) for n in ("gaussian", "ou") for a in ("relu", "tanh")},
     **{f"network, {kind}": network(KINDS[kind]) for kind in KINDS},
     "network, linear": network(KINDS["epsilon"], ()),

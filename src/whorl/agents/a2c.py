@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from whorl.agents.agent import Agent
 from whorl.agents.optimizers import adam, anneal
-from whorl.agents.parts import distribution_of, gae_targets, kept
+from whorl.agents.parts import Estimator, distribution_of, kept, targets
 from whorl.batch import Batch, Buffer, Metrics, Tree, get
 from whorl.errors import Incompatible
 from whorl.feeds import Rollouts
@@ -35,8 +35,12 @@ class A2CConfig:
     anneal_steps: Annotated[int, AnnealSteps] = 0
     # gamma, per environment step
     discount: Annotated[float, Share] = 0.99
-    # lambda of GAE; 1 = the n-step advantages of the paper
+    # lambda of GAE, V-trace and the lambda-return; 1 = the n-step advantages of the paper
     trace_decay: Annotated[float, Share, Live] = 1.0
+    # of advantages and returns: one of these, or a function of yours with the signature of `whorl.functional.gae`
+    estimator: Estimator = "gae"
+    # rewards of the n-step return
+    n_step: Annotated[int, Count] = 5
     # beta of the paper
     entropy_weight: Annotated[float, Live] = 0.01
     # of the critic's loss beside the policy's
@@ -98,7 +102,7 @@ class A2C(Agent[A2CConfig]):
 
     def prepare(self, rollout: Batch) -> Batch:  # [T, N]
         rollout, c = super().prepare(rollout), self.config
-        advantage, target, _ = gae_targets(self, rollout, c.discount, c.trace_decay)
+        advantage, target, _ = targets(self, rollout, c.discount, c.trace_decay, c.estimator, c.n_step)
         if c.normalize_advantage:
             advantage = standardise(advantage, get(rollout, "mask"))
         return kept(rollout, advantage=advantage, target=target)

@@ -29,7 +29,9 @@ def adam(
     max_grad_norm, clip_value: see `limits`.
     """
     group = limited(parameters, max_grad_norm, clip_value)
-    return torch.optim.Adam(group, lr=torch.tensor(learning_rate, dtype=torch.float32), betas=(beta1, 0.999), eps=eps, fused=True)
+    return torch.optim.Adam(
+        group, lr=torch.tensor(learning_rate, dtype=torch.float32), betas=(beta1, 0.999), eps=eps, fused=True
+    )
 
 
 def limited(parameters: Iterable[nn.Parameter], max_grad_norm: float, clip_value: float) -> list[Numbers]:
@@ -73,7 +75,9 @@ def optimizer(
     settings: dict[str, Any] = {"weight_decay": weight_decay} if "weight_decay" in own else {}
     settings |= {"eps": eps} if isinstance(own.get("eps"), float) else {}
     settings |= {"alpha": smoothing} if name == "rmsprop" else {"fused": True} if name == "adam" else {}
-    return OPTIMIZERS[name](limited(parameters, max_grad_norm, clip_value), lr=torch.tensor(rate, dtype=torch.float32), **settings)
+    return OPTIMIZERS[name](
+        limited(parameters, max_grad_norm, clip_value), lr=torch.tensor(rate, dtype=torch.float32), **settings
+    )
 
 
 def is_fused_adam(optimizer: torch.optim.Optimizer) -> bool:
@@ -89,7 +93,11 @@ def adam_state(optimizer: torch.optim.Optimizer) -> list[list[Tensor]]:
     for p in parameters:
         if not optimizer.state[p]:
             zeros = lambda p=p: torch.zeros_like(p, memory_format=torch.preserve_format)  # noqa: E731
-            optimizer.state[p] = {"step": torch.zeros((), dtype=torch.float32, device=p.device), "exp_avg": zeros(), "exp_avg_sq": zeros()}
+            optimizer.state[p] = {
+                "step": torch.zeros((), dtype=torch.float32, device=p.device),
+                "exp_avg": zeros(),
+                "exp_avg_sq": zeros(),
+            }
     return [[optimizer.state[p][key] for p in parameters] for key in ("exp_avg", "exp_avg_sq", "step")]
 
 
@@ -99,7 +107,9 @@ class FusedAdam:
     def __init__(self, adam: torch.optim.Optimizer):
         self.group = adam.param_groups[0]
         self.means, self.squares, self.steps = adam_state(adam)
-        self.one = torch.ones((), dtype=torch.float32, device=self.steps[0].device)  # a number would become a tensor for each parameter
+        self.one = torch.ones(
+            (), dtype=torch.float32, device=self.steps[0].device
+        )  # a number would become a tensor for each parameter
 
     def holds(self, adam: torch.optim.Optimizer) -> bool:
         """Whether its state is still the one the lists were made of."""

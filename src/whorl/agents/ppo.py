@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from whorl.agents.agent import Agent
 from whorl.agents.optimizers import adam, anneal
-from whorl.agents.parts import distribution_of, gae_targets, kept
+from whorl.agents.parts import Estimator, distribution_of, kept, targets
 from whorl.batch import Batch, Buffer, Metrics, Tree, get
 from whorl.feeds import Rollouts
 from whorl.functional import clipped_surrogate, clipped_value_loss, kl_k3, masked_mean, standardise, value_loss
@@ -31,8 +31,12 @@ class PPOConfig:
     anneal_steps: Annotated[int, AnnealSteps] = 0
     # gamma, per environment step
     discount: Annotated[float, Share] = 0.99
-    # lambda of GAE
+    # lambda of GAE, V-trace and the lambda-return
     trace_decay: Annotated[float, Share, Live] = 0.95
+    # of advantages and returns: one of these, or a function of yours with the signature of `whorl.functional.gae`
+    estimator: Estimator = "gae"
+    # rewards of the n-step return
+    n_step: Annotated[int, Count] = 5
     # epsilon, eq. 7
     clip_range: Annotated[float, Positive, Live] = 0.2
     # the same for the value function, in units of the (normalized) return; 0 = off
@@ -92,7 +96,7 @@ class PPO(Agent[PPOConfig]):
 
     def prepare(self, rollout: Batch) -> Batch:  # [T, N]
         rollout, c = super().prepare(rollout), self.config
-        advantage, target, value = gae_targets(self, rollout, c.discount, c.trace_decay)
+        advantage, target, value = targets(self, rollout, c.discount, c.trace_decay, c.estimator, c.n_step)
         return kept(rollout, advantage=advantage, target=target, value=value)
 
     def loss(self, batch: Batch) -> tuple[Tensor, Metrics]:  # [B]

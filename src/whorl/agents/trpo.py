@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from whorl.agents.agent import Agent
 from whorl.agents.optimizers import adam
-from whorl.agents.parts import distribution_of, gae_targets, kept
+from whorl.agents.parts import distribution_of, kept, targets
 from whorl.batch import Batch, Buffer, Metrics, Tree, get
 from whorl.errors import BadInput, NotFinite
 from whorl.feeds import Rollouts
@@ -159,7 +159,7 @@ class TRPO(Agent[TRPOConfig]):
 
     def prepare(self, rollout: Batch) -> Batch:  # [T, N]
         rollout, c = super().prepare(rollout), self.config
-        advantage, target, _ = gae_targets(self, rollout, c.discount, c.trace_decay)
+        advantage, target, _ = targets(self, rollout, c.discount, c.trace_decay)
         if c.normalize_advantage:
             advantage = standardise(advantage, get(rollout, "mask"))
         return kept(rollout, advantage=advantage, target=target)

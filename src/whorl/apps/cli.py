@@ -8,7 +8,7 @@ import json
 import math
 import re
 import sys
-from typing import Annotated, Any, get_args, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 import tyro
 from tyro.constructors import (
@@ -198,13 +198,18 @@ def _described(info: StructTypeInfo) -> StructConstructorSpec | None:
         fields=tuple(
             StructFieldSpec(
                 field.name,
-                Annotated[hints[field.name], *_words(field)],  # type: ignore[arg-type]
+                Annotated[_typed(field, hints), *_words(field)],  # type: ignore[arg-type]
                 getattr(values, field.name, tyro.MISSING),
                 about.get(field.name),
             )
             for field in shown
         ),
     )
+
+
+def _typed(field: options.Field, hints: dict[str, Any]) -> Any:
+    """The type that is read from words: no function is."""
+    return Literal[field.choices] if field.function else hints[field.name]
 
 
 def _words(field: options.Field) -> list[Any]:

@@ -37,7 +37,10 @@ class BatchRenorm(nn.Module):
         super().__init__()
         self.momentum, self.warmup = momentum, warmup
         shape = (members, 1, width) if members else (1, width)
-        self.weight, self.bias = nn.Parameter(torch.ones(shape, dtype=torch.float32)), nn.Parameter(torch.zeros(shape, dtype=torch.float32))
+        self.weight, self.bias = (
+            nn.Parameter(torch.ones(shape, dtype=torch.float32)),
+            nn.Parameter(torch.zeros(shape, dtype=torch.float32)),
+        )
         self.register_buffer("mean", torch.zeros(shape, dtype=torch.float32))
         self.register_buffer("var", torch.ones(shape, dtype=torch.float32))
         self.register_buffer("batches", torch.zeros((), dtype=torch.int64))
@@ -83,7 +86,9 @@ class BatchRenormMLP(nn.Module):
         sizes = [inputs, *hidden]
         pairs = list(zip(sizes, sizes[1:], strict=False))
         self.norms = nn.ModuleList(BatchRenorm(size, members, momentum, warmup) for size in sizes)
-        self.linears = nn.ModuleList(EnsembleLinear(members, a, b) if members else nn.Linear(a, b, dtype=torch.float32) for a, b in pairs)
+        self.linears = nn.ModuleList(
+            EnsembleLinear(members, a, b) if members else nn.Linear(a, b, dtype=torch.float32) for a, b in pairs
+        )
         self.activation = ACTIVATIONS[activation]()
         self.width = sizes[-1]
 

@@ -25,7 +25,9 @@ class Normalizer(nn.Module):
         self.register_buffer("mean", torch.zeros(shape, dtype=torch.float32))
         self.register_buffer("var", torch.ones(shape, dtype=torch.float32))
         self.register_buffer("count", torch.zeros((), dtype=torch.float64))
-        self.register_buffer("scale", torch.ones(shape, dtype=torch.float32))  # 1 / std, kept because acting needs it at every step
+        self.register_buffer(
+            "scale", torch.ones(shape, dtype=torch.float32)
+        )  # 1 / std, kept because acting needs it at every step
 
     def forward(self, x: Tensor) -> Tensor:
         return ((x - self.mean) * self.scale).clamp(-self.clip, self.clip)

@@ -23,7 +23,10 @@ class Stream(nn.Sequential):
     def __init__(self, sizes: Sequence[int], activation: str, noisy: bool):
         layers: list[nn.Module] = []
         for inputs, outputs in zip(sizes, sizes[1:], strict=False):
-            layers += [NoisyLinear(inputs, outputs) if noisy else nn.Linear(inputs, outputs, dtype=torch.float32), ACTIVATIONS[activation]()]
+            layers += [
+                NoisyLinear(inputs, outputs) if noisy else nn.Linear(inputs, outputs, dtype=torch.float32),
+                ACTIVATIONS[activation](),
+            ]
         super().__init__(*layers[:-1])
         self.noise_size = sum(layer.noise_size for layer in self if isinstance(layer, NoisyLinear))
 

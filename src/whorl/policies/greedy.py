@@ -70,7 +70,9 @@ class Greedy(Policy):
         Of a noisy q: standard normal [*shape, noise_size].
         """
         if self.noise_size:
-            return torch.randn(*shape, self.noise_size, dtype=torch.float32, device=generator.device, generator=generator)
+            return torch.randn(
+                *shape, self.noise_size, dtype=torch.float32, device=generator.device, generator=generator
+            )
         kind, epsilon, _ = self.exploration.tolist()
         if kind == EPSILON_GREEDY and epsilon == 0 and isinstance(self.q, LinearQ):  # TD's epsilon never rises again
             return torch.zeros(2, dtype=torch.float64, device=generator.device).expand(*shape, 2)

@@ -46,9 +46,15 @@ class Random(Policy):
     ) -> Decided:
         n = is_first.shape
         if self.sizes is None:
-            u = torch.full((*n, *self.shape), 0.5, dtype=torch.float32, device=is_first.device) if noise is None else noise
+            u = (
+                torch.full((*n, *self.shape), 0.5, dtype=torch.float32, device=is_first.device)
+                if noise is None
+                else noise
+            )
             return {"action": self.low + (self.high - self.low) * u}, carry
-        scores = torch.zeros(*n, sum(self.sizes), dtype=torch.float32, device=is_first.device) if noise is None else noise
+        scores = (
+            torch.zeros(*n, sum(self.sizes), dtype=torch.float32, device=is_first.device) if noise is None else noise
+        )
         if action_mask is not None:
             scores = torch.where(action_mask, scores, -1.0)
         chosen = [part.argmax(-1) for part in scores.split(self.sizes, -1)]

@@ -68,7 +68,9 @@ class Squashed(Policy):
         self.register_buffer("log_half", self.half_range.log().sum(), persistent=False)
         self.head = output_layer(model, self.outputs * (1 if sde else 2), "uniform")
         if sde:
-            self.log_std = nn.Parameter(torch.full((self.head.in_features, self.outputs), sde_log_std, dtype=torch.float32))
+            self.log_std = nn.Parameter(
+                torch.full((self.head.in_features, self.outputs), sde_log_std, dtype=torch.float32)
+            )
 
     @classmethod
     def build(

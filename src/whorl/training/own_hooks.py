@@ -202,9 +202,14 @@ def moved_by(field: str, agent: Agent) -> Optimizer | None:
     return rated.get(field.replace(RATE, "optimizer")) if field.endswith(RATE) else None
 
 
-def taken_out(fields: Mapping[str, object]) -> tuple[dict[str, object], list[Schedule]]:
-    """(The options that are values, schedules for those that are functions of progress)."""
-    moving = {name: value for name, value in fields.items() if callable(value) and not isinstance(value, type)}
+def taken_out(fields: Mapping[str, object], config: type) -> tuple[dict[str, object], list[Schedule]]:
+    """(The options that are values, schedules for those that are functions of progress, where the field itself takes none)."""
+    own = {field.name for field in options.fields(config) if field.function}
+    moving = {
+        name: value
+        for name, value in fields.items()
+        if callable(value) and not isinstance(value, type) and name not in own
+    }
     schedules = [Schedule(name, cast(Callable[[float], float], value)) for name, value in moving.items()]
     return {name: value for name, value in fields.items() if name not in moving}, schedules
 

@@ -70,9 +70,10 @@ def train(
     if isinstance(env, str):
         check_no_token(env)
     source = None if env is None else kind_or_env(env, env_kwargs, wrappers)
-    fields, schedules = taken_out(fields)
+    kind = agent_class(agent).Config
+    fields, schedules = taken_out(fields, kind)
     if config is None:
-        fields = unannealed(fields, schedules, agent_class(agent).Config)
+        fields = unannealed(fields, schedules, kind)
     hooks = [*schedules, *(hooks or ())]
     settings, config = planned(agent, "" if env is None else name_of(env), fields, config, source)
     settings = dataclasses.replace(settings, scheduled=described(hooks))
