@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Literal, Protocol
+from functools import partial
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from whorl.agents.agent import Agent
+from whorl.agents.estimators import Estimator, estimate
 from whorl.batch import Batch, Metrics, Tree, get, values
-from whorl.errors import BatchError
-from whorl.functional.advantages import gae, vtrace
+from whorl.functional.advantages import gae
 from whorl.functional.bellman import td_target, weighted_mean
-from whorl.functional.returns import lambda_return, n_step_return
 from whorl.functional.statistics import explained_variance, masked_mean
 from whorl.nets.normalizer import NoNormalizer, Normalizer
 from whorl.policies.distributions import Distribution
 from whorl.policies.stochastic import Stochastic
-
-# how advantages and returns come from rewards and values; a function has the signature of `functional.gae`
-Estimator = Literal["gae", "vtrace", "lambda", "n_step"] | Callable[..., Tensor]
 
 
 class ActorCritic(Protocol):
@@ -51,42 +47,36 @@ def distribution_of(policy: Stochastic, batch: Batch) -> Distribution:
     return policy.distribution(policy.encode(batch), get(batch, "action_mask"))
 
 
+@torch.no_grad()
+def log_ratio(policy: Stochastic, batch: Batch) -> Tensor:
+    """log pi(a|s) - log mu(a|s): pi is the policy as it is, mu what acted."""
+    return distribution_of(policy, batch).log_prob(batch["action"]) - batch["log_prob"]
+
+
 def targets(
     agent: ActorCritic, rollout: Batch, discount: float, trace_decay: float, estimator: Estimator = "gae", n_step: int = 1
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """(advantage, return, value), each [T, N], in the units of the rewards, from the critic's values.
 
-    "gae", or a function of the user's: the advantage; the return is advantage + value. "lambda", "n_step": the return; the advantage is
-    return - value. "vtrace": both, with the ratio of the policy as it is to the one that acted.
-    The rollout's own `next.discount` goes before `discount`. The statistics of the returns are gathered, and how much of them the
-    critic explains is reported. Raises BatchError for a function that does not give float [T, N].
+    By GAE, with return = advantage + value, or by another estimator. The rollout's own `next.discount` goes before `discount`. The
+    statistics of the returns are gathered, and how much of them the critic explains is reported.
     """
     next, mask, normalizer = rollout["next"], get(rollout, "mask"), agent.return_normalizer
     value, next_value = (normalizer.inverse(x) for x in values(agent.value, rollout))
-    reward, gamma = next["reward"], get(rollout, "next.discount", discount)
-    ends = next["terminated"], next["truncated"]
-    match estimator:
-        case "vtrace":
-            with torch.no_grad():
-                log_ratio = distribution_of(agent.policy, rollout).log_prob(rollout["action"]) - rollout["log_prob"]
-            target, advantage = vtrace(log_ratio, reward, value, next_value, *ends, gamma, trace_decay)
-        case "lambda" | "n_step":
-            if estimator == "lambda":
-                target = lambda_return(reward, next_value, *ends, gamma, trace_decay)
-            else:
-                target = n_step_return(reward, next_value, *ends, gamma, n_step)
-            advantage = target - value
-        case _:
-            estimate = gae if estimator == "gae" else estimator
-            advantage = estimate(reward, value, next_value, *ends, gamma, trace_decay)
-            if not isinstance(advantage, Tensor) or advantage.shape != value.shape or advantage.dtype != value.dtype:
-                came = (
-                    f"{advantage.dtype} {tuple(advantage.shape)}" if isinstance(advantage, Tensor) else repr(advantage)
-                )
-                raise BatchError(
-                    f"the estimator {estimate} must give one advantage for each row, {value.dtype} {tuple(value.shape)}, got {came[:100]}"
-                )
-            target = advantage + value
+    rows = (
+        next["reward"],
+        value,
+        next_value,
+        next["terminated"],
+        next["truncated"],
+        get(rollout, "next.discount", discount),
+    )
+    if estimator == "gae":
+        advantage = gae(*rows, trace_decay)
+        target = advantage + value
+    else:
+        ratio = partial(log_ratio, agent.policy, rollout)
+        advantage, target = estimate(estimator, *rows, trace_decay, n_step, ratio)
     agent.gathered.append((normalizer, normalizer.moments(target, mask)))
     agent.report["explained_variance"] = explained_variance(value, target, mask)
     return advantage, target, value

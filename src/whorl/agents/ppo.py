@@ -9,8 +9,9 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from whorl.agents.agent import Agent
+from whorl.agents.estimators import Estimator
 from whorl.agents.optimizers import adam, anneal
-from whorl.agents.parts import Estimator, distribution_of, kept, targets
+from whorl.agents.parts import distribution_of, kept, targets
 from whorl.batch import Batch, Buffer, Metrics, Tree, get
 from whorl.feeds import Rollouts
 from whorl.functional import clipped_surrogate, clipped_value_loss, kl_k3, masked_mean, standardise, value_loss
