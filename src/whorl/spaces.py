@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from whorl.errors import Incompatible
+from whorl.errors import BadInput, Incompatible
 
 
 def tree_map(function: Callable, tree: Any) -> Any:
@@ -30,6 +30,20 @@ def like(x: Any, example: Any) -> Any:
     if isinstance(example, np.ndarray):
         return x.cpu().numpy() if isinstance(x, Tensor) else x
     return torch.as_tensor(x, device=example.device)
+
+
+def restored(arrays: Mapping[str, Tensor], name: str, example: Any) -> Any:
+    """A copy of the saved array `name`, of the kind of `example` (numpy or torch) and on its device.
+
+    Raises BadInput where there is none, one of another shape or dtype, or one that holds what is not finite.
+    """
+    saved, wanted = arrays.get(name), torch.as_tensor(example)
+    if saved is None or saved.shape != wanted.shape or saved.dtype != wanted.dtype:
+        came = "none" if saved is None else f"{saved.dtype} {list(saved.shape)}"
+        raise BadInput(f"the saved {name} must be {wanted.dtype} {list(wanted.shape)}, there is {came}")
+    if not saved.isfinite().all():
+        raise BadInput(f"the saved {name} holds numbers that are not finite")
+    return like(saved.clone(), example)
 
 
 def to_tensors(tree: Any, device: str | torch.device = "cpu") -> Any:

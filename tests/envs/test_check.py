@@ -413,3 +413,31 @@ def test_warns_when_no_episode_ended(caplog):
     assert [record.getMessage() for record in caplog.records] == [
         "check_env: no episode ended in 20 steps, so nothing is known about episode ends; give more steps"
     ]
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "warns"),
+    [
+        ((84, 84, 3), np.float32, True),
+        ((84, 84), np.uint8, True),
+        ((30, 30, 3), np.uint8, True),
+        ((4, 84, 84), np.uint8, False),
+        ((84, 84, 3), np.uint8, False),
+        ((7, 7), np.float32, False),
+        ((300,), np.float32, False),
+    ],
+)
+def test_what_looks_like_an_image_and_is_none_is_said(shape, dtype, warns, caplog):
+    class Seen(gymnasium.Env):
+        observation_space, action_space = spaces.Box(0, 1, shape, dtype), spaces.Discrete(2)
+
+        def reset(self, seed=None, options=None):
+            super().reset(seed=seed)
+            return np.zeros(shape, dtype), {}
+
+        def step(self, action):
+            return np.zeros(shape, dtype), 0.0, False, False, {}
+
+    with caplog.at_level(logging.WARNING, "whorl"):
+        check_env(Seen(), steps=3)
+    assert any("looks like an image" in record.getMessage() for record in caplog.records) == warns

@@ -252,3 +252,16 @@ def test_every_tiling_is_displaced_in_every_dimension(tilings):
     coder = TileCoding(spaces.Box(-1, 1, (4,)), tilings=tilings, tiles=2)
     for d in range(4):
         assert len(set(coder.table[4:, d].tolist())) == tilings
+
+
+@pytest.mark.parametrize("high", [999.0, 1000.0, 5000.0, 1e9])
+def test_bounds_that_are_given_are_meant_however_large(high):
+    space = spaces.Box(-np.inf, np.inf, (1,), np.float32)
+    assert TileCoding(space, low=(0.0,), high=(high,)).kind == tile_coding.GRID
+    hashed = TileCoding(space, tilings=1, tiles=8, low=(0.0,), high=(high,), memory=65536)
+    seen = torch.linspace(0, high * 0.9999, 20000, dtype=torch.float64)[:, None]
+    assert len(hashed.indices(seen).unique()) == 8
+    with pytest.raises(Incompatible, match="needs bounds, and dimension .0. .* has none"):
+        TileCoding(space, low=(0.0,), high=(np.inf,))
+    with pytest.raises(Incompatible, match="needs bounds"):  # of a space, a large number stands for infinity
+        TileCoding(spaces.Box(0, 1000, (1,), np.float32))

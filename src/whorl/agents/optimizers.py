@@ -202,6 +202,7 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, tensors: dict[str, Te
                 continue
             state = optimizer.state[parameter]
             for name, tensor in owned[str(index)].items():
+                _check_beside(parameter, name, tensor)
                 # torch keeps the step counter on the CPU unless a kernel reads it
                 aside = name == "step" and not (group.get("fused") or group.get("capturable"))
                 state[name] = _put(state.get(name), tensor, "cpu" if aside else parameter.device)
@@ -245,6 +246,14 @@ def _put(held: Any, value: Any, device: torch.device | str) -> Tensor:
     if isinstance(held, Tensor):
         return held.copy_(value) if isinstance(value, Tensor) else held.fill_(value)
     return value.to(device, copy=True)
+
+
+def _check_beside(parameter: Tensor, name: str, tensor: Tensor) -> None:
+    """Kernels walk through a moment as they do through its parameter. Raises BadInput for one that they must not walk through."""
+    fits = tensor.ndim == 0 or (tensor.shape == parameter.shape and tensor.dtype == parameter.dtype)
+    if not fits or not tensor.isfinite().all():
+        expected = f"finite and {parameter.dtype} {list(parameter.shape)}, as its parameter, or a number"
+        raise BadInput(f"the saved {name} of an optimizer must be {expected}, got {tensor.dtype} {list(tensor.shape)}")
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:

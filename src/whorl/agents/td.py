@@ -33,10 +33,10 @@ from whorl.agents.td_kernel import (
 )
 from whorl.agents.td_network import HOPELESS, TraceDescent, future_value
 from whorl.batch import Batch, Buffer, Metrics, Tree, get
-from whorl.errors import BadInput, Incompatible, NotFinite
+from whorl.errors import BadInput, Damaged, Incompatible, NotFinite
 from whorl.feeds import Stream
 from whorl.functional.kernels.cached import bound
-from whorl.functional.traces import ACCUMULATING, DUTCH, REPLACING, SCALE, Traces
+from whorl.functional.traces import ACCUMULATING, DUTCH, REPLACING, SCALE, Traces, sound
 from whorl.nets.encoder import EncoderFactory, encoder_for, refuse
 from whorl.nets.linear_q import LinearQ
 from whorl.nets.mlp import linear
@@ -179,9 +179,14 @@ class TD(Agent[TDConfig]):
         self._views: tuple[Batch | None, Callable[[], int]] = (None, int)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *others: Any) -> None:
-        saved = state_dict.get(f"{prefix}traces_slot")
-        if saved is not None and len(saved) != len(self.traces_slot):
-            self._allocate(len(saved))
+        if self._linear and f"{prefix}traces_slot" in state_dict:
+            saved = Traces(*(state_dict[f"{prefix}traces_{name}"].numpy() for name in Traces._fields))
+            like = Traces.empty(self.critic.weight.numel())
+            alike = all(x.shape[1:] == y.shape and x.dtype == y.dtype for x, y in zip(saved, like, strict=True))
+            if not alike or len({len(x) for x in saved}) > 1 or not all(map(sound, map(Traces, *saved))):
+                raise Damaged("the saved traces are not what td writes: it was changed")
+            if len(saved.slot) != len(self.traces_slot):
+                self._allocate(len(saved.slot))
         super()._load_from_state_dict(state_dict, prefix, *others)
 
     def learner(self) -> Learner:

@@ -71,7 +71,8 @@ class Layout:
         """The inverse of `to_json`. Raises Damaged for what it did not write."""
         try:
             result = cls.pack([(str(name), getattr(torch, dtype), tuple(shape)) for name, dtype, shape in entries])
-            if result.to_json() == entries:
+            whole = all(type(size) is int and size >= 0 for entry in result.fields for size in entry.shape)
+            if whole and result.to_json() == entries:
                 return result
         except (TypeError, ValueError, AttributeError):
             pass

@@ -13,6 +13,7 @@ from whorl.buffers.parts import Draw, Storage
 from whorl.buffers.sample_uniform import Uniforms, empty
 from whorl.buffers.sum_tree import SumTree, check, kernels, wrong
 from whorl.errors import BadInput
+from whorl.spaces import restored
 
 EPS = 1e-6  # so that a row of priority 0 can still be drawn
 
@@ -136,9 +137,21 @@ class Priorities:
         """Raises BadInput for the state of another number of leaves or lanes."""
         if arrays["low"].shape != self.low.shape:
             raise BadInput(f"the saved priorities are of {len(arrays['low'])} lanes, the storage has {self.lanes}")
-        self.tree.fill(arrays["leaves"].to(self.tree.device))
+        low, high = (restored(arrays, name, self.low) for name in ("low", "high"))
+        leaves = restored(arrays, "leaves", self.tree.leaves)
+        if not ((low >= 0) & (low <= high) & (high - low <= self.ring)).all():
+            raise BadInput(
+                f"the saved priorities are of rows {low.tolist()} to {high.tolist()} of each lane, and a lane holds {self.ring}"
+            )
+        k = low + np.arange(self.ring)[:, None]
+        outside = np.ones((self.ring, self.lanes), bool)
+        outside[k % self.ring, np.arange(self.lanes)] = k >= high
+        if leaves.cpu().numpy()[outside.ravel()].any():
+            raise BadInput("a saved priority is of a row that its lane does not hold")
+        check("largest priority", torch.tensor([numbers["largest"]], dtype=torch.float64))
+        self.tree.fill(leaves)
         self.largest = numbers["largest"]
-        self._window(arrays["low"].cpu().numpy(), arrays["high"].cpu().numpy())
+        self._window(low, high)
         return True
 
     def _window(self, low: np.ndarray, high: np.ndarray) -> None:

@@ -12,6 +12,7 @@ from whorl.errors import BadInput
 from whorl.functional.streams import stream
 
 BLOCK = 65_536  # random numbers drawn at once
+MOST = 2**31  # rows that an epoch can have
 
 
 class Uniforms:
@@ -45,7 +46,12 @@ class Uniforms:
         return {}, {"block": self.block, "position": self.position}
 
     def load_state(self, arrays: Arrays, numbers: Numbers) -> bool:
-        self.block, self.position = numbers["block"], numbers["position"]
+        block, position = numbers["block"], numbers["position"]
+        if block < 0 or not 0 <= position <= BLOCK:
+            raise BadInput(
+                f"random numbers come in blocks 0, 1, ... of {BLOCK:,}, the saved ones stand at {position} of block {block}"
+            )
+        self.block, self.position = block, position
         self._numbers = self._draw(self.block)
         return True
 
@@ -158,8 +164,19 @@ class WithoutReplacement:
         }
 
     def load_state(self, arrays: Arrays, numbers: Numbers) -> bool:
-        self.epoch, self.position = numbers["epoch"], numbers["position"]
-        self._low, self._high = np.array(numbers["low"], np.int64), np.array(numbers["high"], np.int64)
+        low, high = np.array(numbers["low"], np.int64), np.array(numbers["high"], np.int64)
+        epoch, position, rows = numbers["epoch"], numbers["position"], int((high - low).sum())
+        if (
+            epoch < -1
+            or low.shape != high.shape
+            or not ((low >= 0) & (low <= high)).all()
+            or not 0 <= position <= rows <= MOST
+        ):
+            raise BadInput(
+                f"a saved epoch stands within the rows that were live, at most {MOST:,}; got place {position} of epoch {epoch}, "
+                f"rows {low.tolist()} to {high.tolist()}"
+            )
+        self.epoch, self.position, self._low, self._high = epoch, position, low, high
         if self.epoch >= 0:
             self._shuffle()
         return True

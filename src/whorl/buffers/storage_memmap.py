@@ -154,8 +154,7 @@ class Memmap(Memory):
         return {}, {**self._numbers(), "kept": True, "life": len(self._branches)}
 
     def load_state(self, arrays: Arrays, numbers: Numbers) -> bool:
-        self._check_size(numbers)
-        count, floor = np.array(numbers["count"]), np.array(numbers["floor"])
+        count, floor = self._counters(numbers)
         if self.layout is None and numbers["layout"] is None:
             return True
         if self.layout is None:

@@ -20,9 +20,10 @@ from whorl import batch
 from whorl.batch import Arrays, Batch, Numbers, State
 from whorl.buffers.layout import Layout, Reader, check_room
 from whorl.buffers.ring_file import RingFile, load_rows, save_rows
-from whorl.errors import BadInput, BatchError
+from whorl.errors import BadInput, BatchError, Damaged
 
 SHAPES = 8  # batch shapes whose memory is kept
+MOST = 2**48  # rows that are ever written to a lane
 
 
 class Memory:
@@ -308,8 +309,7 @@ class Memory:
                 "the rows of this replay buffer were not kept, so it cannot be resumed: give its storage a folder "
                 '(or use storage="memmap"), or `save` the whole buffer'
             )
-        self._check_size(numbers)
-        count, floor = np.array(numbers["count"]), np.array(numbers["floor"])
+        count, floor = self._counters(numbers)
         if numbers["layout"] is None:
             self._set(count, floor)
             return True
@@ -319,17 +319,25 @@ class Memory:
         intact = self._file.load(self._rows, self.layout, self.lanes, count, numbers["life"])
         return self._set(count, floor, intact)
 
-    def _check_size(self, numbers: Numbers) -> None:
+    def _counters(self, numbers: Numbers) -> tuple[np.ndarray, np.ndarray]:
+        """The saved (count, floor), int64 [L]. Raises BadInput for those of another size, Damaged for what no counters can be."""
         ours = (self.lanes, self.ring)
         if (numbers["lanes"], numbers["ring"]) != ours:
             raise BadInput(
                 f"the state has {numbers['lanes']} lanes of {numbers['ring']} rows, this buffer {ours[0]} of {ours[1]}: "
                 "use the same capacity and number of environments"
             )
+        count, floor = np.array(numbers["count"]), np.array(numbers["floor"])
+        whole = count.shape == floor.shape == self.count.shape and count.dtype == floor.dtype == np.int64
+        if not (whole and ((floor >= 0) & (floor <= count) & (count <= MOST)).all()):
+            raise Damaged(
+                f"the rows of {self.lanes} lanes are counted from 0, the saved counters are {count.tolist()} and {floor.tolist()}"
+            )
+        return count, floor
 
     def _set(self, count: np.ndarray, floor: np.ndarray, intact: np.ndarray | int = 0) -> bool:
         """New counters in place; whether all live rows of them are intact."""
-        wanted = np.maximum(count - self.rows, floor)
+        wanted, intact = np.maximum(count - self.rows, floor), np.minimum(intact, count)
         self.count[:] = count
         self.floor[:] = np.where(
             intact > wanted, intact, floor
@@ -346,7 +354,7 @@ class Memory:
 
     def restore(self, folder: Path, numbers: Numbers, name: str = "rows.bin") -> None:
         """The inverse of `dump`. Raises BadInput for rows of another size, Damaged when the file is too short."""
-        self._check_size(numbers)
+        count, floor = self._counters(numbers)
         if numbers["layout"] is not None:
             layout = Layout.from_json(numbers["layout"])
             if self.layout is None:
@@ -355,8 +363,8 @@ class Memory:
                 raise BadInput(
                     f"{folder} holds rows with the keys {[entry.name for entry in layout.fields]}, this buffer {self.names()}"
                 )
-            load_rows(folder / name, self._rows[: self._used(np.array(numbers["count"]))])
-        self._set(np.array(numbers["count"]), np.array(numbers["floor"]))
+            load_rows(folder / name, self._rows[: self._used(count)])
+        self._set(count, floor)
 
     def _used(self, count: np.ndarray) -> int:
         """Slots that were ever written lie before this one."""

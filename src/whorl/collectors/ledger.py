@@ -9,7 +9,7 @@ import numpy as np
 
 from whorl.batch import Arrays, Numbers, State
 from whorl.jit import jit
-from whorl.spaces import to_tensors
+from whorl.spaces import restored, to_tensors
 
 Array = np.ndarray
 
@@ -82,7 +82,10 @@ class Ledger:
 
     def load_state(self, arrays: Arrays, numbers: Numbers) -> bool:
         self.count, self.finished = numbers["count"], numbers["finished"]
-        self.returns[:], self.lengths[:] = arrays["return"], arrays["length"]
+        self.returns[:], self.lengths[:] = (
+            restored(arrays, "return", self.returns),
+            restored(arrays, "length", self.lengths),
+        )
         return True
 
 

@@ -158,12 +158,11 @@ class Recorder:
             return True
         if not numbers["env_saved"] or self.env.state() is None:  # a server may be another than it was
             return False
-        own = {key: torch.as_tensor(value).cpu().numpy() for key, value in arrays.items() if key.startswith("env.")}
-        self.observation = self._world.load_state({key.removeprefix("env."): value for key, value in own.items()})
-        self.is_first[:] = spaces.like(arrays["is_first"], self.is_first)
+        own = {key.removeprefix("env."): value.cpu().numpy() for key, value in arrays.items() if key.startswith("env.")}
+        self.observation = self._world.load_state(own)
+        self.is_first[:] = spaces.restored(arrays, "is_first", self.is_first)
         if self.carry is not None:
-            saved = {key: torch.as_tensor(arrays[f"carry.{key}"]).clone() for key in self.carry}
-            self.carry = {key: spaces.like(saved[key], value) for key, value in self.carry.items()}
+            self.carry = {key: spaces.restored(arrays, f"carry.{key}", value) for key, value in self.carry.items()}
         return True
 
 

@@ -7,7 +7,6 @@ from itertools import repeat
 from typing import Any
 
 import numpy as np
-import torch
 
 from whorl import batch, spaces
 from whorl.batch import Arrays, Batch, Numbers, State
@@ -124,13 +123,23 @@ class StreamCollector(Collector):
         exact = super().load_state(arrays, numbers)
         self.decided = {}
         if exact and numbers["begun"]:
-            decided = {key: value for key, value in arrays.items() if key.startswith("decided.")}
-            self.decided = {
-                key.removeprefix("decided."): torch.as_tensor(x).numpy().copy() for key, x in decided.items()
-            }
+            self.decided = self._decided(arrays)
         if self.recorder.observation is not None:
             self.begin()
         return exact
+
+    def _decided(self, arrays: Arrays) -> dict[str, np.ndarray]:
+        """What was decided when it was saved. Raises BadInput for what the policy would not record, and for actions that do not exist."""
+        record, carry = self.recorder, self.recorder.carry
+        like = _copies(self._decide(record.observation, self.env.action_mask))
+        record.carry = carry
+        decided = {key: spaces.restored(arrays, f"decided.{key}", value) for key, value in like.items()}
+        sizes = spaces.action_sizes(self.env.action_space)
+        if sizes is not None:
+            action = decided["action"].reshape(self.env.num_envs, -1)
+            if ((action < 0) | (action >= np.array(sizes))).any():
+                raise BadInput(f"the saved decided.action holds {action.tolist()}, and there are {list(sizes)} actions")
+        return decided
 
 
 def _copies(decided: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -18,6 +18,7 @@ from whorl.errors import EnvError
 logger = logging.getLogger("whorl")
 
 NAMES = [*Step._fields[:6], "action_mask"]  # of what `record` keeps
+PIXELS = 36  # an image has at least so many along both axes
 DTYPES = {spaces.Discrete: "int64", spaces.MultiDiscrete: "int64", spaces.MultiBinary: "int8"}
 
 
@@ -28,7 +29,7 @@ def check_env(env: Env | gymnasium.Env | gymnasium.vector.VectorEnv, steps: int 
     Checked: spaces; shapes, dtypes, N rows, finite numbers, observations inside their space; flags; `next_observation`
     (the same object when none ended, else the true successor in memory of its own); invented steps; arrays that last
     until the next step; action masks; equal seeds give equal data; the N environments have streams of their own;
-    `state` and `load_state`.
+    `state` and `load_state`. The logger "whorl" warns of observations that look like images and are taken for vectors.
 
     steps: per run. What happens at an episode's end is seen only if one ends: the logger "whorl" warns when none did.
     """
@@ -258,6 +259,13 @@ class _Check:
                     not isinstance(leaf, spaces.Box) or leaf.dtype in (np.float32, np.uint8),
                     f"{name} holds a Box of {leaf.dtype}: use float32, or uint8 for images",
                 )
+        for leaf in _leaves(self.env.observation_space):
+            if _looks_like_an_image(leaf) and not _is_an_image(leaf):
+                logger.warning(
+                    "check_env: the observation %s of %s looks like an image, but agents take it for a plain vector of %d numbers: "
+                    "the convolutions are for uint8 with three axes, height and width at least %d",
+                    leaf.shape, leaf.dtype, np.prod(leaf.shape), PIXELS,
+                )  # fmt: skip
         self.demand(
             not isinstance(self.env.action_space, spaces.Dict),
             "action_space must not be a Dict: lay its parts side by side",
@@ -319,6 +327,15 @@ class _Check:
         columns = [part.argmax(-1) for part in np.split(chance, np.cumsum(sizes)[:-1], -1)]
         dtype = np.int8 if isinstance(space, spaces.MultiBinary) else np.int64
         return np.stack(columns, -1).reshape(n, *space.shape).astype(dtype)
+
+
+def _looks_like_an_image(space: Any) -> bool:
+    shape = sorted(space.shape)
+    return isinstance(space, spaces.Box) and len(shape) in (2, 3) and shape[-2] >= 8
+
+
+def _is_an_image(space: Any) -> bool:
+    return space.dtype == np.uint8 and len(space.shape) == 3 and sorted(space.shape)[-2] >= PIXELS
 
 
 def _bounds(space: Any) -> tuple[Any, Any]:

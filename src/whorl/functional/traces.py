@@ -45,6 +45,20 @@ class Traces(NamedTuple):
         return cls(np.full(size, -1, np.int32), np.zeros(size, np.int32), np.zeros((2, size)), np.zeros(4))
 
 
+def sound(traces: Traces) -> bool:
+    """Whether these are traces of one environment that compiled code may walk through: it looks at no index of theirs again."""
+    slot, feature, packed, numbers = traces
+    if not (np.isfinite(packed).all() and np.isfinite(numbers).all() and 0 <= numbers[COUNT] <= len(slot)):
+        return False
+    count = int(numbers[COUNT])
+    held = feature[:count]
+    if count != numbers[COUNT] or ((held < 0) | (held >= len(slot))).any():
+        return False
+    places = np.full(len(slot), -1, slot.dtype)
+    places[held] = np.arange(count)
+    return bool((places == slot).all()) and len(np.unique(held)) == count
+
+
 class Phi(NamedTuple):
     """The features of a state and an action that are not 0."""
 

@@ -22,7 +22,7 @@ from whorl.spaces import describe
 
 ONE_HOT, RAW, GRID, HASHED = 0, 1, 2, 3
 LOW, SCALE, LIMIT, STRIDE, OFFSETS = 0, 1, 2, 3, 4  # rows of a coder's table; the displacement of each tiling follows
-LARGE = 1000.0  # a bound beyond this is none, only a number that stands for infinity
+LARGE = 1000.0  # a bound of a space beyond this is none, only a number that stands for infinity
 _MIX_1, _MIX_2 = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 
 
@@ -114,7 +114,8 @@ class TileCoding(Features):
             raise BadInput(f"tile coding needs tilings >= 1, tiles >= 1, memory >= 0; got {tilings}, {tiles}, {memory}")
         lowest = np.asarray(low if len(low) else observation_space.low, np.float64)  # type: ignore[attr-defined]
         highest = np.asarray(high if len(high) else observation_space.high, np.float64)  # type: ignore[attr-defined]
-        bounded = (lowest > -LARGE) & (highest < LARGE)
+        from_below = np.isfinite(lowest) if len(low) else lowest > -LARGE  # what is given is meant
+        bounded = from_below & (np.isfinite(highest) if len(high) else highest < LARGE)
         if not bounded.all() and not memory:
             raise Incompatible(
                 f"tile coding needs bounds, and dimension {np.flatnonzero(~bounded).tolist()} of {describe(observation_space)} "

@@ -11,6 +11,7 @@ from gymnasium import spaces
 from torch import Generator, Tensor, nn
 
 from whorl.batch import Arrays, Numbers, State, Tree
+from whorl.errors import BadInput
 from whorl.nets.normalizer import ObservationNormalizer
 from whorl.spaces import like, tree_map
 
@@ -78,6 +79,9 @@ class Policy(nn.Module):
         return self.state_dict(), {}
 
     def load_state(self, arrays: Arrays, numbers: Numbers) -> bool:
-        """Go on from `state()`, in place."""
+        """Go on from `state()`, in place. Raises BadInput for numbers that are not finite."""
+        wrong = [name for name, x in arrays.items() if not x.isfinite().all()]
+        if wrong:
+            raise BadInput(f"{wrong[0]} of a policy holds numbers that are not finite")
         self.load_state_dict(arrays)
         return True

@@ -18,6 +18,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, Vecto
 
 from whorl.envs import ids, native
 from whorl.envs.adapters import install, library
+from whorl.envs.adapters.goals import goal_of
 from whorl.envs.adapters.spaces import actions, discrete_sizes, observations
 from whorl.envs.adapters.together import MISFITS, Indexed, Together, copied, of_row, said, stacked
 from whorl.envs.env import Env, Observation, Step
@@ -91,6 +92,8 @@ class Gymnasium(Env):
         else:
             self.observation_space, self._convert = observations(entries)
 
+        envs = getattr(self._engine, "envs", None)
+        self.goal = goal_of(envs[0], self._engine.single_observation_space) if envs else None
         self._seed: int | None = _checked(seed)  # of the first reset
         self._resetting = np.zeros(self.num_envs, bool)  # NEXT_STEP: rows whose next step is the reset
         self._some_resetting = False

@@ -74,3 +74,5 @@ class Acrobot(Classic):
     action_space = spaces.Discrete(3)
     dynamics, observe = staticmethod(dynamics), staticmethod(observe)
     low, high = (-0.1,) * 4, (0.1,) * 4
+    least = (-math.pi, -math.pi, -MAX_SPIN_1, -MAX_SPIN_2)
+    most = (math.pi, math.pi, MAX_SPIN_1, MAX_SPIN_2)

@@ -65,6 +65,7 @@ class BitFlipping(World):
     dynamics, observe = staticmethod(dynamics), staticmethod(observe)
     low: ClassVar[tuple[float, ...]] = (0.0,) * 30  # of a state of bits and goal; the whole part of a number is the bit
     high: ClassVar[tuple[float, ...]] = (2.0,) * 30
+    least, most = low, high
     goal = Goal(reward, reached)
 
 
@@ -76,3 +77,4 @@ class BitFlipping8(BitFlipping):
     observation_space = space(8)
     action_space = spaces.Discrete(8)
     low, high = (0.0,) * 16, (2.0,) * 16
+    least, most = low, high

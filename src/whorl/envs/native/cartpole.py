@@ -49,6 +49,7 @@ class CartPole(Classic):
     action_space = spaces.Discrete(2)
     dynamics, observe = staticmethod(dynamics), staticmethod(observe)
     low, high = (-0.05,) * 4, (0.05,) * 4
+    least, most = tuple(-_HIGH.astype(float)), tuple(_HIGH.astype(float))
 
 
 class CartPoleV0(CartPole):

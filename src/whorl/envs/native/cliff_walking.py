@@ -35,6 +35,7 @@ class CliffWalking(World):
     action_space = spaces.Discrete(4)
     dynamics, observe = staticmethod(dynamics), staticmethod(observe)
     low = high = (START,)
+    least, most = (0,), (GOAL,)
 
     def render(self) -> np.ndarray:
         return painted(_COLOURS, self._state[0, 0])

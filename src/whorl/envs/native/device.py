@@ -17,7 +17,7 @@ from torch import Tensor
 
 from whorl.envs.env import Env, Step
 from whorl.envs.native import acrobot, cartpole, mountain_car, pendulum
-from whorl.envs.native.world import GAMMA, MIX_1, MIX_2, NO_LIMIT, Classic, picture, positive, wrapped
+from whorl.envs.native.world import GAMMA, MIX_1, MIX_2, NO_LIMIT, Classic, checked, picture, positive, wrapped
 from whorl.errors import BadInput
 
 # torch multiplies int64 modulo 2**64 as uint64 does, but shifts right with the sign
@@ -149,6 +149,7 @@ class DeviceWorld(Env):
                 f"{id} has no version for device {device!r}, use device 'cpu'; those that have: {', '.join(WORLDS)}"
             )
         sibling, self._dynamics, self._observation = WORLDS[id]
+        self._sibling = sibling
         self.id, self.device, self.reward_threshold = id, str(device), sibling.reward_threshold
         self.num_envs = positive("num_envs", num_envs)
         self.max_episode_steps = sibling.max_episode_steps
@@ -207,10 +208,7 @@ class DeviceWorld(Env):
         return {name: part.cpu().numpy().copy() for name, part in parts.items()}
 
     def load_state(self, state: dict[str, np.ndarray]) -> Tensor:
-        if np.shape(state["state"]) != tuple(self._state.shape):
-            raise BadInput(
-                f"{self.id}: expected a state of shape {tuple(self._state.shape)}, got {np.shape(state['state'])}"
-            )
+        state = checked(self._sibling, self.num_envs, state)
         for name in ("state", "episode", "elapsed", "seed"):
             mine = getattr(self, f"_{name}")
             mine.copy_(torch.as_tensor(state[name]))

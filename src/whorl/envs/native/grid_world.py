@@ -58,6 +58,7 @@ class GridWorld(World):
     action_space = spaces.Discrete(4)
     dynamics, observe = staticmethod(dynamics), staticmethod(observe)
     low = high = (START,)
+    least, most = (0,), (GOAL,)
 
     def __init__(self, num_envs: int = 1, seed: int = 0, max_episode_steps: int | None = None):
         super().__init__(num_envs, seed, max_episode_steps)

@@ -59,6 +59,7 @@ class MountainCar(Classic):
     action_space: spaces.Space = spaces.Discrete(3)
     dynamics, observe = staticmethod(dynamics), staticmethod(observe)
     low, high = (-0.6, 0.0), (-0.4, 0.0)
+    least, most = (LEFT, -MAX_SPEED), (RIGHT, MAX_SPEED)
 
 
 class MountainCarContinuous(MountainCar):

@@ -43,3 +43,4 @@ class Pendulum(Classic):
     action_space = spaces.Box(-MAX_TORQUE, MAX_TORQUE, (1,))
     dynamics, observe = staticmethod(dynamics), staticmethod(observe)
     low, high = (-math.pi, -1.0), (math.pi, 1.0)
+    least, most = (-math.inf, -MAX_SPEED), (math.inf, MAX_SPEED)  # the angle is never wrapped

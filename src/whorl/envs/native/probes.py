@@ -75,6 +75,7 @@ class Probe(World):
     def __init_subclass__(cls) -> None:
         signed = cls.kind in (OBSERVATION, POLICY)
         cls.low, cls.high = (cls.kind, -1.0 if signed else 0.0), (cls.kind, 1.0 if signed else 0.0)
+        cls.least, cls.most = (cls.kind, -1.0), (cls.kind, 1.0)
         cls.action_space = spaces.Discrete(cls.num_actions) if cls.num_actions else spaces.Box(-1.0, 1.0, (1,))
         cls.dynamics = staticmethod(discrete if cls.num_actions else continuous)
 

@@ -34,4 +34,5 @@ class RandomWalk(World):
     action_space = spaces.Discrete(1)
     dynamics, observe = staticmethod(dynamics), staticmethod(observe)
     low = high = ((STATES - 1) / 2,)
+    least, most = (0,), (STATES - 1,)
     values = np.linspace(-0.9, 0.9, STATES)

@@ -140,6 +140,7 @@ class World(Env):
     observe(state, out): writes the observation of one state into the row `out` (one entry for Discrete; for a Dict of
         Boxes [D] its parts side by side, in the order of the space).
     low, high: every episode starts at a state uniform in [low, high).
+    least, most: every state of an episode lies within them; `load_state` takes none beyond.
 
     `step` takes int64 [N] or float32 [N, D], converts integers to integers and numbers to floats, and refuses other
     kinds, wrong shapes and discrete actions that do not exist. Box actions out of range are clipped by the dynamics, as
@@ -152,6 +153,8 @@ class World(Env):
     observe: ClassVar[Callable]
     low: ClassVar[tuple[float, ...]]
     high: ClassVar[tuple[float, ...]]
+    least: ClassVar[tuple[float, ...]]
+    most: ClassVar[tuple[float, ...]]
 
     def __init__(self, num_envs: int = 1, seed: int = 0, max_episode_steps: int | None = None):
         self.num_envs = positive("num_envs", num_envs)
@@ -211,13 +214,43 @@ class World(Env):
         return {name: np.array(part) for name, part in parts.items()}
 
     def load_state(self, state: dict[str, np.ndarray]) -> Observation:
-        if np.shape(state["state"]) != self._state.shape:
-            raise BadInput(f"{self.id}: expected a state of shape {self._state.shape}, got {np.shape(state['state'])}")
+        """As `Env.load_state`. Raises BadInput for what `state` does not give: other arrays, or a state that no episode comes to."""
+        state = checked(type(self), self.num_envs, state)
         self._state[:] = state["state"]
         self._clock[:, EPISODE], self._clock[:, ELAPSED] = state["episode"], state["elapsed"]
         self._settings[SEED] = state["seed"]
         self._run(LOOK, self._choices, self._action, *self.arrays)
         return self._went_on.observation
+
+
+def checked(world: type[World], num_envs: int, state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """A saved state of a world, whose arrays index and loop in compiled code. Raises BadInput for one that is none."""
+    n, size = num_envs, len(world.low)
+    expected = {"state": (n, size), "episode": (n,), "elapsed": (n,), "seed": ()}
+    if state.keys() != expected.keys():
+        raise BadInput(
+            f"{world.id}: a state has the arrays {', '.join(expected)}, got {', '.join(map(str, state)) or 'none'}"
+        )
+    arrays = {name: np.asarray(array) for name, array in state.items()}
+    for name, array in arrays.items():
+        if array.shape != expected[name]:
+            raise BadInput(f"{world.id}: expected a {name} of shape {expected[name]}, got {array.shape}")
+        dtype = np.dtype(np.float64 if name == "state" else np.int64)
+        if not np.can_cast(array.dtype, dtype):
+            raise BadInput(f"{world.id}: expected a {name} of {dtype}, got {array.dtype}")
+    slack = 1e-6  # of single precision
+    least, most = np.array(world.least) - slack, np.array(world.most) + slack
+    states = arrays["state"]
+    good = np.isfinite(states) & (states >= least) & (states <= most)
+    if not good.all():
+        row, column = np.argwhere(~good)[0].tolist()
+        raise BadInput(
+            f"{world.id}: entry {column} of a state lies from {world.least[column]:g} to {world.most[column]:g}, got "
+            f"{states[row, column]:g} for environment {row}"
+        )
+    if (arrays["episode"] < -1).any() or (arrays["elapsed"] < -1).any():
+        raise BadInput(f"{world.id}: episodes and steps are counted from 0, got a state with a negative number of them")
+    return arrays
 
 
 def views(space: Any, rows: np.ndarray) -> Observation:
