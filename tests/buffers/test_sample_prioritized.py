@@ -274,7 +274,10 @@ def test_a_state_of_something_else_is_refused():
     storage, sampler = Memory(20, lanes=2), Prioritized(5)
     add(storage, sampler, 5)
     state = sampler.state()
-    for lanes, capacity, message in ((1, 20, "are of 2 lanes, the storage has 1"), (2, 30, "the saved leaves must be torch.float64 .30., there is torch.float64 .20.")):
+    for lanes, capacity, message in (
+        (1, 20, "are of 2 lanes, the storage has 1"),
+        (2, 30, "the saved leaves must be torch.float64 .30., there is torch.float64 .20."),
+    ):
         other = Prioritized(5)
         other.load_state(*state)
         for _ in range(2):  # it is not forgotten
