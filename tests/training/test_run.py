@@ -240,7 +240,7 @@ def _sqrt_at_zero(x):
 @pytest.mark.parametrize(
     ("what", "compile"),
     [
-        ("the loss", False),  # compiled: test_nan_stops_every_later_step_too
+        ("the loss", False),  # compiled: test_a_void_step_leaves_weights_and_optimizer_as_they_were
         ("the gradient", False),
         pytest.param("the gradient", True, marks=pytest.mark.compiled),
     ],
@@ -251,9 +251,11 @@ def test_nan_in_learning_leaves_the_weights_bit_equal(what, compile, tmp_path, m
 
     parts = build("ppo", "CartPole-v1", num_envs=4, compile=compile)
     agent, collector, buffer = parts.agent, parts.collector, parts.buffer
-    buffer.add(agent.prepare(collector.collect()))
-    agent.learn(buffer)
     rollout = agent.prepare(collector.collect())
+    if not compile:  # a graph is built once, with what is wrong in it
+        buffer.add(rollout)
+        agent.learn(buffer)
+        rollout = agent.prepare(collector.collect())
     if what == "the loss":
         rollout["advantage"][:] = float("nan")  # in every minibatch, so in the first
     else:  # sqrt has an infinite slope at 0: the loss is finite, its gradient is not
@@ -264,24 +266,21 @@ def test_nan_in_learning_leaves_the_weights_bit_equal(what, compile, tmp_path, m
             return value + _sqrt_at_zero(self.critic.head.bias), metrics
 
         monkeypatch.setattr(module.PPO, "loss", loss)
-        if compile:
-            agent.step.forget()
     before = {k: v.clone() for k, v in agent.named_parameters()}
     buffer.add(rollout)
     with pytest.raises(
-        NotFinite, match=f"{what} became NaN or infinite after 1,024 environment steps; the step was void"
+        NotFinite, match=f"{what} became NaN or infinite after {collector.steps:,} environment steps; the step was void"
     ):
         agent.learn(buffer)
     after = dict(agent.named_parameters())
     assert all(torch.equal(before[k], after[k]) for k in before)
 
 
-@pytest.mark.parametrize("compile", [False, pytest.param(True, marks=pytest.mark.compiled)])
-def test_nan_stops_every_later_step_too(compile):
+def test_nan_stops_every_later_step_too():
     """One bad minibatch of four: what was learned before it stays, nothing is learned from it or after it."""
     from whorl.training.build import build
 
-    parts = build("ppo", "CartPole-v1", num_envs=4, compile=compile)
+    parts = build("ppo", "CartPole-v1", num_envs=4)
     agent = parts.agent
     parts.buffer.add(agent.prepare(parts.collector.collect()))
     batches = [b.clone() for b in parts.buffer.batches()][:4]
