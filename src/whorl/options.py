@@ -153,15 +153,21 @@ def _is(value: Any, kind: type) -> bool:
 
 
 def whole(value: Any) -> Any:
-    """1e5, "1e5" or a whole number of another library as an int; anything else as it came, for the error that names it."""
-    if isinstance(value, bool):
-        return value
-    with suppress(TypeError, ValueError):
-        return int(value) if isinstance(value, str) else operator.index(value)
-    with suppress(ValueError):
-        if isinstance(value, str | float) and float(value).is_integer():
-            return int(float(value))
+    """1e5 or a whole number of another library as an int; anything else as it came, for the error that names it."""
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else value
+    with suppress(TypeError):
+        return value if isinstance(value, bool) else operator.index(value)
     return value
+
+
+def read_whole(text: str) -> int | None:
+    """A whole number as it is typed: 100000 or 1e5. None for what is none."""
+    with suppress(ValueError):
+        return int(text)
+    with suppress(ValueError):
+        return int(float(text)) if float(text).is_integer() else None
+    return None
 
 
 def shown(value: object) -> str:

@@ -527,9 +527,9 @@ def test_a_server_killed_in_mid_run(base, tmp_path):
             whorl.train("ppo", url, runs=tmp_path / "http", loggers=[Kills(server, 1500)], **common)
         broken = tmp_path / "http" / "last"
         with pytest.raises(EnvError, match="cannot be reached"):
-            whorl.resume(broken, quiet=True)
+            whorl.resume(broken, quiet=True, env=url)
         server = start_server(port, tmp_path)
-        whorl.resume(broken, quiet=True)
+        whorl.resume(broken, quiet=True, env=url)
         assert fingerprint(broken) == fingerprint(whole.path)
     finally:
         server.kill()

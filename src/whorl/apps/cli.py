@@ -177,7 +177,7 @@ def _whole(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
         return None
 
     def read(words: list[str]) -> int:
-        if not isinstance(number := options.whole(words[0]), int):
+        if (number := options.read_whole(words[0])) is None:
             raise ValueError(f"expected a whole number, such as 100000 or 1e5, got {words[0]!r}")
         return number
 

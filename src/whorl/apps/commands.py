@@ -110,7 +110,7 @@ def eval(o: arguments.Eval) -> None:
 def _which(text: str) -> str | int:
     if text in ("best", "last"):
         return text
-    if not isinstance(step := options.whole(text), int):
+    if (step := options.read_whole(text)) is None:
         raise BadInput(f"--which takes best, last or the step of a checkpoint, got {text!r}")
     return step
 

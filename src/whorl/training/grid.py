@@ -139,7 +139,7 @@ def _single(word: str, kind: type, name: str) -> Any:
     if kind is bool and word.lower() in ("true", "false"):
         return word.lower() == "true"
     try:
-        if kind is int and isinstance(number := options.whole(word), int):
+        if kind is int and (number := options.read_whole(word)) is not None:
             return number
         if kind is float and math.isfinite(float(word)):
             return float(word)
