@@ -20,6 +20,7 @@ from whorl.envs.adapters.gymnasium import Gymnasium
 from whorl.errors import EnvError, NotFinite
 from whorl.training import checkpoint
 from whorl.training.build import assemble, new_agent
+from whorl.training.evaluate import evaluate
 from whorl.training.start import train
 
 BOX, TABLE = spaces.Box(-1, 1, (2,), np.float32), spaces.Discrete(4)
@@ -203,6 +204,19 @@ def test_every_kind_is_one_clear_error_where_it_comes(agent, agents):
         if config.feed.replays:
             rows = parts.buffer.storage.ordered()
             assert all(value.isfinite().all() for value in rows.values(True, True) if value.is_floating_point()), kind
+
+
+@pytest.mark.parametrize(
+    ("name", "at"), [("number: NaN", "reset"), ("reward: an array", "end"), ("raises SystemExit", "step")]
+)
+def test_evaluation_looks_as_well(name, at):
+    config, observation_space, action_space = AGENTS["dqn"]
+    fault, text = next((fault, text) for kind, moment, fault, text in KINDS if (kind, moment) == (name, at))
+    env = Gymnasium(lambda: Bad(observation_space, action_space, at, fault, False), 1)
+    with pytest.raises((EnvError, NotFinite), match=f"(?s){text}".replace("environment 1", "environment 0")) as raised:
+        evaluate(new_agent("dqn", env, config, 0).policy, env, 4, seed=3)
+    episode, step = {"step": (1, 2), "end": (1, LENGTH), "reset": (0, LENGTH)}[at]
+    assert f"episode {episode}, step {step}, last action " in str(raised.value)
 
 
 @pytest.mark.parametrize("agent", ["dqn", "td"])

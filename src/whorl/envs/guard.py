@@ -14,6 +14,8 @@ from whorl.envs.watchdog import TURN
 from whorl.errors import EnvError, NotFinite, WhorlError
 from whorl.jit import jit
 
+FLOAT, FLAG = np.dtype(np.float32), np.dtype(bool)
+
 
 class Leaf(NamedTuple):
     """One array of an observation, and what it must be."""
@@ -78,12 +80,13 @@ class Guard:
         self._standing(observation)
         if successor is not observation:
             self._look(successor, "next.observation")
-        self._array(reward, n, np.float32, "reward")
+        self._array(reward, n, FLOAT, "reward")
+        self._array(terminated, n, FLAG, "terminated")
+        self._array(truncated, n, FLAG, "truncated")
+        if valid is not None:
+            self._array(valid, n, FLAG, "valid")
         if not _finite(reward):
             raise self._not_finite(reward, "reward")
-        for name, flags in (("terminated", terminated), ("truncated", truncated), ("valid", valid)):
-            if flags is not None:
-                self._array(flags, n, np.bool_, name)
         _count(_numpy(terminated), _numpy(truncated), self._episode, self._began, self._taken)
         return step
 
@@ -124,7 +127,7 @@ class Guard:
             raise self._breach(None, f"the action mask {change}. Give it after reset and after every step, or never")
         if mask is None:
             return
-        self._array(mask, self._mask_shape, np.bool_, "action_mask")
+        self._array(mask, self._mask_shape, FLAG, "action_mask")
         row = _stuck(_numpy(mask), self._sizes)
         if row >= 0:
             raise self._breach(row, f"action_mask allows no action: {_numpy(mask)[row].astype(int).tolist()}")
@@ -149,13 +152,13 @@ class Guard:
 
     def _array(self, x: Any, shape: tuple[int, ...], dtype: Any, what: str) -> None:
         given = getattr(x, "dtype", None)
-        if given == dtype and x.shape == shape:
+        if given is dtype and x.shape == shape:  # numpy has each of its dtypes once
             return
         if given is None:
             raise self._breach(None, f"{what} must be an array of shape {shape}, got {type(x).__name__}")
         if tuple(x.shape) != shape:
             raise self._breach(None, f"{what} must have shape {shape}, got {tuple(x.shape)}")
-        given, expected = str(given).removeprefix("torch."), str(np.dtype(dtype))
+        given, expected = str(given).removeprefix("torch."), str(dtype)
         if given != expected and not (given in np.sctypeDict and np.can_cast(given, expected, "same_kind")):
             raise self._breach(None, f"{what} must be {expected}, got {given}")
 
@@ -189,13 +192,13 @@ def _leaves(space: Any, n: int, keys: tuple[str, ...]) -> Iterator[Leaf]:
 
 
 def _numpy(x: Any) -> np.ndarray:
-    return x.cpu().numpy() if hasattr(x, "cpu") else np.asarray(x)
+    return x if type(x) is np.ndarray else x.cpu().numpy() if hasattr(x, "cpu") else np.asarray(x)
 
 
 def _finite(x: Any) -> bool:
     if not isinstance(x, np.ndarray):
         return bool(x.isfinite().all())
-    return all_finite(x.ravel()) if x.dtype == np.float32 else bool(np.isfinite(x).all())
+    return all_finite(x.ravel()) if x.dtype is FLOAT else bool(np.isfinite(x).all())
 
 
 @jit

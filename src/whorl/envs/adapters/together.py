@@ -121,7 +121,7 @@ def stacked(name: str, space: Any, observations: dict[int, Any]) -> Any:
         try:
             concatenate(space, [observation], empty)
         except MISFITS as error:
-            what = f"an observation does not fit {space}: {said(error)}"
+            what = f"an observation does not fit {space}: {said(error)}; got {_described(observation)}"
             raise of_row(row, f"{name}: environment {row}: {what}") from error
     batch: Any = create_empty_array(space, len(observations))
     return concatenate(space, list(observations.values()), batch)
@@ -136,9 +136,11 @@ def _described(value: Any) -> str:
     """A value in few words, for a message."""
     if isinstance(value, tuple | list):
         return f"{len(value)} things"
-    return (
-        f"an array of shape {value.shape}" if isinstance(value, np.ndarray) else f"{type(value).__name__} {value!r:.60}"
-    )
+    if isinstance(value, np.ndarray):
+        return f"an array of shape {value.shape}"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key!r}: {_described(inner)}" for key, inner in value.items()) + "}"
+    return f"{type(value).__name__} {value!r:.60}"
 
 
 def copied(observation: Any) -> Any:
