@@ -303,6 +303,18 @@ def test_forged_states_are_refused(http: Any) -> None:
     remote.close()
 
 
+def test_states_that_no_episode_comes_to_are_refused(http: Any) -> None:
+    remote, env = Remote(http, "CliffWalking-v1", 1), make_env("CliffWalking-v1", 1)
+    remote.reset(0)
+    env.reset(0)
+    good: Any = env.state()
+    for cell in (-1e6, 48.0, 1e6, 1e12):
+        answer = http.ask("PUT", f"{remote.path}/state", npz(**{**good, "state": np.full((1, 1), cell)}))
+        assert answer.status == 400 and "entry 0 of a state lies from 0 to 47, got" in answer.message, answer
+    assert http.ask("PUT", f"{remote.path}/state", npz(**good)).status == 200
+    remote.close()
+
+
 @pytest.mark.parametrize(
     ("env_id", "body", "message"),
     [
