@@ -32,7 +32,11 @@ CALM = {
 }  # ten critics overshoot
 FAST = {
     "ppo": {"steps": 12_000, "learning_rate": 3e-3},
-    "a2c": {"learning_rate": 3e-3, "entropy_weight": 0.0},  # and a3c, which is the same class in another loop
+    "a2c": {
+        "steps": 10_000,
+        "learning_rate": 3e-3,
+        "entropy_weight": 0.0,
+    },  # and a3c, which is the same class in another loop
     "reinforce": {"learning_rate": 1e-2, "feed": {"steps": 32}},
     "trpo": {"steps": 10_000, "learning_rate": 3e-3, "feed": {"steps": 64, "epochs": 4, "minibatches": 4}},
     "cem": {"feed": {"steps": 16}},

@@ -122,7 +122,9 @@ class StreamCollector(Collector):
     def load_state(self, arrays: Arrays, numbers: Numbers) -> bool:
         exact = super().load_state(arrays, numbers)
         self.decided = {}
-        if exact and numbers["begun"]:
+        if (
+            exact and numbers["begun"] and any(key.startswith("decided.") for key in arrays)
+        ):  # saved where `next.action` is read
             self.decided = self._decided(arrays)
         if self.recorder.observation is not None:
             self.begin()
