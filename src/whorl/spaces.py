@@ -73,12 +73,12 @@ def zeros(space: spaces.Space, shape: tuple[int, ...]) -> Any:
 
 
 def is_image(space: spaces.Space) -> bool:
-    """A uint8 Box with three axes, both spatial ones at least 36 pixels: what the Nature CNN takes."""
+    """A uint8 Box with three axes, or two for one channel, both spatial ones at least 36 pixels: what the Nature CNN takes."""
     return (
         isinstance(space, spaces.Box)
         and space.dtype == np.uint8
-        and len(space.shape) == 3
-        and sorted(space.shape)[1] >= 36
+        and len(space.shape) in (2, 3)
+        and sorted(space.shape)[-2] >= 36
     )
 
 
@@ -100,7 +100,7 @@ def flat_size(space: spaces.Space) -> int:
 
 
 def flatten(space: spaces.Space, x: Any) -> Tensor:
-    """x [..., *space.shape] as float32 [..., flat_size]: Box flat, Discrete and MultiDiscrete one-hot, Dict side by side."""
+    """x [..., *space.shape] as float32 [..., flat_size]: Box flat (uint8: by 1/255), discrete kinds one-hot, Dict side by side."""
     if isinstance(space, spaces.Dict):
         return torch.cat([flatten(inner, x[key]) for key, inner in space.spaces.items()], -1)
     if isinstance(space, spaces.Discrete):
@@ -109,7 +109,7 @@ def flatten(space: spaces.Space, x: Any) -> Tensor:
         return torch.cat([_one_hot(x[..., i], int(n)) for i, n in enumerate(space.nvec)], -1)
     axes = len(space.shape or ())
     x = x.flatten(-axes) if axes > 1 else x.unsqueeze(-1) if axes == 0 else x
-    return x if x.is_floating_point() else x.float()
+    return x if x.is_floating_point() else x.float() / 255 if x.dtype == torch.uint8 else x.float()
 
 
 def _one_hot(x: Tensor, n: int) -> Tensor:

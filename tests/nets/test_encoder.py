@@ -7,10 +7,12 @@ from gymnasium import spaces
 from torch import nn
 
 from tests.cases import each
+from whorl.envs.adapters.spaces import observations
 from whorl.errors import BadInput, Incompatible
-from whorl.nets.encoder import Torso
+from whorl.nets.encoder import Encoder, Torso
+from whorl.nets.normalizer import observation_normalizer
 from whorl.options import override
-from whorl.spaces import zeros
+from whorl.spaces import flatten, zeros
 from whorl.training.catalog import AGENTS, agent_class
 
 SPACE = spaces.Dict(eye=spaces.Box(0, 255, (6, 6, 3), np.uint8), speed=spaces.Box(-1, 1, (2,)))
@@ -102,3 +104,38 @@ def small(name, cls):
     return override(
         cls.Config(), {key: value for key, value in sizes.items() if key in cls.Config.__dataclass_fields__}
     )
+
+
+def test_bytes_that_are_no_image_are_scaled_and_frames_of_two_axes_go_through_a_cnn():
+    ram = spaces.Box(0, 255, (128,), np.uint8)
+    full = torch.full((3, 128), 255, dtype=torch.uint8)
+    assert torch.equal(flatten(ram, full), torch.ones(3, 128))
+    for space, size, words in each(
+        [
+            (ram, 128, [r"uint8 Box(128) are no images for the CNN"]),
+            (spaces.Box(0, 255, (7, 7, 3), np.uint8), 147, ["scaled by 1/255"]),
+            (spaces.Box(0, 255, (30, 30, 3), np.uint8), 2700, ["scaled by 1/255"]),
+            (spaces.Box(0, 255, (84, 84), np.uint8), None, ["uint8 Box(84, 84) go through a CNN"]),
+            (spaces.Box(-1, 1, (4,)), 4, []),
+        ]
+    ):
+        encoder = Encoder(space, (8,))
+        features = encoder(torch.from_numpy(np.stack([space.sample() for _ in range(64)])))
+        assert features.shape == (64, encoder.width)
+        assert len(encoder.notices) == len(words) and all(w in n for w, n in zip(words, encoder.notices, strict=True))
+        if size is None:
+            assert len(encoder.cnns) == 1 and encoder.cnns[0].convolutions[0].in_channels == 1
+        elif size < 2000:
+            assert (features.abs() < 0.99).float().mean() > 0.9  # of raw bytes 99% of tanh were saturated
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.float32])
+def test_normalized_bytes_and_integers(dtype):
+    space = spaces.Box(0, 255, (8,), dtype)
+    normalizer = observation_normalizer(observations(space)[0])
+    rows = torch.from_numpy(np.stack([observations(space)[1](space.sample()) for _ in range(200)]))
+    normalizer.merge(normalizer.moments(rows))
+    seen = normalizer(rows)
+    torch.testing.assert_close(seen.mean(0), torch.zeros(8), rtol=0, atol=1e-4)
+    torch.testing.assert_close(seen.std(0, correction=0), torch.ones(8), rtol=0, atol=1e-4)
+    assert Encoder(space, (8,))(seen).shape == (200, 8)

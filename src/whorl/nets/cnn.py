@@ -11,13 +11,15 @@ from whorl.nets.mlp import linear
 
 
 class NatureCNN(nn.Module):
-    """uint8 images [..., H, W, C] or [..., C, H, W] -> features [..., 512]. Mnih et al. 2015, Methods, "Model architecture".
+    """uint8 images [..., H, W, C], [..., C, H, W] or [..., H, W] -> features [..., 512]. Mnih et al. 2015, "Model architecture".
 
     The axis of 1, 3 or 4 channels is found from the shape: the last one if it is smaller than the first.
     """
 
-    def __init__(self, shape: tuple[int, int, int], width: int = 512):
+    def __init__(self, shape: tuple[int, ...], width: int = 512):
         super().__init__()
+        self.axes = len(shape)
+        shape = shape if self.axes == 3 else (1, *shape)
         self.channels_last = shape[2] < shape[0]
         channels = shape[2] if self.channels_last else shape[0]
         layers: list[nn.Module] = []
@@ -37,6 +39,7 @@ class NatureCNN(nn.Module):
         return image.float() / 255.0
 
     def forward(self, image: Tensor) -> Tensor:
+        image = image if self.axes == 3 else image.unsqueeze(-3)
         leading = image.shape[:-3]
         return self.head(
             self.convolutions(self._pixels(image.flatten(0, -4) if len(leading) != 1 else image))

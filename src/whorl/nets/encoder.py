@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from gymnasium import spaces
 from torch import Tensor, nn
@@ -58,21 +59,27 @@ class Encoder(nn.Module):
         self.images = [path for path, _ in images]
         self.vectors = [(path, leaf) for path, leaf in parts if not is_image(leaf)]
         self.cnns = nn.ModuleList(cnn for _, cnn in images)
+        small = [describe(leaf) for _, leaf in self.vectors if isinstance(leaf, spaces.Box) and leaf.dtype == np.uint8]
+        self.notices = [f"observations uint8 {describe(leaf)} go through a CNN" for _, leaf in parts if is_image(leaf)]
+        self.notices += [
+            f"observations uint8 {words} are no images for the CNN (two axes of 36 and more): they are flattened, and scaled by 1/255 "
+            "unless normalize_observation is on"
+            for words in small
+        ]
         size = sum(flat_size(leaf) for _, leaf in self.vectors) + sum(cnn.width for _, cnn in images)
         self.mlp = MLP(size, () if not self.vectors and len(self.cnns) == 1 else hidden, activation)
         self.width = self.mlp.width
         initialize(self, initialization)
         _, first = self.vectors[0] if self.vectors else (None, None)
-        self.straight = self.plain and len(first.shape or ()) == 1 and numpy_dtype(first) == "float32"  # type: ignore[union-attr,arg-type]
+        self.straight = self.plain and len(first.shape or ()) == 1  # type: ignore[union-attr]
 
     @property
     def plain(self) -> bool:
         """One float vector straight into the MLP: what the numpy actor can do."""
-        return (
-            not self.images
-            and [path for path, _ in self.vectors] == [()]
-            and isinstance(self.vectors[0][1], spaces.Box)
-        )
+        if self.images or [path for path, _ in self.vectors] != [()]:
+            return False
+        leaf = self.vectors[0][1]
+        return isinstance(leaf, spaces.Box) and numpy_dtype(leaf) == "float32"
 
     def forward(self, observation: Any) -> Tensor:
         if self.straight:
@@ -126,6 +133,12 @@ def encoder_for(
 ) -> nn.Module:
     """A new encoder for a space: the user's where there is a factory, in place of all hidden layers, else whorl's own."""
     return Encoder(space, hidden, activation, initialization) if factory is None else Torso(space, factory(space))
+
+
+def notices(module: nn.Module) -> list[str]:
+    """What whorl's own encoders inside chose for observations that are no float vectors, each once."""
+    encoders = [part for part in module.modules() if isinstance(part, Encoder)]
+    return [*dict.fromkeys(notice for encoder in encoders for notice in encoder.notices)]
 
 
 def refuse(factory: EncoderFactory | None, why: str) -> None:

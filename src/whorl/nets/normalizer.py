@@ -9,6 +9,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from whorl.functional.statistics import batch_moments, merge_moments
+from whorl.spaces import is_image
 
 
 class Normalizer(nn.Module):
@@ -39,7 +40,7 @@ class Normalizer(nn.Module):
     def moments(self, x: Tensor, mask: Tensor | None = None) -> list[tuple[Tensor, Tensor, Tensor]]:
         """Mean, variance and count of x over its leading axes, rows with `mask` False left out."""
         rows = x.reshape(-1, *self.mean.shape) if mask is None else x[mask]
-        return [batch_moments(rows)]
+        return [batch_moments(rows if rows.is_floating_point() else rows.to(self.mean.dtype))]
 
     @torch.no_grad()
     def merge(self, moments: list[tuple[Tensor, Tensor, Tensor]]) -> None:
@@ -92,11 +93,11 @@ ObservationNormalizer = Normalizer | DictNormalizer | NoNormalizer
 
 
 def observation_normalizer(space: spaces.Space, on: bool = True) -> ObservationNormalizer:
-    """The normalizer for a space: every float Box is normalized, everything else is left as it is."""
+    """The normalizer for a space: every Box is normalized but images, which their CNN scales; everything else is left as it is."""
     if not on:
         return NoNormalizer()
     if isinstance(space, spaces.Dict):
         return DictNormalizer(space)
-    if isinstance(space, spaces.Box) and space.dtype != "uint8":
+    if isinstance(space, spaces.Box) and not is_image(space):
         return Normalizer(space.shape or ())
     return NoNormalizer()

@@ -19,6 +19,7 @@ from whorl.errors import BadInput, StopTraining
 from whorl.feeds import Fed
 from whorl.files import Folder, lock, write_json
 from whorl.functional.streams import stream
+from whorl.nets.encoder import notices
 from whorl.training import checkpoint
 from whorl.training import state as states
 from whorl.training.build import build, check_replay, new_buffer
@@ -192,8 +193,9 @@ class Run:
             self.save()
 
     def _begin(self) -> None:
-        if self.parts.loop.notice:
-            self.logs.message(self.parts.loop.notice)
+        for notice in [self.parts.loop.notice, *notices(self.agent.policy)]:
+            if notice:
+                self.logs.message(notice)
         for hook in self.hooks.values():
             if hasattr(hook, "begin"):
                 hook.begin(self)
