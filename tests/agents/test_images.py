@@ -58,6 +58,17 @@ def parts(name, env, normalize=False, **fields):
     return build(name, Gymnasium(env), override(config, {"feed": feed, **small}), seed=1)
 
 
+@pytest.mark.learning
+def test_sac_learns_from_images():
+    rates = {"learning_rate": 1e-3, "critic_learning_rate": 1e-3, "target_rate": 0.05}
+    sac = parts("sac", Lamp(), hidden=(64,), temperature=0.02, learn_temperature=False, **rates)
+    sac.train(1600)
+    lamps = torch.tensor([255, 0], dtype=torch.uint8).view(2, 1, 1, 1).expand(2, *EYE.shape)
+    with torch.no_grad():
+        on, off = sac.agent.policy(lamps).flatten().tolist()
+    assert on > 0.2 and off < -0.2  # blind, both would be one
+
+
 def test_all_of_them_take_dicts_with_images_and_normalize_the_rest():
     for name in each(("ddpg", "td3", "sac", "redq", "crossq", "tqc")):
         made = parts(name, Lamp(nested=True), normalize=True, policy_delay=1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from whorl.errors import BatchError
@@ -15,11 +16,12 @@ from whorl.functional.returns import lambda_return, n_step_return
 Estimator = Literal["gae", "vtrace", "lambda", "n_step"] | Callable[..., Tensor]
 
 
+@torch.no_grad()
 def estimate(
     estimator: Estimator, reward: Tensor, value: Tensor, next_value: Tensor, terminated: Tensor, truncated: Tensor,
     discount: float | Tensor, trace_decay: float, n_step: int, log_ratio: Callable[[], Tensor],
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """(advantage, return), each [T, N], by any estimator but "gae"; log_ratio: of the policy as it is to the one that acted.
+    """(advantage, return), each [T, N] and detached, by any estimator but "gae"; log_ratio: of the policy as it is to the one that acted.
 
     "lambda", "n_step": the return, advantage = return - value. "vtrace": both. A function: the advantage, return = advantage + value.
     Raises BatchError for a function that does not give one advantage of the values' dtype for each row.

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor, nn
 
 from whorl.agents.agent import Agent
@@ -47,7 +45,6 @@ def distribution_of(policy: Stochastic, batch: Batch) -> Distribution:
     return policy.distribution(policy.encode(batch), get(batch, "action_mask"))
 
 
-@torch.no_grad()
 def log_ratio(policy: Stochastic, batch: Batch) -> Tensor:
     """log pi(a|s) - log mu(a|s): pi is the policy as it is, mu what acted."""
     return distribution_of(policy, batch).log_prob(batch["action"]) - batch["log_prob"]
@@ -75,8 +72,7 @@ def targets(
         advantage = gae(*rows, trace_decay)
         target = advantage + value
     else:
-        ratio = partial(log_ratio, agent.policy, rollout)
-        advantage, target = estimate(estimator, *rows, trace_decay, n_step, ratio)
+        advantage, target = estimate(estimator, *rows, trace_decay, n_step, lambda: log_ratio(agent.policy, rollout))
     agent.gathered.append((normalizer, normalizer.moments(target, mask)))
     agent.report["explained_variance"] = explained_variance(value, target, mask)
     return advantage, target, value
