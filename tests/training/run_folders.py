@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
+from whorl import options
 from whorl.training.settings import Settings
 from whorl.training.written import write_config
 
@@ -17,7 +17,7 @@ def write(
     path: Path, config: dict[str, Any] | None = None, progress: str = "environment steps", **settings: Any
 ) -> Path:
     """Writes a config.json with these settings; what is not given has its default."""
-    whole = dataclasses.asdict(Settings(**settings)) | {
+    whole = options.to_json(Settings(**settings)) | {
         "progress": progress,
         "config": CONFIG if config is None else config,
     }

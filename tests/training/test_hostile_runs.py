@@ -290,7 +290,7 @@ def test_whatever_a_file_says_is_at_most_one_sentence(runs, tmp_path, outside, a
         name = change(copy, draw)
         print(number, run, name)
         words = commands(copy, tmp_path) | {"list": ("list", "runs", "--runs", tmp_path / "copies")}
-        for what, command in words.items() if FULL else draw.sample(list(words.items()), 2):
+        for what, command in words.items() if FULL else draw.sample(list(words.items()), 1):
             code, err = call(*command)
             assert code in (0, 1, 2), (number, what, code, err)
             if code:
@@ -301,4 +301,4 @@ def test_whatever_a_file_says_is_at_most_one_sentence(runs, tmp_path, outside, a
                     err,
                 )
         shutil.rmtree(tmp_path / "copies")
-    assert tree(outside) == before and refused > 25
+    assert tree(outside) == before and refused > 12
