@@ -207,8 +207,7 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, tensors: dict[str, Te
                 aside = name == "step" and not (group.get("fused") or group.get("capturable"))
                 state[name] = _put(state.get(name), tensor, "cpu" if aside else parameter.device)
         for name in settings.keys() - {"params"}:
-            value = settings[name]
-            value = tuple(value) if isinstance(group.get(name), tuple) else value
+            value = tuple(settings[name]) if isinstance(group.get(name), tuple) else settings[name]
             group[name] = _put(group[name], value, "cpu") if isinstance(group.get(name), Tensor) else value
         for name, tensor in owned[f"group.{number}"].items():
             group[name] = _put(group.get(name), tensor, group["params"][0].device)
@@ -250,7 +249,8 @@ def _put(held: Any, value: Any, device: torch.device | str) -> Tensor:
 
 def _check_beside(parameter: Tensor, name: str, tensor: Tensor) -> None:
     """Kernels walk through a moment as they do through its parameter. Raises BadInput for one that they must not walk through."""
-    fits = tensor.ndim == 0 or (tensor.shape == parameter.shape and tensor.dtype == parameter.dtype)
+    shape = torch.Size() if name in ("step", "eta", "mu", "mu_product") else parameter.shape
+    fits = tensor.shape == shape and (not tensor.ndim or tensor.dtype == parameter.dtype)
     if not fits or not tensor.isfinite().all():
         expected = f"finite and {parameter.dtype} {list(parameter.shape)}, as its parameter, or a number"
         raise BadInput(f"the saved {name} of an optimizer must be {expected}, got {tensor.dtype} {list(tensor.shape)}")
