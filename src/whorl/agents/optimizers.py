@@ -252,8 +252,9 @@ def _check_beside(parameter: Tensor, name: str, tensor: Tensor) -> None:
     shape = torch.Size() if name in ("step", "eta", "mu", "mu_product") else parameter.shape
     fits = tensor.shape == shape and (not tensor.ndim or tensor.dtype == parameter.dtype)
     if not fits or not tensor.isfinite().all():
-        expected = f"finite and {parameter.dtype} {list(parameter.shape)}, as its parameter, or a number"
-        raise BadInput(f"the saved {name} of an optimizer must be {expected}, got {tensor.dtype} {list(tensor.shape)}")
+        raise BadInput(
+            f"the saved {name} of an optimizer must be finite, and a number or like its {list(parameter.shape)} weights"
+        )
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:

@@ -80,8 +80,7 @@ class Policy(nn.Module):
 
     def load_state(self, arrays: Arrays, numbers: Numbers) -> bool:
         """Go on from `state()`, in place. Raises BadInput for numbers that are not finite."""
-        wrong = [name for name, x in arrays.items() if not x.isfinite().all()]
-        if wrong:
-            raise BadInput(f"{wrong[0]} of a policy holds numbers that are not finite")
+        if not all(x.isfinite().all() for x in arrays.values()):
+            raise BadInput("the saved policy holds numbers that are not finite")
         self.load_state_dict(arrays)
         return True
