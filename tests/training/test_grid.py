@@ -58,7 +58,6 @@ def test_values_take_the_type_of_their_field(text, values):
 @pytest.mark.parametrize(
     ("texts", "message"),
     [
-        ([], "the grid is empty"),
         (["learning_rate"], "--grid takes FIELD=a,b,c, got 'learning_rate'"),
         (["learning_rate="], "learning_rate has no values"),
         (["learning_rate=1,,2"], "an empty value between its commas"),

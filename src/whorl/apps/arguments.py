@@ -109,10 +109,15 @@ class Sweep:
     """Train AGENT in ENV with every setting of a grid and several seeds. The same command goes on after a kill; --env.KEY VALUE is an
     option of ENV itself, in all runs."""
 
+    # one, or several to compare: ppo,a2c
     algorithm: Agent
     environment: Environment
     # once for each field
     grid: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="FIELD=a,b,c")] = ()
+    # once for each field: log:LOW:HIGH, uniform:LOW:HIGH, int:LOW:HIGH or choice:a,b,c
+    sample: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="FIELD=HOW")] = ()
+    # how often the sampled fields are drawn
+    trials: Annotated[int, Count] = 20
     # of each setting: 0, 1, ...
     seeds: Annotated[int, Count] = 5
     # runs at a time; as many as there are cores if not given
@@ -210,7 +215,7 @@ class Verify:
 class Plot:
     """Draw the evaluation curves of RUNs: mean and interquartile mean over seeds, one line for each setting."""
 
-    # run folders, or patterns such as 'runs/CartPole-v1/*/*'
+    # run folders, folders of sweeps, or patterns such as 'runs/CartPole-v1/*/*'
     runs: Annotated[Positional[tuple[str, ...]], arg(metavar="RUN")]
     out: Path = Path("plot.png")
     x: Literal["steps", "seconds"] = "steps"

@@ -105,7 +105,7 @@ def _of_the_pair(kind: type, agent: str, env: str) -> type:
     """`Train` or `Sweep` with the preset of the pair as defaults; `Train` has the fields of the agent's config, too."""
     from whorl.training.catalog import find
 
-    preset = find(agent, env)
+    preset = find(agent.split(",")[0] if kind is Sweep else agent, env)
     settings = (Repeated if kind is Sweep else Settings)(num_envs=preset.num_envs, total_steps=preset.total_steps)
     hint: Any = tyro.conf.OmitArgPrefixes
     extended: list[Any] = [("settings", hint[type(settings)], dataclasses.field(default=settings))]

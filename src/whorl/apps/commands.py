@@ -27,7 +27,7 @@ from whorl.envs.ids import known_envs
 from whorl.envs.make import make_env
 from whorl.errors import BadInput, Damaged, Incompatible, WhorlError, command
 from whorl.spaces import describe
-from whorl.training import checkpoint, compatibility, folder, grid, sweep_table
+from whorl.training import checkpoint, compatibility, folder, grid, samples, sweep_table
 from whorl.training.build import build
 from whorl.training.catalog import AGENTS, find, presets
 from whorl.training.export import SUFFIXES
@@ -132,20 +132,14 @@ def export(o: arguments.Export) -> None:
 
 
 def sweep(o: arguments.Sweep) -> None:
-    varied = grid.parse(o.grid, find(o.algorithm, o.environment).config)
-    given = _given(o.settings)
-    del given["seed"]
+    first = find(o.algorithm.split(",")[0], o.environment)
+    varied, drawn = grid.parse(o.grid, first.config), samples.parse(o.sample)
+    default = Settings(num_envs=first.num_envs, total_steps=first.total_steps)
+    given = {name: value for name, value in _given(o.settings).items() if value != getattr(default, name)}
     done = run_sweep(
-        o.algorithm,
-        o.environment,
-        varied,
-        seeds=o.seeds,
-        jobs=o.jobs,
-        runs=o.runs,
-        name=o.name,
-        env_kwargs=o.env_kwargs,
-        **given,
-    )
+        o.algorithm, o.environment, varied, samples=drawn, trials=o.trials, seeds=o.seeds, jobs=o.jobs, runs=o.runs, name=o.name,
+        env_kwargs=o.env_kwargs, **given
+    )  # fmt: skip
     _print_table([sweep_table.header([*done.rows[0].setting]), *(row.cells() for row in done.rows)])
     print(f"{done.path}: {done.runs - len(done.failed)} of {done.runs} runs; table.csv, table.png")
     for job, why in done.failed.items():

@@ -66,8 +66,9 @@ def _mark(folder: Folder, name: str) -> bool:
 
 
 def runs_in(runs: str | Path) -> list[Path]:
-    """All run folders below `runs`, by environment, agent and time."""
-    return sorted(config.parent for config in Path(runs).glob("*/*/*/config.json"))
+    """All run folders below `runs`, by environment, agent and time; those of its sweeps last."""
+    own, of_sweeps = (Path(runs).glob(f"{inside}*/*/*/config.json") for inside in ("", "sweeps/*/"))
+    return [config.parent for config in [*sorted(own), *sorted(of_sweeps)]]
 
 
 def link_last(runs: str | Path, path: str | Path) -> Path:

@@ -28,7 +28,6 @@ def parse(texts: Iterable[str], config: object) -> Grid:
     of its field; a tuple is written with x between its numbers, () if it is empty. Raises BadInput, with near matches, for
     a field that there is not or that comes twice, a value of another type, and what `check` refuses.
     """
-    known = fields(config)
     grid: dict[str, list[Any]] = {}
     for text in texts:
         name, equals, values = text.partition("=")
@@ -36,19 +35,22 @@ def parse(texts: Iterable[str], config: object) -> Grid:
             raise BadInput(f"--grid takes FIELD=a,b,c, got {text!r}")
         if name in grid:
             raise BadInput(f"{name} is in the grid twice: give all its values in one --grid {name}=a,b,c")
-        grid[name] = [_value(word, _known(name, known), name) for word in values.split(",")] if values else []
+        grid[name] = read(name, values, config) if values else []
     check(grid, config)
     return grid
 
 
+def read(name: str, words: str, config: object) -> list[Any]:
+    """The values of one field, "a,b,c", each in the type of the field. Raises BadInput as `parse` does."""
+    return [_value(word, known(name, fields(config)), name) for word in words.split(",")]
+
+
 def check(grid: Grid, config: object) -> None:
-    """Raises BadInput for an empty grid, a field without values, an unknown field, and a value that comes twice. The values
-    are held to their types and bounds by those who take them."""
-    known = fields(config)
-    if not grid:
-        raise BadInput("the grid is empty: give at least one field with its values, --grid learning_rate=1e-3,1e-2")
+    """Raises BadInput for a field without values, an unknown field, and a value that comes twice. The values are held to their types
+    and bounds by those who take them."""
+    every = fields(config)
     for name, values in grid.items():
-        _known(name, known)
+        known(name, every)
         if not values:
             raise BadInput(f"{name} has no values: --grid {name}=a,b,c")
         for value in values:
@@ -102,13 +104,14 @@ def describe(setting: Setting) -> str:
     return " ".join(f"{field}={text(value)}" for field, value in setting.items())
 
 
-def _known(name: str, known: dict[str, Field]) -> Field:
-    if name in known:
-        return known[name]
-    inside = [other for other in known if other.startswith(f"{name}.")]
+def known(name: str, every: dict[str, Field]) -> Field:
+    """The field of this name. Raises BadInput, with near matches, where there is none."""
+    if name in every:
+        return every[name]
+    inside = [other for other in every if other.startswith(f"{name}.")]
     if inside:
         raise BadInput(f"{name} is a group of fields; name one of them: {', '.join(inside)}")
-    raise BadInput(f"there is no field {name!r} to vary{did_you_mean(name, known)}. Fields: {', '.join(sorted(known))}")
+    raise BadInput(f"there is no field {name!r} to vary{did_you_mean(name, every)}. Fields: {', '.join(sorted(every))}")
 
 
 def _value(word: str, field: Field, name: str) -> Any:

@@ -55,11 +55,11 @@ class Curves:
 def plot(runs: str | Path | Iterable[str | Path], out: str | Path, x: Literal["steps", "seconds"] = "steps") -> Path:
     """Draws the evaluation curves of runs into the PNG `out` and returns its path.
 
-    runs: run folders, or patterns such as "runs/CartPole-v1/ppo/*" (matches that are no run, or were never evaluated, are passed
-    over). Runs that differ only in seed and length are one setting, in which a seed counts once (the longest run, then the newest): a
-    line for the IQM over its seeds with a 95% bootstrap band, a thin dashed one for the mean, where all of its seeds were evaluated;
-    seeds are joined by straight lines between their evaluations. One panel per environment, and per unit in which the progress of its
-    runs is counted.
+    runs: run folders, folders of sweeps, or patterns such as "runs/CartPole-v1/ppo/*" (matches that are no run, or were never
+    evaluated, are passed over). Runs that differ only in seed and length are one setting, in which a seed counts once (the longest run,
+    then the newest): a line for the IQM over its seeds with a 95% bootstrap band, a thin dashed one for the mean, where all of its seeds
+    were evaluated; seeds are joined by straight lines between their evaluations. One panel per environment, and per unit in which the
+    progress of its runs is counted.
     x: steps (the progress of a run, in its unit), or seconds of training.
 
     Raises BadInput when there is no run, a run was never evaluated or (for seconds) did not write down the time, or the seeds of a
@@ -88,8 +88,10 @@ def find_runs(runs: str | Path | Iterable[str | Path]) -> list[Path]:
     """
     found: set[Path] = set()
     for name in [runs] if isinstance(runs, str | Path) else runs:
-        if glob.has_magic(str(name)) and not Path(name).exists():
-            here = {match.resolve() for match in _matches(Path(name)) if (match / "config.json").is_file()}
+        of_sweep = (Path(name) / "sweep.json").is_file()
+        if of_sweep or (glob.has_magic(str(name)) and not Path(name).exists()):
+            matches = folder.runs_in(name) if of_sweep else _matches(Path(name))
+            here = {match.resolve() for match in matches if (match / "config.json").is_file()}
             if not here:
                 raise BadInput(f"no run folder matches {str(name)!r}; `whorl list runs` shows those that exist")
             empty = {run for run in here if not len(evaluations(run).step)}

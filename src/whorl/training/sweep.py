@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -25,6 +25,8 @@ from whorl.training import folder, grid, sweep_table
 from whorl.training.build import build
 from whorl.training.catalog import find
 from whorl.training.process import StopSignals
+from whorl.training.samples import Samples
+from whorl.training.samples import settings as draws
 from whorl.training.settings import Settings
 from whorl.training.start import planned, resume, train
 from whorl.training.written import read_result
@@ -38,7 +40,8 @@ class Job:
 
     sweep: Path
     name: str  # of the run folder
-    setting: grid.Setting
+    agent: str
+    setting: grid.Setting  # with the agent, where the sweep compares several
     seed: int
     process: subprocess.Popen | None = None
 
@@ -67,8 +70,10 @@ class Sweep:
 def sweep(
     agent: str,
     env: str,
-    values: grid.Grid,
+    values: grid.Grid | None = None,
     *,
+    samples: Samples | None = None,
+    trials: int = 20,
     seeds: int = 5,
     jobs: int | None = None,
     runs: str | Path = "runs",
@@ -78,6 +83,9 @@ def sweep(
 ) -> Sweep:
     """Train `agent` in `env` with every combination of `values` and the seeds 0 .. seeds - 1, `jobs` at a time.
 
+    agent: a name, or several with commas, which are compared: each in its own preset, over as many steps as the first one's.
+    samples: field -> how it is drawn in each of so many `trials` ("log:1e-5:1e-2", see samples.py), beside the combinations of `values`;
+    the same draws for each of these and for each agent.
     values: field -> its values; fields of the agent's config (`feed.steps` for a nested one) and of `Settings`.
     jobs: processes at a time, each on one thread; by default as many as this process has cores.
     fields: of `Settings`, for all runs (`total_steps=5000`); by default those of the pair's preset.
@@ -92,18 +100,30 @@ def sweep(
         raise BadInput(f"the runs of a sweep are processes that make their environments by id; {name_of(env)} is none")
     check_no_token(env)
     source = kind_or_env(env, env_kwargs)
-    for option, value in (("seeds", seeds), ("jobs", jobs)):
+    for option, value in (("seeds", seeds), ("jobs", jobs), ("trials", trials)):
         if value is not None and value < 1:
             raise BadInput(f"{option} must be at least 1, got {value}")
-    preset = find(agent, env)
-    grid.check(values, preset.config)
-    default = Settings(num_envs=preset.num_envs, total_steps=preset.total_steps)
-    fixed = _fixed(default, override(default, fields), values)
-    combinations = grid.settings(values)
-    for setting in combinations:
-        _check_setting(agent, source, fixed | setting)
+    values, samples, agents = values or {}, samples or {}, agent.split(",")
+    if not (values or samples or len(agents) > 1):
+        raise BadInput(
+            "the grid is empty: give at least one field with its values, --grid learning_rate=1e-3,1e-2, or by --sample, or several agents"
+        )
+    if twice := [name for name in [*values, *agents] if name in samples or agents.count(name) > 1]:
+        raise BadInput(f"{twice[0]} comes twice")
+    if len(agents) > 1 and "total_steps" not in [*values, *samples]:
+        fields = {"total_steps": find(agents[0], env).total_steps, **fields}
+    fixed = {each: _fixed(each, env, fields, {*values, *samples}) for each in agents}
+    combinations = [
+        (each, setting) for each in agents for setting in _settings(find(each, env).config, values, samples, trials)
+    ]
+    for each, setting in combinations:
+        _check_setting(each, source, fixed[each] | setting)
+    shared = fixed[agent] if len(agents) == 1 else {"settings": fixed}
+    drawn = {"samples": samples, "trials": trials} if samples else {}
     of_env = {"env_kwargs": dict(env_kwargs)} if env_kwargs else {}
-    plan = json.loads(json.dumps({"agent": agent, "env": env, **of_env, "grid": values, "seeds": seeds, **fixed}))
+    plan = json.loads(
+        json.dumps({"agent": agent, "env": env, **of_env, "grid": values, "seeds": seeds, **drawn, **shared})
+    )
     digest = sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()[:8]
     name = files.check_name(f"{agent}_{env.replace('/', '_')}_{digest}" if name is None else name, "the sweep name")
     path = Path(runs) / "sweeps" / name
@@ -113,23 +133,34 @@ def sweep(
         _refuse_another_plan(path, plan)
         if not (path / "sweep.json").exists():
             files.write_json(path / "sweep.json", plan | {"meta": folder.meta()})
+        named = [({"agent": each} if len(agents) > 1 else {}) | setting for each, setting in combinations]
         work = [
-            Job(path, f"{number:03d}_s{seed}", setting, seed)
+            Job(path, f"{number:03d}_s{seed}", combinations[number][0], setting, seed)
             for seed in range(seeds)  # outside: the first seed of every setting comes before the second of any
-            for number, setting in enumerate(combinations)
+            for number, setting in enumerate(named)
         ]
         failed = _Queue(path, plan, fixed, lock).run(work, jobs or _cores())
         done = {job: job.path for job in work if job.finished}
-        runs_of = [[path for job, path in done.items() if job.setting is setting and path] for setting in combinations]
-        rows = sweep_table.table([*zip(combinations, runs_of)])
+        runs_of = [[path for job, path in done.items() if job.setting is setting and path] for setting in named]
+        rows = sweep_table.table([*zip(named, runs_of)])
         sweep_table.write_csv(path / "table.csv", rows)
         sweep_table.draw(path / "table.png", rows, f"{agent} on {env}, {seeds} seeds")
     return Sweep(path, rows, len(work), failed)
 
 
-def _fixed(default: Settings, settings: Settings, varied: grid.Grid) -> grid.Setting:
-    """What all runs of a sweep share: the settings that were given, and always these three."""
-    for option in varied.keys() & grid.RUN_SETTINGS.keys():
+def _settings(config: object, values: grid.Grid, samples: Samples, trials: int) -> list[grid.Setting]:
+    """Every combination of the grid, each with every trial."""
+    grid.check(values, config)
+    drawn = draws(samples, trials, config) if samples else [{}]
+    return [combination | trial for combination in grid.settings(values) for trial in drawn]
+
+
+def _fixed(agent: str, env: str, fields: Mapping[str, object], varied: Collection[str]) -> grid.Setting:
+    """What all runs of an agent share: the settings that were given, and always these three."""
+    preset = find(agent, env)
+    default = Settings(num_envs=preset.num_envs, total_steps=preset.total_steps)
+    settings = override(default, fields)
+    for option in grid.RUN_SETTINGS.keys() & set(varied):
         if getattr(settings, option) != getattr(default, option):
             raise BadInput(f"{option} is given twice: once for all runs and once in the grid")
     written = ("eval_episodes", "total_steps", "num_envs")
@@ -165,7 +196,7 @@ def _refuse_another_plan(path: Path, plan: dict[str, Any]) -> None:
 class _Queue:
     """The processes of a sweep: at most so many at a time, none of them twice."""
 
-    def __init__(self, path: Path, plan: dict[str, Any], fixed: dict[str, Any], lock: int):
+    def __init__(self, path: Path, plan: dict[str, Any], fixed: Mapping[str, grid.Setting], lock: int):
         self.path, self.plan, self.fixed, self.lock = path, plan, fixed, lock
         self.running: list[Job] = []
         self.failed: dict[str, str] = {}
@@ -205,7 +236,7 @@ class _Queue:
         return self.failed
 
     def _start(self, job: Job) -> None:
-        path, plan = job.path, self.plan
+        path, plan, fixed = job.path, self.plan, self.fixed[job.agent]
         if path is not None and not (path / "config.json").exists():  # killed before the first file was complete
             for litter in path.glob(f"{files.TEMPORARY}*"):
                 litter.unlink()
@@ -214,10 +245,10 @@ class _Queue:
         request: dict[str, Any] = {"parent": os.getpid()}
         if path is not None:
             request |= {"resume": str(path), "env": plan["env"] if is_url(plan["env"]) else None}
-            request |= {"env_kwargs": plan.get("env_kwargs")}
+            request |= {"env_kwargs": plan.get("env_kwargs"), "logger": fixed.get("logger")}
         else:
-            fields = grid.nested(self.fixed | job.setting)
-            request["train"] = fields | {"agent": plan["agent"], "env": plan["env"], "seed": job.seed, "name": job.name}
+            fields = grid.nested(fixed | job.setting)
+            request["train"] = fields | {"agent": job.agent, "env": plan["env"], "seed": job.seed, "name": job.name}
             request["train"] |= {"runs": str(self.path), "env_kwargs": plan.get("env_kwargs")}
         with open(self._log(job), "ab") as log:
             job.process = subprocess.Popen(
@@ -261,7 +292,8 @@ def _run_one(request: dict[str, Any]) -> None:
     _die_with(request["parent"])
     try:
         if "resume" in request:
-            resume(request["resume"], quiet=True, env=request["env"], env_kwargs=request["env_kwargs"])
+            same = {name: request[name] for name in ("env", "env_kwargs", "logger")}
+            resume(request["resume"], quiet=True, **same)
         else:
             train(**request["train"], quiet=True)
     except WhorlError as error:
