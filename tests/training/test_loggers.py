@@ -17,6 +17,7 @@ import pytest
 from matplotlib.image import imread
 
 from tests.training import run_folders
+from whorl.collectors.ledger import Episode
 from whorl.errors import BadInput
 from whorl.training.curve import draw_curve, moving_mean
 from whorl.training.loggers import Logger, Loggers
@@ -45,17 +46,17 @@ def test_json_lines_keep_every_bit_and_write_null_for_what_json_has_not(tmp_path
 def test_a_resumed_run_writes_no_line_twice(tmp_path):
     metrics, episodes = JsonLines(tmp_path / "m"), EpisodesCsv(tmp_path / "e")
     metrics.log(1, {})
-    episodes.add([(1, 0, 0.5, 10)])
+    episodes.add([Episode(1, 0, 0.5, 10)])
     position = json.loads(json.dumps([metrics.state()[1], episodes.state()[1]]))
     metrics.log(2, {})
-    episodes.add([(2, 1, math.nan, 20), (2, 0, 1e-17, 30)])
+    episodes.add([Episode(2, 1, math.nan, 20), Episode(2, 0, 1e-17, 30)])
     assert (tmp_path / "e").read_text() == "step,env,return,length\n1,0,0.5,10\n2,1,nan,20\n2,0,1e-17,30\n"
     metrics, episodes = JsonLines(tmp_path / "m"), EpisodesCsv(tmp_path / "e")
     metrics.load_state({}, position[0])
     episodes.load_state({}, position[1])
     metrics.log(3, {})
     episodes.add([])
-    episodes.add([(3, 1, np.float64(2), np.int64(3))])
+    episodes.add([Episode(3, 1, np.float64(2), np.int64(3))])
     assert [line["step"] for line in lines(tmp_path / "m")] == [1, 3]
     assert (tmp_path / "e").read_text() == "step,env,return,length\n1,0,0.5,10\n3,1,2.0,3\n"
     episodes.load_state({}, {"bytes": 0})
@@ -250,12 +251,12 @@ def test_each_call_goes_to_those_that_understand_it(tmp_path):
         [JsonLines(tmp_path / "a"), JsonLines(tmp_path / "b"), EpisodesCsv(tmp_path / "e"), Console(9, stream)]
     ) as logs:
         logs.log(1, {"x": 2.0})
-        logs.add([(1, 0, 3.0, 4)])
+        logs.add([Episode(1, 0, 3.0, 4)])
         logs.message("hello")
         position = json.loads(json.dumps(logs.state()[1]))
         assert position.keys() == {"JsonLines", "JsonLines 2", "EpisodesCsv", "Console"}
         logs.log(2, {"x": 2.0})
-        logs.add([(2, 0, 3.0, 4)])
+        logs.add([Episode(2, 0, 3.0, 4)])
         logs.load_state({}, position | {"Unknown": {"bytes": 0}})
     assert logs.failures == {}
     assert lines(tmp_path / "a") == lines(tmp_path / "b") == [{"step": 1, "x": 2.0}]
@@ -287,7 +288,7 @@ def test_the_curve_shows_episodes_and_evaluations(tmp_path):
 
     episodes = EpisodesCsv(tmp_path / "episodes.csv")
     assert not {BLUE, ORANGE} & colours(draw_curve(tmp_path))  # only a header
-    episodes.add([(10 * i, 0, float(i % 7), 10) for i in range(300)])
+    episodes.add([Episode(10 * i, 0, float(i % 7), 10) for i in range(300)])
     with open(tmp_path / "episodes.csv", "a") as file:
         file.write("3000,0,5")  # the running process is just writing this
     assert colours(draw_curve(tmp_path)) & {BLUE, ORANGE} == {BLUE}

@@ -210,7 +210,7 @@ class Progress(Logger):
         self._batch: deque[int] = deque()  # lengths of the episodes since the last update
 
     def add(self, episodes: Sequence[Episode]) -> None:
-        for _, _, ret, length in episodes:
+        for _, _, ret, length, _ in episodes:
             self._batch.append(length)
             if self._count == self._last:  # the last batch may hold more
                 continue

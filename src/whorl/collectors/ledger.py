@@ -21,6 +21,7 @@ class Episode(NamedTuple):
     env: int
     ret: float  # sum of raw rewards
     length: int  # steps
+    info: tuple[float, ...] = ()  # what the run asked of info, see tally.py
 
 
 class Ledger:

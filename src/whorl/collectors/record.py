@@ -10,6 +10,7 @@ import torch
 
 from whorl import batch, spaces
 from whorl.batch import Arrays, Batch, Numbers, State
+from whorl.collectors.tally import Tally
 from whorl.envs.env import Env, Observation, Step
 from whorl.envs.guard import guarded
 from whorl.errors import NotFinite
@@ -33,6 +34,7 @@ class Recorder:
         self.observation: Observation = None  # type: ignore[assignment]  # until the first reset
         self.is_first = self.full(True)
         self.carry: Held = policy.initial(env.num_envs)
+        self.tally: Tally | None = None  # what of info is written down
         self.masked = False  # whether rows of `mask` were written since the caller made it True
         self._viewed, self._views = (
             (0, False),
@@ -63,13 +65,16 @@ class Recorder:
         for key, value in decided.items():
             m[key][t] = value
         step = self._world.step(decided["action"])
-        self.observation, reward, terminated, truncated, successor, valid, _ = step
+        self.observation, reward, terminated, truncated, successor, valid, info = step
         write(result["observation"], t, successor)
         result["reward"][t] = reward
         result["terminated"][t] = terminated
         result["truncated"][t] = truncated
         if allowed is not None:  # an end's own mask is not known: every action counts as allowed
             result["action_mask"][t] = env.action_mask | (terminated | truncated)[:, None]  # type: ignore[operator]
+        if self.tally is not None:
+            for key, value in self.tally.read(info, np.asarray(terminated | truncated)).items():
+                m["info"][key][t] = value
         if valid is not None:
             m["mask"][t] = valid
             self.masked = True
@@ -99,6 +104,8 @@ class Recorder:
         }
         if self.env.action_mask is not None:
             memory["action_mask"], after["action_mask"] = like(self.env.action_mask), like(self.env.action_mask)
+        if self.tally is not None and self.tally.keys:
+            memory["info"] = {key: torch.zeros(rows) for key in self.tally.keys}
         if next_action:
             after["action"] = like(decided["action"])
         self.memory = spaces.tree_map(lambda x: x.numpy() if device == "cpu" else x.to(device), memory)

@@ -37,6 +37,8 @@ class SerialCollector(Collector):
         if record.observation is None or self.whole_episodes:
             record.reset(self.seed if record.observation is None else None)
             self.ledger.forget()
+            if record.tally is not None:
+                record.tally.forget()
         if record.masked:
             record.memory["mask"][:], record.masked = True, False
         playing = record.full(True)
@@ -87,5 +89,7 @@ class SerialCollector(Collector):
         self.rollouts += 1
         counted = (*(m["next"][key] for key in ("reward", "terminated", "truncated")), m["mask"])
         self.ledger.add(*(x[:t] if isinstance(x, np.ndarray) else x[:t].cpu().numpy() for x in counted))
+        if self.recorder.tally is not None:
+            self.ledger.episodes = self.recorder.tally.add(m, t, self.ledger.episodes)
         device = self._weight.device
         return rollout if str(device) == self.env.device else rollout.to(device)

@@ -72,6 +72,8 @@ class StreamCollector(Collector):
             finite &= all_finite(x)
         if not (finite and self.ledger.add_step(*self._counted, record.is_first)):  # type: ignore[arg-type]  # numpy: it steps on the CPU
             record.check_finite(1, self.rollouts)  # says where
+        if record.tally is not None:
+            self.ledger.episodes = record.tally.add(m, 1, self.ledger.episodes)
         self.rollouts += 1
         self.decided = self._look_ahead(step) if self.next_action else {}
         return self._rollout

@@ -19,6 +19,7 @@ from torch import Tensor
 from whorl.agents.agent import Agent
 from whorl.batch import Arrays, Batch, Metrics, Numbers, State
 from whorl.collectors.ledger import Ledger
+from whorl.collectors.tally import Tally
 from whorl.envs.env import Env, Kind
 from whorl.errors import BadInput, command
 from whorl.functional.streams import stream
@@ -47,6 +48,7 @@ class Run(Protocol):
     stop: StopSignals
     disk: FullDisk
     evaluation: Evaluate
+    tally: Tally | None
 
     @property
     def window(self) -> Window:
@@ -87,6 +89,7 @@ class Log:
     def __init__(self, window: int, every: int):
         self.window, self._every = Window(window), every  # statistics of the training episodes
         self._metrics: dict[str, Tensor | float] = {}  # the newest of each name: not every rollout is learned from
+        self._infos: list[list[float]] = []  # what was asked of info, of the episodes since the last row
         self._earlier = 0.0  # seconds that the run had taken when this process went on with it
         self._began, self._first = time.monotonic(), 0
 
@@ -106,6 +109,7 @@ class Log:
             for episode in progress.episodes:
                 self.window.add(episode.ret, episode.length)
             run.logs.add(progress.episodes)
+            self._infos += [[*episode.info] for episode in progress.episodes if episode.info]
         if not self._regular.due():
             return
         rows = {
@@ -116,15 +120,25 @@ class Log:
         if len(self.window):
             rows["rollout/ep_rew_mean"], rows["rollout/ep_rew_std"] = self.window.mean, self.window.std
             rows["rollout/ep_len_mean"] = self.window.mean_length
+        if run.tally is not None and self._infos:
+            table = np.array(self._infos, float)
+            rows |= {
+                f"rollout/{name}": column[~np.isnan(column)].mean()
+                for name, column in zip(run.tally.ways, table.T)
+                if not np.isnan(column).all()
+            }
+            self._infos = []
         run.logs.log(progress.count, rows | {f"train/{key}": float(value) for key, value in self._metrics.items()})
 
     def state(self) -> State:
         finite = {key: float(value) for key, value in self._metrics.items() if math.isfinite(value)}
-        return {}, {"metrics": finite, "window": self.window.state()[1], "seconds": self.seconds}
+        infos = {"infos": [[None if math.isnan(x) else x for x in each] for each in self._infos]} if self._infos else {}
+        return {}, {"metrics": finite, "window": self.window.state()[1], "seconds": self.seconds} | infos
 
     def load_state(self, arrays: Arrays, numbers: Numbers) -> bool:
         self._metrics = {key: float(value) for key, value in numbers["metrics"].items()}
         self._earlier = numbers["seconds"]
+        self._infos = [[math.nan if x is None else float(x) for x in each] for each in numbers.get("infos", [])]
         return self.window.load_state({}, numbers["window"])
 
 

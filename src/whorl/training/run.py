@@ -22,6 +22,7 @@ from whorl.functional.streams import stream
 from whorl.nets.encoder import notices
 from whorl.training import checkpoint
 from whorl.training import state as states
+from whorl.training.asked import ask
 from whorl.training.build import build, check_replay, new_buffer
 from whorl.training.curve import draw_curve
 from whorl.training.evaluate import Evaluation, evaluate_in
@@ -66,6 +67,7 @@ class Run:
         self._first = 0
         kind = source if isinstance(source, EnvKind) else None
         self._owned, self._quiet, self._loggers = kind is not None, quiet, [known(logger) for logger in loggers or ()]
+        self.tally = ask(self.parts, s, config)
         names(s.logger)  # raises before anything is written
         origin = self.parts.env.origin if self.parts.env is not None else "native"
         self.own_hooks = OwnHooks(hooks)
@@ -138,7 +140,7 @@ class Run:
         self._clean()
         self._make_buffer()
         console = Console(self.settings.total_steps, quiet=self._quiet)
-        self.logs = loggers_of(self.path, self.settings.logger, self._loggers, console)
+        self.logs = loggers_of(self.path, self.settings, self._loggers, console)
         self.disk = FullDisk(self.path, self.logs.error)
         with self.logs:
             self._restore() if resume else self._greet()
@@ -217,7 +219,7 @@ class Run:
         parts: dict[str, Part] = {"policy": agent.policy, "agent": agent, "collector": p.collector or p.progress}
         parts |= {"buffer": p.buffer, "loggers": self.logs}
         parts |= {name: cast(Part, hook) for name, hook in self.hooks.items() if hasattr(hook, "state")}
-        return parts | self.own_hooks.parts()
+        return parts | self.own_hooks.parts() | ({} if self.tally is None else {"info": self.tally})
 
     def save(self) -> Path | None:
         """Publish a checkpoint of everything, and return it; None on a full disk: then the older ones stand."""

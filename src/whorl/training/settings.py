@@ -57,6 +57,9 @@ class Settings:
     keep_checkpoints: Annotated[int, Count] | Literal["all"] = 5
     # steps between rows of the log
     log_every: Annotated[int, Count] = 2000
+    # entries of info that go into the batch, the metrics and episodes.csv: KEY, KEY:sum, KEY:mean or KEY:last over an episode, with commas;
+    # discounted_return and nonzero_rewards are made of the rewards
+    info_keys: str = ""
     # where metrics go beside metrics.jsonl: tensorboard, csv (progress.csv), wandb, mlflow, with commas between several, or none
     logger: str = "tensorboard"
     # episodes that the sliding statistics are over

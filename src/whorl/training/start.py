@@ -12,6 +12,7 @@ from pathlib import Path
 
 from whorl import options
 from whorl.buffers.datasets import Dataset
+from whorl.collectors.tally import text_of
 from whorl.envs.env import Env
 from whorl.envs.ids import check_no_token
 from whorl.envs.make import EnvKind, EnvLike, Wrapper, kind_or_env, name_of
@@ -70,6 +71,8 @@ def train(
     if isinstance(env, str):
         check_no_token(env)
     source = None if env is None else kind_or_env(env, env_kwargs, wrappers)
+    if fields.get("info_keys"):
+        fields = {**fields, "info_keys": text_of(cast(str, fields["info_keys"]))}
     kind = agent_class(agent).Config
     fields, schedules = taken_out(fields, kind)
     if config is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,20 +11,26 @@ from whorl.collectors.ledger import Episode
 from whorl.files import Lines
 from whorl.training.loggers import Logger
 
-HEADER = "step,env,return,length\n"
+HEADER = ("step", "env", "return", "length")
 
 
 class EpisodesCsv(Logger):
-    """Appends finished episodes: steps of the run at its end, index of the environment, raw return, length in steps."""
+    """Appends finished episodes: steps of the run at its end, index of the environment, raw return, length in steps, and the
+    numbers `named` of their info."""
 
-    def __init__(self, path: str | Path):
+    def __init__(self, path: str | Path, named: Sequence[str] = ()):
+        self._named = tuple(named)
         self._lines = Lines(path)
         self._begin()
 
     def add(self, episodes: Sequence[Episode]) -> None:
         """All in one write, or none. Raises OSError when the disk is full."""
-        rows = [f"{int(step)},{int(env)},{float(total)!r},{int(length)}\n" for step, env, total, length in episodes]
-        self._lines.append("".join(rows))
+        self._lines.append("".join(map(self._row, episodes)))
+
+    def _row(self, episode: Episode) -> str:
+        step, env, total, length, info = episode
+        numbers = "".join(f",{'' if math.isnan(number) else repr(number)}" for number in info)
+        return f"{int(step)},{int(env)},{float(total)!r},{int(length)}{numbers}\n"
 
     def state(self) -> State:
         return {}, self._lines.position()
@@ -39,4 +46,4 @@ class EpisodesCsv(Logger):
 
     def _begin(self) -> None:
         if self._lines.empty:
-            self._lines.append(HEADER)
+            self._lines.append(",".join(HEADER + self._named) + "\n")

@@ -6,12 +6,14 @@ import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 
+from whorl.collectors.tally import ways_of
 from whorl.errors import BadInput
 from whorl.options import did_you_mean
 from whorl.training.loggers import Logger, Loggers
 from whorl.training.loggers.console import Console
 from whorl.training.loggers.episodes import EpisodesCsv
 from whorl.training.loggers.jsonl import JsonLines
+from whorl.training.settings import Settings
 
 FILES = ("tensorboard", "csv")
 TRACKERS = ("wandb", "mlflow")  # they may connect to others: never because a run folder says so
@@ -38,10 +40,10 @@ def of_folder(text: str) -> tuple[str, list[str]]:
     return ",".join(left) or "none", [name for name in known if name in TRACKERS]
 
 
-def loggers_of(path: Path, logger: str, own: Sequence[Logger], console: Console) -> Loggers:
+def loggers_of(path: Path, settings: Settings, own: Sequence[Logger], console: Console) -> Loggers:
     """All loggers of a run: `metrics.jsonl` and `episodes.csv`, those that are named, the console's, and the user's own."""
-    made = [JsonLines(path / "metrics.jsonl"), EpisodesCsv(path / "episodes.csv")]
-    return Loggers([*made, *(_made(name, path) for name in names(logger)), console, *own])
+    made = [JsonLines(path / "metrics.jsonl"), EpisodesCsv(path / "episodes.csv", list(ways_of(settings.info_keys)))]
+    return Loggers([*made, *(_made(name, path) for name in names(settings.logger)), console, *own])
 
 
 def _made(name: str, path: Path) -> Logger:
