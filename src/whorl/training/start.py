@@ -9,6 +9,7 @@ import math
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import cast
 
 from whorl import options
 from whorl.buffers.datasets import Dataset
