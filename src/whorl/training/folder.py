@@ -66,9 +66,9 @@ def _mark(folder: Folder, name: str) -> bool:
 
 
 def runs_in(runs: str | Path) -> list[Path]:
-    """All run folders below `runs`, by environment, agent and time; those of its sweeps last."""
+    """All run folders below `runs`, by environment, agent and time; those of its sweeps last. A link is none."""
     own, of_sweeps = (Path(runs).glob(f"{inside}*/*/*/config.json") for inside in ("", "sweeps/*/"))
-    return [config.parent for config in [*sorted(own), *sorted(of_sweeps)]]
+    return [config.parent for config in [*sorted(own), *sorted(of_sweeps)] if not config.parent.is_symlink()]
 
 
 def link_last(runs: str | Path, path: str | Path) -> Path:
