@@ -249,12 +249,9 @@ def _put(held: Any, value: Any, device: torch.device | str) -> Tensor:
 
 def _check_beside(parameter: Tensor, name: str, tensor: Tensor) -> None:
     """Kernels walk through a moment as they do through its parameter. Raises BadInput for one that they must not walk through."""
-    shape = torch.Size() if name in ("step", "eta", "mu", "mu_product") else parameter.shape
-    fits = tensor.shape == shape and (not tensor.ndim or tensor.dtype == parameter.dtype)
+    fits = not tensor.ndim or (tensor.shape == parameter.shape and tensor.dtype == parameter.dtype)
     if not fits or not tensor.isfinite().all():
-        raise BadInput(
-            f"the saved {name} of an optimizer must be finite, and a number or like its {list(parameter.shape)} weights"
-        )
+        raise BadInput(f"the saved {name} of an optimizer must be finite, and shaped as its weights")
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
