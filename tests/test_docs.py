@@ -1,6 +1,7 @@
 """Every snippet of README and docs does what it says: python and shell blocks are run, set-up lines are checked.
 
 The blocks of one document run in order, in one process and one temporary folder; its python blocks share their names.
+A python block that names a file (```python vmpo.py) is written into it, for the blocks below to import.
 A block is left out only below a comment `<!-- not run: why -->`. Output and other text is tagged text or console.
 Files in examples/ are run too.
 """
@@ -30,17 +31,20 @@ DRIVER = """
 import json, subprocess, sys
 if __name__ == "__main__":
     document, names = sys.argv[1], {"__name__": "__main__"}
+    sys.path.append(".")
     for language, line, source in json.load(open(sys.argv[2])):
         print(f"== {document}:{line} ({language})", flush=True)
         if language == "python":
             exec(compile("\\n" * line + source, document, "exec"), names)
+        elif language.endswith(".py"):
+            open(language, "w").write(source)
         elif code := subprocess.run(["bash", "-euo", "pipefail", "-c", source]).returncode:
             sys.exit(f"{document}:{line}: exit code {code}")
 """
 
 
 class Block(NamedTuple):
-    language: str
+    language: str  # or the file that it is
     line: int  # of the opening fence
     source: str
 
@@ -51,12 +55,12 @@ def blocks(text: str) -> tuple[list[Block], list[str]]:
     lines = text.splitlines()
     above, i = "", 0
     while i < len(lines):
-        fence = re.match(r"( *)(`{3,}|~{3,})\s*(\S*)", lines[i])
+        fence = re.match(r"( *)(`{3,}|~{3,})\s*(\S*) *(\S*)", lines[i])
         if not fence:
             above = lines[i].strip() or above
             i += 1
             continue
-        indent, mark, language = fence.groups()
+        indent, mark, language, file = fence.groups()
         end = next((j for j in range(i + 1, len(lines)) if lines[j].strip() == mark), None)
         if end is None:
             return found, [*complaints, f"line {i + 1}: the block is never closed"]
@@ -65,7 +69,7 @@ def blocks(text: str) -> tuple[list[Block], list[str]]:
             complaints.append(f"line {i + 1}: 'not run' needs a reason")
         elif language in RUN and not left_out:
             source = "\n".join(line.removeprefix(indent) for line in lines[i + 1 : end]) + "\n"
-            found.append(Block(RUN[language], i + 1, source))
+            found.append(Block(file or RUN[language], i + 1, source))
         elif language not in SHOWN and not left_out:
             complaints.append(f"line {i + 1}: tag '{language}' is none of {', '.join([*RUN, *sorted(SHOWN)])}")
         above, i = "", end + 1

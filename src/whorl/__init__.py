@@ -17,6 +17,8 @@ _HOME = {
     "check_buffer": "whorl.buffers.check",
     "check": "whorl.batch",
     "build": "whorl.training.build",
+    "register_agent": "whorl.training.catalog",
+    "sweep": "whorl.training.sweep",
     "Env": "whorl.envs.env",
     "Step": "whorl.envs.env",
     "Agent": "whorl.agents.agent",

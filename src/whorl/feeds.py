@@ -31,6 +31,9 @@ class Feed:
     own_envs: bool = False  # whoever learns makes environments of its own, by their id
     one_by_one: bool = False  # every step is learned from at once, on the CPU
     buffer: Part = "rollout"  # what holds the rows
+    adjustable: frozenset[str] = frozenset(
+        {"steps", "epochs", "minibatches"}
+    )  # of its fields, what may change in a run that is resumed
 
     # of rows that are kept
     storage: str = "memory"
@@ -125,6 +128,8 @@ class Stream(Feed):
 @dataclass(frozen=True)
 class Kept(Feed):
     """What feeds share whose rows are kept in a ring and drawn many times."""
+
+    adjustable = frozenset({"batch_size", "replay_ratio"})
 
     # rows (or sequences) of one gradient update
     batch_size: Annotated[int, Count] = 256

@@ -245,7 +245,58 @@ def _name(value: Any) -> str:
     return f"{value.__module__}:{getattr(value, '__qualname__', type(value).__qualname__)}"
 
 
+# What other libraries call it -> the name here, and what there is to say of it
+ELSEWHERE = {
+    "gamma": "discount",
+    "lr": "learning_rate",
+    "n_steps": "feed.steps",
+    "rollout_length": "feed.steps",
+    "n_epochs": "feed.epochs",
+    "batch_size": "feed.batch_size (feed.minibatches of a rollout)",
+    "num_minibatches": "feed.minibatches",
+    "buffer_size": "feed.capacity",
+    "learning_starts": "feed.warmup",
+    "train_freq": "feed.steps",
+    "gradient_steps": "feed.replay_ratio (updates per environment step)",
+    "gae_lambda": "trace_decay",
+    "lambda_": "trace_decay",
+    "lam": "trace_decay",
+    "ent_coef": "entropy_weight (sac: temperature)",
+    "vf_coef": "value_weight",
+    "clip_coef": "clip_range",
+    "clip_ratio": "clip_range",
+    "target_kl": "kl_stop (trpo: kl_limit)",
+    "tau": "target_rate",
+    "polyak": "target_rate",
+    "target_update_interval": "target_every",
+    "exploration_fraction": "epsilon_steps",
+    "n_envs": "num_envs",
+    "env_id": "env",
+    "env_name": "env",
+    "total_timesteps": "total_steps",
+    "num_timesteps": "total_steps",
+    "max_steps": "total_steps",
+    "net_arch": "hidden",
+    "policy_kwargs": "hidden and activation, or encoder for a network of your own",
+    "policy": "encoder, for a network of your own; the agent builds its policy",
+    "callback": "hooks",
+    "callbacks": "hooks",
+    "logger": "loggers",
+    "tensorboard_log": "runs, the folder of all runs; TensorBoard's files lie in each",
+    "log_dir": "runs",
+    "verbose": "quiet",
+    "random_seed": "seed",
+    "recurrent": "not here yet: no policy has a memory",
+    "lstm": "not here yet: no policy has a memory",
+    "num_agents": "not here yet: one agent learns in an environment",
+    "num_gpus": "not here yet: a run takes one device, such as device='cuda:0'",
+    "devices": "device, which is one: a run takes no several yet",
+}
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """`; did you mean 'ppo'?` or nothing."""
+    """`; did you mean 'ppo'?`, what another library's name is called here, or nothing."""
+    if name in ELSEWHERE:
+        return f"; what others call {name} is {ELSEWHERE[name]}"
     near = difflib.get_close_matches(name.lower(), list(known), n=3, cutoff=0.5)
     return f"; did you mean {' or '.join(repr(n) for n in near)}?" if near else ""

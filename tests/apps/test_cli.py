@@ -276,7 +276,7 @@ def test_doctor(capfd):
     [
         (["train", "pppo", "CartPole-v1"], "unknown agent 'pppo'; did you mean 'ppo'"),
         (["train", "ppo", "CartPoll-v1"], "near matches: CartPole-v1"),
-        (["train", "ppo", "os:system"], "an id cannot import a module"),
+        (["train", "ppo", "os:system"], "no environment is called 'system'"),
         (["train", "ppo", "CartPole-v1", "--learning-rate", "1"], "Unrecognized"),
         (["train", "ppo", "CartPole-v1", "--agent.gamma", ".9"], "Unrecognized"),
         (["train", "ppo", "CartPole-v1", "--num-envs", "0"], "num_envs must be at least 1, got 0"),

@@ -21,14 +21,24 @@ class Repeated(Settings):
     """The settings that all runs of a sweep share: each has a seed of its own."""
 
 
+@dataclass(kw_only=True)
+class Named:
+    """A command that takes names."""
+
+    # modules that bring agents (whorl.register_agent) and Gymnasium ids, once for each
+    imports: Annotated[UseAppendAction[tuple[str, ...]], arg(name="import", metavar="MODULE")] = ()
+
+
 @dataclass
-class Train:
+class Train(Named):
     """Train AGENT in ENV. Options that are not given come from the preset of the pair; --env.KEY VALUE is an option of ENV itself."""
 
     # whorl list agents
     algorithm: Agent
-    # a native world, any installed Gymnasium id, or http://host:port/ID
+    # a native world, any installed Gymnasium id (or MODULE:ID, which is imported), or http://host:port/ID
     environment: Environment
+    # the config.json of a run, or a part of one: what AGENT, ENV and all options are where they are not given
+    recipe: Path | None = None
     settings: OmitArgPrefixes[Settings] = Settings()
     # its config, once AGENT is known
     agent: Suppress[Any] = None
@@ -45,7 +55,7 @@ class Train:
 
 
 @dataclass
-class Eval:
+class Eval(Named):
     """Evaluate the trained policy of RUN on fresh whole episodes."""
 
     # a run folder, or runs/last
@@ -62,7 +72,7 @@ class Eval:
 
 
 @dataclass
-class Play:
+class Play(Named):
     """Record one episode of RUN's best policy as GIF or MP4 (GIF into the run's video folder by default)."""
 
     run: RunFolder
@@ -76,7 +86,7 @@ class Play:
 
 
 @dataclass
-class Export:
+class Export(Named):
     """Write RUN's greedy policy as a file that is used without whorl: observations in, actions out, the normalizer inside."""
 
     run: RunFolder
@@ -89,7 +99,7 @@ class Export:
 
 
 @dataclass
-class Resume:
+class Resume(Named):
     """Go on with a run that was stopped or killed, or give a finished one more steps."""
 
     run: RunFolder
@@ -105,7 +115,7 @@ class Resume:
 
 
 @dataclass
-class Sweep:
+class Sweep(Named):
     """Train AGENT in ENV with every setting of a grid and several seeds. The same command goes on after a kill; --env.KEY VALUE is an
     option of ENV itself, in all runs."""
 
@@ -134,7 +144,7 @@ class Sweep:
 
 
 @dataclass
-class List:
+class List(Named):
     """What there is: agents, environments, presets or runs."""
 
     what: Positional[Literal["agents", "envs", "presets", "runs"]]
@@ -146,7 +156,7 @@ class List:
 
 
 @dataclass
-class Check:
+class Check(Named):
     """What training AGENT in ENV would use, or why it cannot work (exit code 1)."""
 
     algorithm: Agent
@@ -163,7 +173,7 @@ class ServeGym(ServerSettings):
 
 
 @dataclass
-class Submit:
+class Submit(Named):
     """Score RUNs under the leaderboard's protocol, and write one entry each into a board."""
 
     runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN")]
@@ -200,7 +210,7 @@ class BoardMerge:
 
 
 @dataclass
-class Verify:
+class Verify(Named):
     """Play the evaluation of ENTRY again: exit code 0 if all episodes are equal, 1 if the claim is refuted, 3 if it cannot be told here."""
 
     # its folder, or its id

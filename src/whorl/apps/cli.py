@@ -8,7 +8,8 @@ import json
 import math
 import re
 import sys
-from typing import Annotated, Any, Literal, get_args, get_type_hints
+from importlib import import_module
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_type_hints
 
 import tyro
 from tyro.constructors import (
@@ -24,7 +25,11 @@ from whorl import options
 from whorl.apps import twrl
 from whorl.apps.arguments import COMMANDS, Repeated, Sweep, Train
 from whorl.errors import BadInput, WhorlError
+from whorl.training import imports
 from whorl.training.settings import NAMED, Settings
+
+if TYPE_CHECKING:
+    from whorl.training.recipe import Recipe
 
 HIDDEN: dict[type, tuple[str, ...]] = {Settings: NAMED, Repeated: (*NAMED, "seed")}  # fields that are no options
 LISTS = (tuple[int, ...], tuple[float, ...])
@@ -43,10 +48,9 @@ def main(arguments: list[str] | None = None) -> None:
         if arguments[:2] == ["board", "merge"]:
             arguments = ["board-merge", *arguments[2:]]
         command = parse(arguments)
-        from whorl.apps import commands
-
         name = next(name for name, kind in COMMANDS.items() if isinstance(command, kind))
-        getattr(commands, name.replace("-", "_"))(command)
+        module = import_module("whorl.apps.lists" if name == "list" else "whorl.apps.commands")
+        getattr(module, name.replace("-", "_"))(command)
     except WhorlError as error:
         print(f"whorl: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
@@ -61,13 +65,23 @@ def parse(arguments: list[str]) -> Any:
     """The command, one of `COMMANDS`, with its options. Exits with code 2, and says why, for what is none."""
     kinds: dict[str, Any] = dict(COMMANDS)
     env_kwargs: dict[str, Any] = {}
-    if arguments[:1] in (["train"], ["sweep"]):
+    recipe = None
+    imports.bring(_values("--import", arguments))
+    if arguments[:1] in (["train"], ["sweep"], ["check"]):
         env_kwargs, arguments = _of_the_environment(arguments)
         kind = kinds[arguments[0]]
         names, rest = _names_first(arguments[1:], kind)
+        if len(names) == 2:
+            names[1], modules = imports.typed(names[1])
+            imports.bring(modules)
+            rest += [f"--import={module}" for module in modules]
+        recipe = _recipe(_values("--recipe", rest), names) if kind is Train else None
+        if recipe:  # whose names import nothing
+            names = [str(recipe.agent), recipe.env]
+        if len(names) == 2 and kind in (Train, Sweep):  # else tyro says what is missing
+            kinds[arguments[0]] = _of_the_pair(kind, names[0], names[1], recipe)
+            _refuse_foreign(rest, kinds[arguments[0]])
         arguments = [arguments[0], *names, *rest]
-        if len(names) == 2:  # else tyro says what is missing
-            kinds[arguments[0]] = _of_the_pair(kind, *names)
     with _REGISTRY:
         command: Any = tyro.extras.subcommand_cli_from_dict(
             kinds,
@@ -75,7 +89,7 @@ def parse(arguments: list[str]) -> Any:
             description="Reinforcement learning in PyTorch: train, resume, evaluate, watch.",
             args=arguments,
         )
-    if env_kwargs:
+    if env_kwargs := {**(recipe.env_kwargs if recipe else {}), **env_kwargs}:
         command.env_kwargs = env_kwargs
     return command
 
@@ -101,16 +115,28 @@ def _of_the_environment(words: list[str]) -> tuple[dict[str, Any], list[str]]:
     return found, rest
 
 
-def _of_the_pair(kind: type, agent: str, env: str) -> type:
-    """`Train` or `Sweep` with the preset of the pair as defaults; `Train` has the fields of the agent's config, too."""
+def _recipe(files: list[str], names: list[str]) -> Recipe | None:
+    if not files:
+        return None
+    from whorl.training.recipe import read_recipe
+
+    return read_recipe(files[-1], *names)
+
+
+def _of_the_pair(kind: type, agent: str, env: str, recipe: Recipe | None) -> type:
+    """`Train` or `Sweep` with the preset of the pair, or a recipe, as defaults; `Train` has the fields of the agent's config, too."""
     from whorl.training.catalog import find
 
     preset = find(agent.split(",")[0] if kind is Sweep else agent, env)
     settings = (Repeated if kind is Sweep else Settings)(num_envs=preset.num_envs, total_steps=preset.total_steps)
+    config = preset.config
+    if recipe:
+        settings, config = options.override(settings, recipe.fields), recipe.config
+        options.check(settings)
     hint: Any = tyro.conf.OmitArgPrefixes
     extended: list[Any] = [("settings", hint[type(settings)], dataclasses.field(default=settings))]
     if kind is Train:
-        extended.append(("agent", type(preset.config), dataclasses.field(default=preset.config)))
+        extended.append(("agent", type(config), dataclasses.field(default=config)))
     made = dataclasses.make_dataclass(kind.__name__, extended, bases=(kind,))
     made.__doc__ = kind.__doc__
     return made
@@ -122,14 +148,30 @@ def _of_the_pair(kind: type, agent: str, env: str) -> type:
 def _names_first(words: list[str], kind: type) -> tuple[list[str], list[str]]:
     """(AGENT and ENV, all other words). How many words an option takes is known once the agent is, so every agent that is
     named there is tried."""
-    from whorl.training.catalog import AGENTS, default_config
+    from whorl.training.catalog import AGENTS, default_config, known_agents
 
     own = {"help": bool, "h": bool} | _kinds(kind)
-    for agent in dict.fromkeys(word for word in words if word in AGENTS):
+    named = [word for word in words if word in AGENTS] or [word for word in words if word in known_agents()]
+    for agent in dict.fromkeys(named):
         names, rest = _split(words, own | _kinds(default_config(agent), "agent."))
         if names[:1] == [agent]:
             return names, rest
     return _split(words, own)
+
+
+def _values(option: str, words: list[str]) -> list[str]:
+    """What stands for an option, each time it comes."""
+    after = [value for word, value in zip(words, words[1:]) if word == option]
+    return after + [word.partition("=")[2] for word in words if word.startswith(f"{option}=")]
+
+
+def _refuse_foreign(words: list[str], kind: type) -> None:
+    """Raises BadInput for an option by the name that another library gives it."""
+    known = _kinds(kind)
+    for word in words:
+        name = word.lstrip("-").partition("=")[0].replace("-", "_")
+        if word.startswith("--") and name not in known and name in options.ELSEWHERE:
+            raise BadInput(f"there is no option --{name.replace('_', '-')}{options.did_you_mean(name, known)}")
 
 
 def _kinds(given: Any, prefix: str = "") -> dict[str, Any]:

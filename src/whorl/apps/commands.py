@@ -13,23 +13,19 @@ from typing import Any
 
 import gymnasium
 import torch
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 import whorl
 from whorl import options
 from whorl.apps import arguments
 from whorl.apps.board.entry import Entry
-from whorl.apps.board.forms import printable
+from whorl.apps.lists import print_table
 from whorl.envs.adapters import LIBRARIES, install
-from whorl.envs.ids import known_envs
 from whorl.envs.make import make_env
-from whorl.errors import BadInput, Damaged, Incompatible, WhorlError, command
+from whorl.errors import BadInput, Incompatible, WhorlError, command
 from whorl.spaces import describe
-from whorl.training import checkpoint, compatibility, folder, grid, samples, sweep_table
+from whorl.training import grid, samples, sweep_table
 from whorl.training.build import build
-from whorl.training.catalog import AGENTS, find, presets
+from whorl.training.catalog import find
 from whorl.training.export import SUFFIXES
 from whorl.training.run import Run
 from whorl.training.settings import Settings
@@ -38,7 +34,6 @@ from whorl.training.start import resume as resume_run
 from whorl.training.start import train as train_run
 from whorl.training.sweep import sweep as run_sweep
 from whorl.training.trained import load
-from whorl.training.written import Result, read_config, read_result
 
 EXTRAS = {
     "server": "starlette",
@@ -138,9 +133,9 @@ def sweep(o: arguments.Sweep) -> None:
     given = {name: value for name, value in _given(o.settings).items() if value != getattr(default, name)}
     done = run_sweep(
         o.algorithm, o.environment, varied, samples=drawn, trials=o.trials, seeds=o.seeds, jobs=o.jobs, runs=o.runs, name=o.name,
-        env_kwargs=o.env_kwargs, **given
+        imports=o.imports, env_kwargs=o.env_kwargs, **given
     )  # fmt: skip
-    _print_table([sweep_table.header([*done.rows[0].setting]), *(row.cells() for row in done.rows)])
+    print_table([sweep_table.header([*done.rows[0].setting]), *(row.cells() for row in done.rows)])
     print(f"{done.path}: {done.runs - len(done.failed)} of {done.runs} runs; table.csv, table.png")
     for job, why in done.failed.items():
         print(f"whorl: {job} failed: {why}", file=sys.stderr)
@@ -148,69 +143,6 @@ def sweep(o: arguments.Sweep) -> None:
         _last_line(sweep=str(done.path), runs=done.runs, failed=done.failed, table=[asdict(row) for row in done.rows])
     if done.failed:
         sys.exit(1)
-
-
-def list(o: arguments.List) -> None:
-    rows: Any
-    if o.compat or o.markdown:
-        return _compatibility(o)
-    if o.what == "agents":
-        rows = [("agent", "what it is", "presets")]
-        rows += [(name, listed.about, ", ".join(presets(name)) or "-") for name, listed in AGENTS.items()]
-    elif o.what == "envs":
-        rows = [("environment", "stepped by")] + sorted(known_envs().items())
-    elif o.what == "presets":
-        rows = [("agent", "environment", "envs", "steps", "source")]
-        rows += [(a, e, str(p.num_envs), f"{p.total_steps:,}", p.source) for a in AGENTS for e, p in presets(a).items()]
-    else:
-        rows = [("run", "agent", "environment", "seed", "progress", "best mean")]
-        problems = []
-        for path in folder.runs_in(o.runs):
-            try:
-                rows.append(_run_row(path))
-            except (BadInput, Damaged) as error:
-                problems.append(error)
-        _print_table(rows)
-        for problem in problems:
-            print(f"whorl: {printable(str(problem))}", file=sys.stderr)
-        if problems:
-            sys.exit(Damaged.exit_code)
-        return
-    _print_table(rows)
-
-
-def _print_table(rows: Any, width: int = 160) -> None:
-    """rows: names of the columns first. width: where the output is no terminal."""
-    table = Table(box=None, header_style="bold")
-    for name in rows[0]:
-        table.add_column(name, overflow="fold")
-    for row in rows[1:]:
-        table.add_row(*map(escape, row))
-    Console(width=None if sys.stdout.isatty() else width).print(table)
-
-
-def _compatibility(o: arguments.List) -> None:
-    if o.what != "envs":
-        raise BadInput(f"--compat and --markdown are about environments: whorl list envs, not {o.what}")
-    rows = compatibility.table()
-    if o.markdown:
-        print(compatibility.markdown(rows), end="")
-        return
-    body, notes = compatibility.cells(rows)
-    _print_table([compatibility.header(rows), *body], width=250)
-    print("\n".join(["", *notes] if notes else []))
-
-
-def _run_row(path: Path) -> tuple[str, ...]:
-    written = read_config(path).check()
-    s, done = written.settings, read_result(path) or Result(_saved(path))
-    progress = f"{done.steps:,} of {s.total_steps:,} {written.progress}"
-    return str(path), s.agent, s.env, str(s.seed), progress, f"{done.best.mean:.1f}" if done.best else "-"
-
-
-def _saved(path: Path) -> int:
-    """How far the newest checkpoint of a run is."""
-    return max((int(name.removeprefix("step_")) for name in checkpoint.steps(path / "checkpoints")), default=0)
 
 
 def check(o: arguments.Check) -> None:

@@ -1,11 +1,13 @@
 """What the id of an environment means: a name of Gymnasium's registry or of a native world, or the URL of one on a server.
 
-An id is looked up and never interpreted: it imports no module. Imports no adapter and no HTTP client.
+An id is looked up and never interpreted: it imports no module. Imports no adapter and no HTTP client. Installed packages bring ids by
+the entry-point group `whorl.envs`: `Maze-v0 = "package.module:Maze"` is what Gymnasium's registry then has, and imports when it is made.
 """
 
 from __future__ import annotations
 
 import difflib
+from importlib.metadata import entry_points
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
@@ -79,8 +81,16 @@ def entry_point(id: str) -> str:
     return str(spec.entry_point) if spec else ""
 
 
+def register_installed() -> None:
+    """Enter the ids of the entry points `whorl.envs` into Gymnasium's registry. Nothing of the packages is imported."""
+    for entry in entry_points(group="whorl.envs"):
+        if entry.name not in gymnasium.registry:
+            gymnasium.register(entry.name, entry.value)
+
+
 def known_envs() -> dict[str, str]:
     """Every id that `make_env` takes -> "native" or "gymnasium". Some of Gymnasium's need an extra."""
+    register_installed()
     return {**dict.fromkeys(gymnasium.registry, "gymnasium"), **dict.fromkeys(native.WORLDS, "native")}
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib import import_module
+from inspect import signature
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,7 +36,8 @@ from whorl.feeds import Fed, Feed, Part
 from whorl.functional.streams import stream
 from whorl.nets.encoder import EncoderFactory
 from whorl.training import sizes
-from whorl.training.catalog import agent_class, find
+from whorl.training.catalog import AgentLike, agent_class, agent_name, find
+from whorl.training.finished import fitting
 from whorl.training.hooks import Hook
 
 
@@ -86,7 +88,7 @@ class Parts:
 
 
 def build(
-    agent: str,
+    agent: AgentLike,
     env: EnvLike | None,
     config: Fed | None = None,
     num_envs: int | None = None,
@@ -98,25 +100,25 @@ def build(
     data: Dataset | None = None,
     encoder: EncoderFactory | None = None,
 ) -> Parts:
-    """Agent and environment by name (or whatever else `whorl.train` takes), with the preset of the pair where `config` and `num_envs`
-    are not given.
+    """Agent (or its class, or one that is built) and environment by name (or whatever else `whorl.train` takes), with the preset of the
+    pair where `config` and `num_envs` are not given.
 
     data: what an agent with an Offline feed learns from; no environment is made then, and `env` only finds the preset.
     buffer: False leaves it out (None), for `new_buffer` to make. encoder: see `Agent.build`.
     Raises BadInput or Incompatible before anything is trained or written.
     """
-    cls = agent_class(agent)
+    cls, name = agent_class(agent), agent_name(agent)
     source = None if env is None else kind_or_env(env)
     preset = find(agent, "" if source is None else source.id)
     config = config if config is not None else preset.config
     if not isinstance(config, cls.Config):
-        raise BadInput(f"{agent} takes a {cls.Config.__name__}, got {type(config).__name__}")
+        raise BadInput(f"{name} takes a {cls.Config.__name__}, got {type(config).__name__}")
     options.check(config)
     feed: Feed = config.feed
     if compile and cls.uncompiled:
         raise BadInput(f"{cls.uncompiled}. Leave compile=True out")
     if feed.one_by_one and device != "cpu":
-        raise BadInput(f"{agent} learns on the CPU, one step at a time; got device={device!r}")
+        raise BadInput(f"{name} learns on the CPU, one step at a time; got device={device!r}")
     _check_device(device)
     if (data is None) != (feed.collector(on_cpu=True) is not None):
         came = "no data was given" if data is None else "data was given"
@@ -128,7 +130,7 @@ def build(
     made = None
     if data is None:
         if source is None:
-            raise BadInput(f"{agent} learns by stepping an environment: name one")
+            raise BadInput(f"{name} learns by stepping an environment: name one")
         made = _made(source, feed, preset.num_envs if num_envs is None else num_envs, seed, device, max_episode_steps)
         feed.check(made.num_envs)
         sizes.check_rollout(feed, made.num_envs, made.observation_space, made.action_space)
@@ -341,17 +343,28 @@ def check_replay(env: Env, feed: Feed, slack: int = 0, folder: Path | None = Non
 
 
 def new_agent(
-    agent: str, source: Env | Dataset, config: Fed, seed: int, encoder: EncoderFactory | None = None
+    agent: AgentLike, source: Env | Dataset, config: Fed, seed: int, encoder: EncoderFactory | None = None
 ) -> Agent:
     """Fresh weights from the initialisation stream, for the spaces of an environment or of data; the global torch stream is left as
-    it was."""
-    sizes.check_networks(config, source.observation_space, source.action_space)
-    with torch.random.fork_rng():
-        torch.manual_seed(stream(seed, "initialisation"))
-        own = {} if encoder is None else {"encoder": encoder}  # an agent of the user's may have no place for one
-        learner = agent_class(agent).build(source.observation_space, source.action_space, config, **own)
+    it was. An agent that is built is taken as it is; raises BadInput where it acts on other spaces or another config is asked for."""
+    if isinstance(agent, Agent):
+        learner = fitting(agent, source, config, encoder)
+    else:
+        sizes.check_networks(config, source.observation_space, source.action_space)
+        with torch.random.fork_rng():
+            torch.manual_seed(stream(seed, "initialisation"))
+            learner = _build(agent_class(agent), source, config, encoder)
     learner.seed = seed
     return learner
+
+
+def _build(cls: type[Agent], source: Env | Dataset, config: Fed, encoder: EncoderFactory | None) -> Agent:
+    """An agent of the user's may have no place for an encoder."""
+    if encoder is None:
+        return cls.build(source.observation_space, source.action_space, config)
+    if "encoder" not in signature(cls.build).parameters:
+        raise Incompatible(f"{cls.__name__} takes no encoder: leave it out, or give its `build` a place for one")
+    return cls.build(source.observation_space, source.action_space, config, encoder=encoder)
 
 
 def _check_device(device: str) -> None:

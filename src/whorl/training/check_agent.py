@@ -13,7 +13,7 @@ from whorl.envs.native.probes import Probe
 from whorl.errors import AgentError, Incompatible
 from whorl.options import override
 from whorl.training.build import Parts, build
-from whorl.training.catalog import default_config
+from whorl.training.catalog import AgentLike, agent_class, agent_name, find
 from whorl.training.evaluate import evaluate
 from whorl.training.loops import plain
 
@@ -22,15 +22,17 @@ OBSERVATIONS = {"ProbeObservation": (-1.0, 1.0), "ProbeDiscount": (0.0, 1.0), "P
 
 
 def check_agent(
-    agent: str, steps: int = 20_000, seed: int = 0, tolerance: float = 0.15, **fields: object
+    agent: AgentLike, steps: int = 20_000, seed: int = 0, tolerance: float = 0.15, **fields: object
 ) -> dict[str, str]:
     """Train `agent` on every probe environment it can act in; returns what was checked on each.
 
+    agent: a name or a class; of one that is built, the class with its config.
     Its values (where it has `value(observation)`) must come within `tolerance` of the true ones, its greedy actions within that of
     the best return. Also: its losses are pure. `fields` override its config.
     Raises AgentError naming the probe, what was expected and what came.
     """
-    config = override(default_config(agent), fields)
+    config = override(find(agent, "").config, fields)
+    agent, name = agent if isinstance(agent, str) else agent_class(agent), agent_name(agent)
     checked = {}
     for probe in PROBES:
         try:
@@ -38,10 +40,10 @@ def check_agent(
         except Incompatible as reason:
             checked[probe] = f"cannot act there: {reason}"
             continue
-        _check_pure(agent, build(agent, probe, config, num_envs=8, seed=seed))
+        _check_pure(name, build(agent, probe, config, num_envs=8, seed=seed))
         assert parts.collector is not None
         plain.train(parts.agent, parts.collector, parts.buffer, steps)
-        checked[probe] = ", ".join(_check_probe(agent, parts, probe, tolerance)) or "runs"
+        checked[probe] = ", ".join(_check_probe(name, parts, probe, tolerance)) or "runs"
     return checked
 
 

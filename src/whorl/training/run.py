@@ -19,11 +19,13 @@ from whorl.errors import BadInput, StopTraining
 from whorl.feeds import Fed
 from whorl.files import Folder, lock, write_json
 from whorl.functional.streams import stream
-from whorl.nets.encoder import notices
+from whorl.nets.encoder import EncoderFactory, notices
 from whorl.training import checkpoint
 from whorl.training import state as states
 from whorl.training.asked import ask
 from whorl.training.build import build, check_replay, new_buffer
+from whorl.training.catalog import AgentLike
+from whorl.training.changes import Changes
 from whorl.training.curve import draw_curve
 from whorl.training.evaluate import Evaluation, evaluate_in
 from whorl.training.full_disk import FullDisk
@@ -52,17 +54,22 @@ class Run:
         loggers: Sequence[Logger] | None = (),
         hooks: Sequence[Hook] | None = (),
         data: Dataset | None = None,
+        agent: AgentLike | None = None,
+        encoder: EncoderFactory | None = None,
     ):
-        s = settings
+        """agent: its class, or itself, where the settings' name does not say it. encoder: see `Agent.build`."""
+        s, self.kind, self.encoder = settings, agent or settings.agent, encoder
         self.path, self.settings, self.config, self.data = path, settings, config, data
         with threads_of_torch(s.threads):  # initial weights come from a QR decomposition, whose bits depend on them too
             self.parts = build(
-                s.agent, source, config, s.num_envs, s.seed, s.device, s.compile, s.max_episode_steps, buffer=False, data=data
+                self.kind, source, config, s.num_envs, s.seed, s.device, s.compile, s.max_episode_steps,
+                buffer=False, data=data, encoder=encoder,
             )  # fmt: skip
         self.parts.check()
         self.agent, self.progress = self.parts.agent, self.parts.progress
         self.progress.most_episodes = s.total_episodes or math.inf
         self.stop = StopSignals()
+        self.changes = Changes()  # of what it was started with
         self.seconds = 0.0  # of the training loop in this process, learning included
         self._first = 0
         kind = source if isinstance(source, EnvKind) else None
@@ -131,9 +138,9 @@ class Run:
                 self._run(resume)
         except BaseException:
             with suppress(Exception):  # which would hide what ended the run
-                self._close()
+                self.close()
             raise
-        self._close()
+        self.close()
         return self
 
     def _run(self, resume: bool) -> None:
@@ -152,7 +159,8 @@ class Run:
         for inner in (self.path, self.checkpoints, self.path / "replay", self.path / "video"):
             checkpoint.clean(inner)
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """Its environments, but for an object of the user's."""
         try:
             self.evaluation.close()
         finally:
@@ -180,7 +188,7 @@ class Run:
         return 2 * (every // env.num_envs + self.config.feed.steps) if every and env is not None else 0
 
     def write_config(self) -> None:
-        self.written = write_config(self.path, settings_json(self.settings, self.config))
+        self.written = write_config(self.path, settings_json(self.settings, self.config, self.kind))
 
     def _greet(self) -> None:
         env, feed = self.parts.env, self.config.feed
@@ -236,6 +244,11 @@ class Run:
         path = checkpoint.newest(self.checkpoints)
         if path is None and not self.settings.checkpoint_every:
             raise BadInput(f"{self.path} has no checkpoint to resume from: it was started with checkpoint_every=0")
+        if path is None and self.settings.init_from:
+            raise BadInput(
+                f"{self.path} was killed before its first checkpoint, and a run folder leads to no other: train it anew with "
+                f"init_from={self.settings.init_from!r}"
+            )
         if path is None:  # killed before the first one was complete: nothing had been learned
             with Folder(self.path) as inside:
                 inside.remove("replay")
@@ -243,6 +256,7 @@ class Run:
             self.write_config()
             return self._greet()
         exact = states.load(path, self._state_parts(), self.written)
+        self.changes.apply(self.agent)
         with self.disk.tolerated("config.json"):
             self.write_config()
         with self.disk.tolerated("the link to the last checkpoint"):
@@ -254,6 +268,8 @@ class Run:
                 "so the run is not bit-equal to an unbroken one"
             )
         self.logs.message(f"resumed {self.path} at {self.steps:,} steps from {path.name}")
+        for change in self.changes.said:
+            self.logs.message(f"changed from here on: {change}")
         if not exact["collector"]:
             self.logs.message(
                 f"{self.settings.env} cannot save its state: fresh episodes begin here, so the run is not bit-equal to an unbroken one"
@@ -265,7 +281,8 @@ class Run:
         last = best = Scores.of(self.evaluate(s.eval_episodes)) if s.eval_every else None
         if s.eval_every and marked:  # none: there never was room for one
             which = "best" if "best" in marked else "last"
-            found = Trained(self.path, s, self.config, which, self.evaluation.env(s.eval_episodes))
+            env = self.evaluation.env(s.eval_episodes)
+            found = Trained(self.path, s, self.config, which, env, agent=self.kind, encoder=self.encoder)
             best = Scores.of(self.evaluation.play(found.policy, s.eval_episodes, stream(s.seed, FINAL)))
         self.result = Result(self.steps, self.progress.finished, last, best)
         with self.disk.tolerated("curve.png"):

@@ -9,7 +9,8 @@ from typing import Annotated, Literal
 from whorl.options import Amount, Count
 
 PARTS = 20  # of a run: it is evaluated and saved after each, where nothing else is said
-NAMED = ("agent", "env", "own_env", "env_kwargs", "wrappers", "scheduled")  # what is trained: no options
+NAMED = ("agent", "env", "own_env", "env_kwargs", "wrappers", "encoder", "scheduled")  # what is trained: no options
+FIXED = ("seed", "num_envs", "max_episode_steps", "total_episodes", "init_from")  # what no resume changes
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,8 @@ class Settings:
     env_kwargs: dict[str, object] = field(default_factory=dict)
     # names of what was put around each environment, for people: only the user can do it again
     wrappers: tuple[str, ...] = ()
+    # what makes the network that looks at observations, for people to read: resume and load ask for it again
+    encoder: str = ""
     # the fields that functions of progress move, and what these are called, for people: resume asks for the functions again
     scheduled: str = ""
     # of every random stream
@@ -41,6 +44,8 @@ class Settings:
     max_episode_steps: Annotated[int | None, Count] = None
     # seconds that a step of one environment may take, and ten times as long a reset, before it counts as hung and the process ends; 0 = any
     env_timeout: Annotated[float, Amount] = 60.0
+    # a run whose weights and observation statistics this one begins with
+    init_from: str | None = None
     # where the agent learns
     device: str = "cpu"
     # every optimizer step as one compiled graph; td: the whole loop

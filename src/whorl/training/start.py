@@ -7,11 +7,13 @@ import inspect
 import logging
 import math
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
 from whorl import options
+from whorl.agents.agent import Agent
+from whorl.batch import Arrays
 from whorl.buffers.datasets import Dataset
 from whorl.collectors.tally import text_of
 from whorl.envs.env import Env
@@ -20,20 +22,26 @@ from whorl.envs.make import EnvKind, EnvLike, Wrapper, kind_or_env, name_of
 from whorl.errors import BadInput, command
 from whorl.feeds import Fed, Feed
 from whorl.files import lock, write_json
-from whorl.options import override
+from whorl.nets.encoder import EncoderFactory
+from whorl.options import did_you_mean, override
 from whorl.presets import Preset
-from whorl.training import folder
-from whorl.training.build import check_replay
-from whorl.training.catalog import agent_class, find
+from whorl.training import folder, grid
+from whorl.training.brought import check_encoder, encoder_name
+from whorl.training.build import check_replay, new_agent
+from whorl.training.catalog import AgentLike, agent_class, agent_name, find
+from whorl.training.changes import Changes, between, changed
 from whorl.training.hooks import Hook
+from whorl.training.imports import bring, typed
 from whorl.training.loggers import Logger
 from whorl.training.loggers.places import of_folder
 from whorl.training.own_hooks import check_again, described, taken_out, unannealed
+from whorl.training.recipe import read_recipe
 from whorl.training.run import Run
 from whorl.training.settings import NAMED, Settings
 from whorl.training.source import source_again
 from whorl.training.trained import read_settings
 from whorl.training.video import drawable
+from whorl.training.weights import begin_with, of_run
 from whorl.training.written import Result, read_result
 
 _log = logging.getLogger("whorl")
@@ -41,13 +49,15 @@ OPTIONS = [field for field in dataclasses.fields(Settings) if field.name not in 
 
 
 def train(
-    agent: str,
+    agent: AgentLike | None = None,
     env: EnvLike | None = None,
     *,
+    recipe: str | Path | None = None,
     config: Fed | None = None,
     env_kwargs: Mapping[str, object] | None = None,
     wrappers: Sequence[Wrapper] = (),
     data: Dataset | None = None,
+    encoder: EncoderFactory | None = None,
     runs: str | Path = "runs",
     name: str | None = None,
     quiet: bool = False,
@@ -57,18 +67,36 @@ def train(
 ) -> Run:
     """Train `agent` in `env` and return the finished run. What is not given comes from the preset of the pair.
 
-    env: an id, the URL of an environment on a gym HTTP server, or of your own: a class or function that makes a `gymnasium.Env`, a
-    subclass of `Env`, or an object, `Env`, `gymnasium.Env`, `VectorEnv`. With an object there is no evaluation, and it is yours to close.
+    agent: a name (`whorl list agents`), a class, or an agent that is built, which is trained as it is.
+    recipe: the config.json of a run, or a part of one, for all that is not given here.
+    env: an id (or Gymnasium's `module:id`, which is imported), the URL of an environment on a gym HTTP server, or of your own: a class or
+    function that makes a `gymnasium.Env`, a subclass of `Env`, or an object, `Env`, `gymnasium.Env`, `VectorEnv`. With an object there is
+    no evaluation, and it is yours to close.
     env_kwargs: options of the environment, plain values; they stand in `config.json`.
     wrappers: put around each single environment, the innermost first: gymnasium wrappers, or functions. `resume` and `load` ask for
     them again.
     data: what an agent with an Offline feed learns from; `env`, if it is given, only evaluates.
+    encoder: a class or function of yours, observation space -> `nn.Module` with `width`: the network that looks at observations, one for
+    the policy and one for the critic.
     loggers, hooks: of your own, beside the run's (see training/loggers and training/hooks.py).
     fields: every option of training/settings.py (`total_steps=20_000`, `seed=1`), and fields of the agent's config
     (`learning_rate=1e-3`). A preset that anneals over its own run anneals over yours. A function of the run's progress, from 0 to 1,
     is a `Schedule` of the field, in the place of what anneals there: `learning_rate=lambda progress: 1e-3 * (1 - progress)`.
+    `init_from`: a run, or the folder of one.
     Raises BadInput or Incompatible before anything is written.
     """
+    if isinstance(env, str):
+        env, modules = typed(env)
+        bring(modules)
+    if recipe is not None:  # whose names import nothing
+        found = read_recipe(recipe, agent, env if isinstance(env, str) else None)
+        agent, env, config = found.agent, env or found.env or None, config or found.config
+        fields, env_kwargs = {**found.fields, **fields}, {**found.env_kwargs, **(env_kwargs or {})}
+    if agent is None:
+        raise BadInput("name an agent to train (whorl list agents), or pass its class")
+    weights = _weights_of(begun := fields.get("init_from"))
+    if begun is not None:
+        fields = {**fields, "init_from": str(begun.path if isinstance(begun, Run) else begun)}
     if isinstance(env, str):
         check_no_token(env)
     source = None if env is None else kind_or_env(env, env_kwargs, wrappers)
@@ -80,7 +108,7 @@ def train(
         fields = unannealed(fields, schedules, kind)
     hooks = [*schedules, *(hooks or ())]
     settings, config = planned(agent, "" if env is None else name_of(env), fields, config, source)
-    settings = dataclasses.replace(settings, scheduled=described(hooks))
+    settings = dataclasses.replace(settings, scheduled=described(hooks), encoder=encoder_name(encoder))
     feed: Feed = config.feed
     if data is not None:
         _check_recorded(data, fields, bool(settings.env))
@@ -89,14 +117,16 @@ def train(
         settings = dataclasses.replace(settings, eval_every=0)
     elif settings.video_every:
         drawable(source, settings.seed).close()  # has it a picture?
-    run = Run(Path(), settings, config, quiet, source, loggers, hooks, data)
+    run = Run(Path(), settings, config, quiet, source, loggers, hooks, data, agent, encoder)
+    if weights:
+        begin_with(run.agent, weights, str(settings.init_from))
     if run.parts.env is not None and feed.replays:
         if feed.storage == "memmap" and not settings.checkpoint_every:
             raise BadInput(
                 "feed.storage = 'memmap' keeps its rows with the checkpoints, and checkpoint_every is 0: set it, or use 'memory'"
             )
         check_replay(run.parts.env, feed, run.slack, Path(runs) if settings.checkpoint_every else None)
-    run.path = folder.create(Path(runs), settings.env or "data", agent, settings.seed, name)
+    run.path = folder.create(Path(runs), settings.env or "data", settings.agent, settings.seed, name)
     run.write_config()
     write_json(run.path / "meta.json", folder.meta())
     try:
@@ -106,8 +136,22 @@ def train(
     return _begun(run)
 
 
+def _weights_of(source: object) -> Arrays:
+    if source is None:
+        return {}
+    if isinstance(source, Run):
+        return source.agent.state_dict()
+    if not isinstance(source, str | Path):
+        raise BadInput(f"init_from is a run, or the folder of one, got {type(source).__name__}")
+    return of_run(source)
+
+
 def planned(
-    agent: str, env: str, fields: Mapping[str, object], config: Fed | None = None, source: EnvKind | Env | None = None
+    agent: AgentLike,
+    env: str,
+    fields: Mapping[str, object],
+    config: Fed | None = None,
+    source: EnvKind | Env | None = None,
 ) -> tuple[Settings, Fed]:
     """The settings and the agent's config of a run: those of the preset of the pair, with `fields` of either replaced.
 
@@ -118,7 +162,12 @@ def planned(
     asked = {o.name: fields[o.name] for o in OPTIONS if fields.get(o.name) is not None}
     of_agent = {name: value for name, value in fields.items() if name not in {o.name for o in OPTIONS}}
     preset = find(agent, source.id)
-    base = Settings(agent, env, num_envs=preset.num_envs, total_steps=preset.total_steps)
+    _check_names(of_agent, preset.config if config is None else config)
+    if isinstance(agent, Agent) and (of_agent or config not in (None, agent.config)):
+        given = ", ".join(of_agent) or "config"
+        raise BadInput(f"an agent that is built keeps its config: {given} cannot be given beside it, or pass its class")
+    name = agent_name(agent)
+    base = Settings(name, env, num_envs=preset.num_envs, total_steps=preset.total_steps)
     if isinstance(source, Env):
         base = dataclasses.replace(base, own_env=True, num_envs=source.num_envs)
     else:
@@ -130,8 +179,22 @@ def planned(
     options.check(config)
     check_spans(config, settings)
     if isinstance(source, Env):
-        _check_object(agent, settings, config.feed)
+        _check_object(name, settings, config.feed)
     return settings, config
+
+
+def _check_names(given: Iterable[str], config: Fed) -> None:
+    """Raises BadInput for a name that is neither a parameter of `train`, nor a setting of a run, nor a field of the agent's config."""
+    of_agent = [field.name for field in options.fields(type(config))]
+    of_run = [o.name for o in OPTIONS]
+    own = [name for name in inspect.signature(train).parameters if name not in (*of_run, "fields")]
+    known = {*of_agent, *of_run, *own, *grid.fields(config)}
+    for name in given:
+        if name not in of_agent:
+            raise BadInput(
+                f"there is no argument {name!r}{did_you_mean(name, known)}. There are {', '.join(own)}; of every run "
+                f"{', '.join(of_run)}; of this agent ({type(config).__name__}) {', '.join(of_agent)}"
+            )
 
 
 def _shown(function: Callable[..., Run]) -> inspect.Signature:
@@ -158,6 +221,9 @@ def resume(
     env_kwargs: Mapping[str, object] | None = None,
     wrappers: Sequence[Wrapper] | None = None,
     logger: str | None = None,
+    agent: AgentLike | None = None,
+    encoder: EncoderFactory | None = None,
+    **fields: object,
 ) -> Run:
     """Go on with a run that was killed or stopped, or train a finished one further with more `total_steps`.
 
@@ -165,13 +231,16 @@ def resume(
     wrappers, hooks, data: as they were at its start; a function that was given for a field is given again as `Schedule(field, function)`
     among the hooks. env_kwargs: as they were, where its folder names files. config: only for a run whose feed is a class of yours, which
     its folder cannot name. logger: another than at its start; wandb and mlflow, which may connect, are used only where they are named
-    again.
+    again. agent: the class (or a new one that is built), for a run whose agent is yours; encoder: likewise. fields: what is to change from
+    here on (`learning_rate=1e-4`, `eval_every=5_000`); config.json holds it then, and the run's log says so.
     Raises BadInput for a folder that is not a run, one that another process holds, a finished run without more steps, or fewer steps
     than the run was started for.
     """
     path = folder.open_run(path)
     with lock(path):
-        settings, config = read_settings(path, config)
+        was = read_settings(path, config, agent)
+        check_encoder(path, was[0], encoder)
+        settings, config = changed(*was, fields)
         result = (read_result(path) if (path / "curve.png").exists() else None) or Result()
         done, over = result.steps, result.episodes >= (settings.total_episodes or math.inf)
         total = settings.total_steps if total_steps is None else options.whole(total_steps)
@@ -198,7 +267,9 @@ def resume(
         source = None if nowhere else source_again(path, settings, env, env_kwargs, wrappers)
         if source is not None and not settings.own_env:
             settings = dataclasses.replace(settings, env=name_of(source))  # a server may have moved
-        run = Run(path, settings, config, quiet, source, loggers, hooks, data)
+        run = Run(path, settings, config, quiet, source, loggers, hooks, data, agent, encoder)
+        if fields:
+            run.changes = _changes(was, run)
     return _begun(run, resume=True)
 
 
@@ -219,6 +290,20 @@ def _begun(run: Run, resume: bool = False) -> Run:
 def last_run() -> Run | None:
     """The run that `train` or `resume` began last in this process, also where Ctrl-C or an error ended it; None: there is none."""
     return _last()
+
+
+def _changes(was: tuple[Settings, Fed], run: Run) -> Changes:
+    """Raises what `changes.between` does; the environments are closed then."""
+    source = run.parts.env or run.data
+    assert source is not None
+    try:
+        built = (
+            run.agent if was[1] == run.config else new_agent(run.kind, source, was[1], run.settings.seed, run.encoder)
+        )
+        return between((*was, built), (run.settings, run.config, run.agent))
+    except BaseException:
+        run.close()
+        raise
 
 
 def _spanned(settings: Settings, preset: Preset, config: Fed) -> Fed:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +22,12 @@ from whorl.envs.env import Env
 from whorl.envs.ids import check_no_token, is_url
 from whorl.envs.make import EnvKind, kind_or_env, name_of
 from whorl.errors import BadInput, WhorlError
+from whorl.nets.encoder import EncoderFactory
 from whorl.options import override
 from whorl.training import folder, grid, sweep_table
 from whorl.training.build import build
-from whorl.training.catalog import find
+from whorl.training.catalog import AgentLike, agent_class, agent_name, find
+from whorl.training.imports import bring, typed
 from whorl.training.process import StopSignals
 from whorl.training.samples import Samples
 from whorl.training.samples import settings as draws
@@ -68,7 +72,7 @@ class Sweep:
 
 
 def sweep(
-    agent: str,
+    agent: AgentLike,
     env: str,
     values: grid.Grid | None = None,
     *,
@@ -79,6 +83,8 @@ def sweep(
     runs: str | Path = "runs",
     name: str | None = None,
     env_kwargs: Mapping[str, object] | None = None,
+    imports: Sequence[str] = (),
+    encoder: EncoderFactory | None = None,
     **fields: object,
 ) -> Sweep:
     """Train `agent` in `env` with every combination of `values` and the seeds 0 .. seeds - 1, `jobs` at a time.
@@ -91,6 +97,8 @@ def sweep(
     fields: of `Settings`, for all runs (`total_steps=5000`); by default those of the pair's preset.
     env_kwargs: options of the environment, as for `train`, for all runs.
     name: of the folder `runs/sweeps/<name>`; by default agent, environment and a digest of everything that makes the sweep.
+    imports: modules that bring names to the processes of the runs, as they did to this one; those of a class and of an environment
+    `module:id` go without saying. encoder: see `whorl.train`.
 
     The same call goes on where an earlier one was stopped or killed: finished runs stay, begun ones are resumed from their
     last checkpoint. Progress goes to stderr. Raises BadInput or Incompatible before anything runs or is written; SystemExit
@@ -99,11 +107,21 @@ def sweep(
     if not isinstance(env, str):
         raise BadInput(f"the runs of a sweep are processes that make their environments by id; {name_of(env)} is none")
     check_no_token(env)
+    env, modules = typed(env)
+    bring(modules)
+    if not isinstance(agent, str | type):
+        raise BadInput("the runs of a sweep are processes of their own, which build their agents: pass the class")
+    kinds = {each: each for each in agent.split(",")} if isinstance(agent, str) else {agent_name(agent): agent}
+    agents = agent.split(",") if isinstance(agent, str) else [*kinds]
+    owns, torso = [_importable(agent_class(kind)) for kind in kinds.values()], _importable(encoder)
+    agent = ",".join(agents)
+    outside: dict[str, Any] = {"own": owns[0], "encoder": torso, "named": ":" not in agent, "path": sys.path}
+    outside["imports"] = [*imports, *modules, *(own[0] for own in [*owns, torso] if own)]
     source = kind_or_env(env, env_kwargs)
     for option, value in (("seeds", seeds), ("jobs", jobs), ("trials", trials)):
         if value is not None and value < 1:
             raise BadInput(f"{option} must be at least 1, got {value}")
-    values, samples, agents = values or {}, samples or {}, agent.split(",")
+    values, samples = values or {}, samples or {}
     if not (values or samples or len(agents) > 1):
         raise BadInput(
             "the grid is empty: give at least one field with its values, --grid learning_rate=1e-3,1e-2, or by --sample, or several agents"
@@ -111,13 +129,13 @@ def sweep(
     if twice := [name for name in [*values, *agents] if name in samples or agents.count(name) > 1]:
         raise BadInput(f"{twice[0]} comes twice")
     if len(agents) > 1 and "total_steps" not in [*values, *samples]:
-        fields = {"total_steps": find(agents[0], env).total_steps, **fields}
-    fixed = {each: _fixed(each, env, fields, {*values, *samples}) for each in agents}
+        fields = {"total_steps": find(kinds[agents[0]], env).total_steps, **fields}
+    fixed = {each: _fixed(kinds[each], env, fields, {*values, *samples}) for each in agents}
     combinations = [
-        (each, setting) for each in agents for setting in _settings(find(each, env).config, values, samples, trials)
+        (each, setting) for each in agents for setting in _settings(find(kinds[each], env).config, values, samples, trials)
     ]
     for each, setting in combinations:
-        _check_setting(each, source, fixed[each] | setting)
+        _check_setting(kinds[each], source, fixed[each] | setting, encoder)
     shared = fixed[agent] if len(agents) == 1 else {"settings": fixed}
     drawn = {"samples": samples, "trials": trials} if samples else {}
     of_env = {"env_kwargs": dict(env_kwargs)} if env_kwargs else {}
@@ -125,7 +143,9 @@ def sweep(
         json.dumps({"agent": agent, "env": env, **of_env, "grid": values, "seeds": seeds, **drawn, **shared})
     )
     digest = sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()[:8]
-    name = files.check_name(f"{agent}_{env.replace('/', '_')}_{digest}" if name is None else name, "the sweep name")
+    name = files.check_name(
+        f"{re.split('[:.]', agent)[-1]}_{env.replace('/', '_')}_{digest}" if name is None else name, "the sweep name"
+    )
     path = Path(runs) / "sweeps" / name
     _refuse_another_plan(path, plan)
     files.make(path)
@@ -139,7 +159,7 @@ def sweep(
             for seed in range(seeds)  # outside: the first seed of every setting comes before the second of any
             for number, setting in enumerate(named)
         ]
-        failed = _Queue(path, plan, fixed, lock).run(work, jobs or _cores())
+        failed = _Queue(path, plan, fixed, lock, outside).run(work, jobs or _cores())
         done = {job: job.path for job in work if job.finished}
         runs_of = [[path for job, path in done.items() if job.setting is setting and path] for setting in named]
         rows = sweep_table.table([*zip(named, runs_of)])
@@ -155,7 +175,7 @@ def _settings(config: object, values: grid.Grid, samples: Samples, trials: int) 
     return [combination | trial for combination in grid.settings(values) for trial in drawn]
 
 
-def _fixed(agent: str, env: str, fields: Mapping[str, object], varied: Collection[str]) -> grid.Setting:
+def _fixed(agent: AgentLike, env: str, fields: Mapping[str, object], varied: Collection[str]) -> grid.Setting:
     """What all runs of an agent share: the settings that were given, and always these three."""
     preset = find(agent, env)
     default = Settings(num_envs=preset.num_envs, total_steps=preset.total_steps)
@@ -173,10 +193,25 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _check_setting(agent: str, env: EnvKind | Env, setting: grid.Setting) -> None:
+def _importable(part: Callable | None) -> list[str]:
+    """[module, name] of a class or function from outside, for processes to import; nothing of whorl's own.
+
+    Raises BadInput for one that no other process can import.
+    """
+    if part is None or part.__module__.startswith("whorl."):
+        return []
+    name = getattr(part, "__qualname__", "<locals>")
+    if part.__module__ == "__main__" or "<" in name:
+        raise BadInput(
+            f"the runs of a sweep are processes of their own, which cannot import {name}: put it into a module"
+        )
+    return [part.__module__, name]
+
+
+def _check_setting(agent: AgentLike, env: EnvKind | Env, setting: grid.Setting, encoder: EncoderFactory | None) -> None:
     """Raises what `train` would raise before it writes anything."""
     s, config = planned(agent, name_of(env), grid.nested(setting), source=env)
-    parts = build(agent, env, config, s.num_envs, max_episode_steps=s.max_episode_steps, buffer=False)
+    parts = build(agent, env, config, s.num_envs, max_episode_steps=s.max_episode_steps, buffer=False, encoder=encoder)
     if parts.env is not None:
         parts.env.close()
 
@@ -196,8 +231,10 @@ def _refuse_another_plan(path: Path, plan: dict[str, Any]) -> None:
 class _Queue:
     """The processes of a sweep: at most so many at a time, none of them twice."""
 
-    def __init__(self, path: Path, plan: dict[str, Any], fixed: Mapping[str, grid.Setting], lock: int):
-        self.path, self.plan, self.fixed, self.lock = path, plan, fixed, lock
+    def __init__(
+        self, path: Path, plan: dict[str, Any], fixed: Mapping[str, grid.Setting], lock: int, outside: dict[str, Any]
+    ):
+        self.path, self.plan, self.fixed, self.lock, self.outside = path, plan, fixed, lock, outside
         self.running: list[Job] = []
         self.failed: dict[str, str] = {}
 
@@ -242,7 +279,7 @@ class _Queue:
                 litter.unlink()
             path.rmdir()
             path = None
-        request: dict[str, Any] = {"parent": os.getpid()}
+        request: dict[str, Any] = {"parent": os.getpid(), **self.outside}
         if path is not None:
             request |= {"resume": str(path), "env": plan["env"] if is_url(plan["env"]) else None}
             request |= {"env_kwargs": plan.get("env_kwargs"), "logger": fixed.get("logger")}
@@ -291,14 +328,25 @@ def _count(line: str) -> None:
 def _run_one(request: dict[str, Any]) -> None:
     _die_with(request["parent"])
     try:
+        own = _outside(request)
         if "resume" in request:
             same = {name: request[name] for name in ("env", "env_kwargs", "logger")}
-            resume(request["resume"], quiet=True, **same)
+            resume(request["resume"], quiet=True, **same, **own)
         else:
-            train(**request["train"], quiet=True)
+            train(**request["train"] | own, quiet=True)
     except WhorlError as error:
         print(f"whorl: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+
+
+def _outside(request: dict[str, Any]) -> dict[str, Any]:
+    """Import what the user of the sweep had imported; what of it `train` and `resume` are given: classes that no name stands for."""
+    sys.path += [place for place in request["path"] if place not in sys.path]
+    bring(request["imports"])
+    found = {"agent": request["own"], "encoder": request["encoder"]}
+    if request["named"]:
+        del found["agent"]
+    return {option: attrgetter(own[1])(sys.modules[own[0]]) for option, own in found.items() if own}
 
 
 def _die_with(parent: int) -> None:

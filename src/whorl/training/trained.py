@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 
 from numpy.typing import ArrayLike
@@ -17,11 +18,13 @@ from whorl.envs.watchdog import watching
 from whorl.errors import BadInput
 from whorl.feeds import Fed
 from whorl.functional.streams import stream
+from whorl.nets.encoder import EncoderFactory
 from whorl.training import checkpoint, folder
 from whorl.training import state as states
 from whorl.training.actor import TrainedActor
+from whorl.training.brought import check_encoder, check_same, named
 from whorl.training.build import new_agent
-from whorl.training.catalog import config_from_json, config_to_json
+from whorl.training.catalog import AgentLike, config_from_json, config_to_json
 from whorl.training.evaluate import Evaluation, evaluate_in
 from whorl.training.export import Format, export
 from whorl.training.settings import Settings
@@ -33,9 +36,20 @@ from whorl.training.written import columns, read_config
 class Trained:
     """A trained policy from a run folder, ready to act."""
 
-    def __init__(self, path: Path, settings: Settings, config: Fed, which: str | int, env: Env):
+    def __init__(
+        self,
+        path: Path,
+        settings: Settings,
+        config: Fed,
+        which: str | int,
+        env: Env,
+        agent: AgentLike | None = None,
+        encoder: EncoderFactory | None = None,
+    ):
+        """agent: its class, or one that is built, if it is the user's. encoder: likewise."""
         self.path, self.settings, self.env = path, settings, env
-        self.policy = new_agent(settings.agent, self.env, config, settings.seed).policy.eval()
+        policy = new_agent(agent or settings.agent, self.env, config, settings.seed, encoder).policy
+        self.policy = deepcopy(policy).cpu().eval()  # that of an agent which came built goes on learning
         self.checkpoint = checkpoint.find(path / "checkpoints", which)
         states.load(self.checkpoint, {"policy": self.policy}, read_config(path))
         self._generator = Generator().manual_seed(stream(settings.seed, "predict"))
@@ -123,40 +137,48 @@ def load(
     config: Fed | None = None,
     env_kwargs: Mapping[str, object] | None = None,
     wrappers: Sequence[Wrapper] | None = None,
+    agent: AgentLike | None = None,
+    encoder: EncoderFactory | None = None,
 ) -> Trained:
     """The policy of a run: `best` (by evaluation during training; the last where there was none), `last`, or a step.
 
     env: of your own, for a run that was trained in one, or on data alone; the URL of a run that was trained on a server, without which
     nothing is connected to; for any other, another environment with the same spaces, which it is evaluated in. env_kwargs:
     instead of those that the run was trained with. wrappers: for a run that was trained with some.
-    config: only for one whose feed is a class of yours.
+    config: only for one whose feed is a class of yours. agent: the class (or one that is built) of a run whose agent is yours, which its
+    folder cannot name; encoder: likewise.
     Raises BadInput when `path` is not a run or has no such checkpoint, Damaged when the checkpoint is not what was written.
     """
     path = folder.open_run(path)
     if which == "best" and "best" not in checkpoint.marked(path / "checkpoints"):
         which = "last"
-    settings, config = read_settings(path, config)
+    settings, config = read_settings(path, config, agent)
+    check_encoder(path, settings, encoder)
     source = source_of(path, settings, env, env_kwargs, wrappers)
-    return Trained(path, settings, config, which, source if isinstance(source, Env) else source.make(1, settings.seed))
+    made = source if isinstance(source, Env) else source.make(1, settings.seed)
+    return Trained(path, settings, config, which, made, agent, encoder)
 
 
-def settings_json(settings: Settings, config: Fed) -> Numbers:
+def settings_json(settings: Settings, config: Fed, agent: AgentLike) -> Numbers:
     """What `config.json` holds. `progress`: the unit of the run's steps, for whoever draws it."""
-    config_json = config_to_json(settings.agent, config)
+    config_json = config_to_json(agent, config)
     return options.to_json(settings) | {"progress": config.feed.progress, "config": config_json}
 
 
-def read_settings(path: Path, config: Fed | None = None) -> tuple[Settings, Fed]:
+def read_settings(path: Path, config: Fed | None = None, agent: AgentLike | None = None) -> tuple[Settings, Fed]:
     """The settings and the agent's config that a run was started with.
 
-    config: the latter, of a run whose feed is a class of the user's. Raises Damaged for a file that is not as it was written, naming the
-    field, BadInput for an option that the agent does not have and a `config` that is not as written.
+    config: the latter, of a run whose feed is a class of the user's; agent: of one whose agent is. Raises Damaged for a file that is not
+    as it was written, naming the field, BadInput for an option that the agent does not have, and for a `config` or an agent that is not
+    as written.
     """
     written = read_config(path)
-    if config is not None and config_to_json(written.settings.agent, config) != written.config:
+    kind = agent or named(path, written.settings.agent)
+    check_same(path, written.settings.agent, kind)
+    if config is not None and config_to_json(kind, config) != written.config:
         raise BadInput(f"{path} was started with another config: pass the one that it was started with")
     try:
-        config = config or config_from_json(written.settings.agent, written.config)
+        config = config or config_from_json(kind, written.config)
         options.check(config)
     except BadInput as error:
         raise type(error)(f"{written.path}: {error}") from None

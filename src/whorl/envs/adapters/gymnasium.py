@@ -266,6 +266,7 @@ def make(
         raise BadInput(f"prefer must be 'native' or 'gymnasium', got {prefer!r}")
     if id not in gymnasium.registry:
         library(id).register()
+        ids.register_installed()
     if id not in gymnasium.registry:
         raise _unknown(id)
     if device != "cpu":

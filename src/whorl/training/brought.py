@@ -1,0 +1,52 @@
+"""What a run folder names for people and cannot make again, because a name in it imports nothing: an agent and an encoder of the user's."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from whorl.errors import BadInput
+from whorl.nets.encoder import EncoderFactory
+from whorl.training.catalog import AgentLike, agent_class, agent_name, known_agents
+from whorl.training.settings import Settings
+
+
+def named(path: Path, agent: str) -> str:
+    """The agent that a run names. Raises BadInput for an agent that only its user can bring."""
+    if ":" in agent:
+        cls = re.split("[:.]", agent)[-1]
+        raise BadInput(
+            f"{path} was trained with an agent of its user's, {agent}, and a run folder imports nothing: pass the class, "
+            f"whorl.load(path, agent={cls}) or whorl.resume(path, agent={cls})"
+        )
+    return agent
+
+
+def check_same(path: Path, written: str, agent: AgentLike) -> None:
+    """Raises BadInput for another agent than the run's. A class may have moved to another module since, or have got a name."""
+    name = agent_name(agent)
+    if name == written or ":" not in written and written not in known_agents():
+        return
+    names = [each.rpartition(":")[2] if ":" in each else agent_class(each).__qualname__ for each in (written, name)]
+    if names[0] != names[1]:
+        raise BadInput(f"{path} was trained with the agent {written}, not with {name}: pass that one")
+
+
+def encoder_name(encoder: EncoderFactory | None) -> str:
+    """For people to read: nothing imports it."""
+    if encoder is None:
+        return ""
+    named = encoder if hasattr(encoder, "__qualname__") else type(encoder)
+    return f"{named.__module__}:{named.__qualname__}"
+
+
+def check_encoder(path: Path, settings: Settings, encoder: EncoderFactory | None) -> None:
+    """Raises BadInput where a run has an encoder of its user's and none is passed, or the other way round."""
+    if settings.encoder and encoder is None:
+        name = re.split("[:.]", settings.encoder)[-1]
+        raise BadInput(
+            f"{path} was trained with an encoder of its user's, {settings.encoder}, and a run folder imports nothing: pass it, "
+            f"whorl.load(path, encoder={name}) or whorl.resume(path, encoder={name})"
+        )
+    if encoder is not None and not settings.encoder:
+        raise BadInput(f"{path} was trained without an encoder of its user's: leave encoder out")
