@@ -281,7 +281,6 @@ ELSEWHERE = {
     "policy": "encoder, for a network of your own; the agent builds its policy",
     "callback": "hooks",
     "callbacks": "hooks",
-    "logger": "loggers",
     "tensorboard_log": "runs, the folder of all runs; TensorBoard's files lie in each",
     "log_dir": "runs",
     "verbose": "quiet",
