@@ -132,7 +132,9 @@ def sweep(
         fields = {"total_steps": find(kinds[agents[0]], env).total_steps, **fields}
     fixed = {each: _fixed(kinds[each], env, fields, {*values, *samples}) for each in agents}
     combinations = [
-        (each, setting) for each in agents for setting in _settings(find(kinds[each], env).config, values, samples, trials)
+        (each, setting)
+        for each in agents
+        for setting in _settings(find(kinds[each], env).config, values, samples, trials)
     ]
     for each, setting in combinations:
         _check_setting(kinds[each], source, fixed[each] | setting, encoder)
