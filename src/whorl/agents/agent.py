@@ -85,9 +85,8 @@ class Agent(nn.Module, Generic[C]):
         """
         seed = stream(self.seed, f"learning {name}" if name else "learning", self.updates)
         generator = torch.Generator(self.env_steps.device).manual_seed(seed)
-        return (torch.randn if kind == "normal" else torch.rand)(
-            shape, generator=generator, dtype=torch.float32, device=generator.device
-        )
+        draw = torch.randn if kind == "normal" else torch.rand
+        return draw(shape, generator=generator, dtype=torch.float32, device=generator.device)
 
     def enough(self, metrics: Metrics) -> bool:
         """Whether to skip the batches that are left of this rollout (PPO's KL stop)."""

@@ -10,11 +10,14 @@ import torch
 
 from whorl.batch import Arrays, Numbers, State
 from whorl.collectors.ledger import Episode
+from whorl.envs.env import Info
 from whorl.errors import BadInput, EnvError
 
 WAYS = ("sum", "mean", "last")  # of an episode's steps
 DISCOUNTED_RETURN, NONZERO_REWARDS = "discounted_return", "nonzero_rewards"
 OF_REWARDS = (DISCOUNTED_RETURN, NONZERO_REWARDS)  # computed, not found in info
+
+Memory = Mapping[str, Any]  # of a rollout: arrays [T, N, ...], nested
 
 
 class Tally:
@@ -31,7 +34,7 @@ class Tally:
         self.counts = np.zeros((len(ways), num_envs), np.int64)
         self.weights = np.ones(num_envs)  # discount**k
 
-    def read(self, info: Mapping[str, Any], ended: np.ndarray) -> dict[str, np.ndarray]:
+    def read(self, info: Info, ended: np.ndarray) -> dict[str, np.ndarray]:
         """The entries of one step, float32 [N] each, NaN where an environment gave none. Where an episode ended, they are those of its
         last step. Raises EnvError for one that is no number."""
         final = info.get("final_info", {})
@@ -42,7 +45,7 @@ class Tally:
                 found[key] = np.where(ended, _numbers(key, final, len(ended)), found[key])
         return found
 
-    def add(self, memory: Mapping[str, Any], rows: int, episodes: Sequence[Episode]) -> list[Episode]:
+    def add(self, memory: Memory, rows: int, episodes: Sequence[Episode]) -> list[Episode]:
         """Count the first rows of a rollout's memory; `episodes` that ended in it, with their numbers, in the order of `ways`."""
         result, infos = memory["next"], memory.get("info", {})
         ended: list[tuple[float, ...]] = []
@@ -85,7 +88,7 @@ class Tally:
         return True
 
 
-def _numbers(key: str, info: Mapping[str, Any], n: int) -> np.ndarray:
+def _numbers(key: str, info: Info, n: int) -> np.ndarray:
     """float32 [n], NaN where an environment gave none."""
     numbers = np.full(n, np.nan, np.float32)
     if key not in info:

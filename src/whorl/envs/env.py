@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 Array: TypeAlias = "np.ndarray | torch.Tensor"
 Observation: TypeAlias = "Array | Mapping[str, Observation]"  # an array [N, *obs], or nested dicts of such arrays
 
+Info: TypeAlias = "Mapping[str, Any]"  # what environments say beside all that, by name
+
 
 class Step(NamedTuple):
     """All that one step of N environments gives back.
@@ -34,7 +36,7 @@ class Step(NamedTuple):
         Observation  # [N, *obs] true successor in ALL rows; the same object as `observation` when none ended
     )
     valid: Array | None = None  # [N] bool, False where the engine invented the step; None = every row counts
-    info: Mapping[str, Any] = {}
+    info: Info = {}
 
 
 class Goal(NamedTuple):

@@ -16,6 +16,7 @@ from whorl.training.settings import NAMED, Settings
 
 RUN_SETTINGS = {field.name: field for field in options.fields(Settings) if field.name not in (*NAMED, "seed")}
 Setting = dict[str, Any]  # field, dotted for a nested one -> value
+Values = list[Any]  # of one field, each of its type
 Grid = Mapping[str, Sequence[Any]]  # field -> its values
 
 _WORDS = {bool: "true or false", int: "a whole number", float: "a finite number"}
@@ -40,7 +41,7 @@ def parse(texts: Iterable[str], config: object) -> Grid:
     return grid
 
 
-def read(name: str, words: str, config: object) -> list[Any]:
+def read(name: str, words: str, config: object) -> Values:
     """The values of one field, "a,b,c", each in the type of the field. Raises BadInput as `parse` does."""
     return [_value(word, known(name, fields(config)), name) for word in words.split(",")]
 
