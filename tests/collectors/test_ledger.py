@@ -32,9 +32,9 @@ def test_rollouts_and_steps_count_the_same():
                     if terminated[i] or truncated[i]:
                         ended.append((i, *plain[i]))
                         plain[i] = 0.0, 0
-            assert [episode[1:] for episode in single.episodes] == ended[len(ended) - len(single.episodes) :]
+            assert [episode[1:4] for episode in single.episodes] == ended[len(ended) - len(single.episodes) :]
             assert all(episode.step == single.count for episode in single.episodes)
-        assert [episode[1:] for episode in whole.episodes] == ended
+        assert [episode[1:4] for episode in whole.episodes] == ended
         assert all(episode.step == whole.count for episode in whole.episodes)
         assert whole.count == single.count and whole.finished == single.finished
         assert whole.returns.tolist() == single.returns.tolist() == [ret for ret, _ in plain]

@@ -171,6 +171,7 @@ def test_a_checkpoint_s_own_marks_are_no_obstacle(runs, tmp_path):
     assert call("eval", run, "--episodes", 1) == (0, "")
     (run / "checkpoints" / "best").unlink()
     (run / "checkpoints" / "best").symlink_to("step_7")  # one that was deleted meanwhile
+    (run / "checkpoints" / ".tmp-last-17-ab").symlink_to("step_64")  # of a killed writer
     assert call("eval", run, "--episodes", 1) == (0, "")
     (run / "checkpoints" / "best").unlink()
     (run / "checkpoints" / "best").symlink_to("../checkpoints/step_64")

@@ -15,7 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from whorl.errors import BadInput
-from whorl.files import Folder, check_name, check_tree, make, sync_folder
+from whorl.files import TEMPORARY, Folder, check_name, check_tree, make, sync_folder
 
 STEP = re.compile(r"step_(0|[1-9]\d{0,18})")  # the folder of a checkpoint, in `checkpoints`
 MARKS = ("best", "last")  # links to such folders, beside them
@@ -60,8 +60,9 @@ def open_run(path: str | Path) -> Path:
 
 
 def _mark(folder: Folder, name: str) -> bool:
-    """Whether a link is one that a run makes: `checkpoints/last` and `best` lead to a checkpoint beside them, or to one that is gone."""
-    here = folder.path.name == "checkpoints" and name in MARKS
+    """Whether a link is one that a run makes: `checkpoints/last` and `best`, or what a killed writer left of them, lead to a checkpoint
+    beside them, or to one that is gone."""
+    here = folder.path.name == "checkpoints" and name.removeprefix(TEMPORARY).split("-")[0] in MARKS
     return here and STEP.fullmatch(folder.linked(name) or "") is not None
 
 
