@@ -32,6 +32,10 @@ class NotFinite(WhorlError, ArithmeticError):
     """NaN or infinity in an observation, a reward, a loss or a gradient. No weight was changed by it."""
 
 
+class NotReplayed(WhorlError):
+    """The episodes of an environment could not be played again; fresh ones begin."""
+
+
 class EnvError(WhorlError, RuntimeError):
     """An environment breaks its contract (see `check_env`). `row`: which of the N that are stepped together, where that is known."""
 

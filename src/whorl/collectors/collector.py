@@ -10,6 +10,7 @@ from whorl.batch import Arrays, Batch, Numbers, State
 from whorl.collectors.ledger import Episode, Ledger
 from whorl.collectors.record import Recorder
 from whorl.envs.env import Env
+from whorl.errors import NotReplayed
 from whorl.functional.streams import stream
 from whorl.policies.policy import Array, Policy
 
@@ -25,6 +26,7 @@ class Collector:
         self.recorder = Recorder(env, policy, rows)
         self.ledger = Ledger(env.num_envs)
         self.rollouts = self.version = 0
+        self.why_fresh = f"{env!r} cannot save its state"  # where `load_state` begins fresh episodes
         self.generator = torch.Generator(env.device)
 
     def collect(self) -> Batch:
@@ -77,8 +79,11 @@ class Collector:
         """Restore. False: the environment cannot save its state, so fresh episodes begin (from a stream of their own)."""
         self.rollouts, self.version = numbers["rollouts"], numbers["version"]
         self.ledger.load_state(arrays, numbers["ledger"])
-        if self.recorder.load_state(arrays, numbers):
-            return True
+        try:
+            if self.recorder.load_state(arrays, numbers):
+                return True
+        except NotReplayed as reason:
+            self.why_fresh = str(reason)
         self.recorder.reset(stream(self.seed, "resume", self.steps))
         self.ledger.forget()
         return False

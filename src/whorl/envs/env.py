@@ -84,6 +84,7 @@ class Env:
     device: str = "cpu"
     max_episode_steps: int | None = None
     reward_threshold: float | None = None
+    replay_steps: int = 0  # longest episodes that `load_state` plays again, where that is how it is saved; 0: none
     action_mask: Array | None = None  # [N, A] bool, actions allowed where each environment stands now; None = all
     goal: Goal | None = None  # of a Dict observation with achieved_goal and desired_goal
 

@@ -66,6 +66,8 @@ class Run:
                 buffer=False, data=data, encoder=encoder,
             )  # fmt: skip
         self.parts.check()
+        if self.parts.env is not None:
+            self.parts.env.replay_steps = s.replay_steps
         self.agent, self.progress = self.parts.agent, self.parts.progress
         self.progress.most_episodes = s.total_episodes or math.inf
         self.stop = StopSignals()
@@ -271,9 +273,8 @@ class Run:
         for change in self.changes.said:
             self.logs.message(f"changed from here on: {change}")
         if not exact["collector"]:
-            self.logs.message(
-                f"{self.settings.env} cannot save its state: fresh episodes begin here, so the run is not bit-equal to an unbroken one"
-            )
+            why = p.collector.why_fresh if (p := self.parts).collector is not None else ""
+            self.logs.message(f"{why}: fresh episodes begin here, so the run is not bit-equal to an unbroken one")
 
     def _finish(self) -> None:
         """The curve, and eval.json of the best and of the last policy on fresh episodes, the last file that a run writes."""

@@ -46,6 +46,8 @@ class Settings:
     env_timeout: Annotated[float, Amount] = 60.0
     # a run whose weights and observation statistics this one begins with
     init_from: str | None = None
+    # longest episode that a resumed run plays again to stand where it stood, of an environment that cannot save its state; 0 = none
+    replay_steps: Annotated[int, Amount] = 10_000
     # where the agent learns
     device: str = "cpu"
     # every optimizer step as one compiled graph; td: the whole loop

@@ -15,14 +15,17 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.vector.utils import batch_space, iterate
 
 from whorl.envs import ids, native
 from whorl.envs.adapters import install, library
+from whorl.envs.adapters.episodes import SEEN, Episodes
 from whorl.envs.adapters.goals import goal_of
+from whorl.envs.adapters.infos import Infos
 from whorl.envs.adapters.spaces import actions, discrete_sizes, observations
 from whorl.envs.adapters.together import MISFITS, Indexed, Together, copied, of_row, said, stacked
 from whorl.envs.env import Env, Observation, Step
-from whorl.errors import BadInput, EnvError, WhorlError
+from whorl.errors import BadInput, EnvError, NotReplayed, WhorlError
 
 
 class Gymnasium(Env):
@@ -31,9 +34,12 @@ class Gymnasium(Env):
     env: an id of Gymnasium's registry (`options` go to `gymnasium.make`), a `gymnasium.Env` (then N = 1), a callable
     that makes one (called N times), or a `gymnasium.vector.VectorEnv` (its own N, in any of the three autoreset modes).
 
-    Seeds: environment i starts from `SeedSequence((seed, i)).generate_state(1)`, so streams differ between environments
-    and are the same for any N. A VectorEnv that is neither Sync nor Async has one stream for all and gets the seed
-    itself. The first `reset()` without a seed uses the constructor's.
+    Seeds: episode k of environment i starts from `SeedSequence((seed, i, k)).generate_state(1)`, so streams differ between
+    environments and are the same for any N. An object of the user's is seeded for its first episode only; a VectorEnv that is
+    neither Sync nor Async has one stream for all and gets the seed itself. The first `reset()` without a seed uses the constructor's.
+
+    State: where `replay_steps` is set, environments that were made here are saved as their episodes' numbers and actions, and
+    brought back by playing them again; what they show then is compared.
 
     `render_mode="rgb_array"` makes `render` give pictures (ids only: an object already has its own). wrappers go around each
     environment that is made here, the innermost first; `max_episode_steps` is a time limit of those, too.
@@ -62,6 +68,9 @@ class Gymnasium(Env):
                 f"{', '.join(given)} can be passed with an id only: give it to the constructor of your own environment"
             )
         self.id = env if isinstance(env, str) else ""
+        self._made_here = made_here
+        self._past: Episodes | None = None  # what was done so far, where somebody will ask for it
+        self._standing: Observation = None  # type: ignore[assignment]  # until the first reset
         asked = {"render_mode": render_mode, "max_episode_steps": max_episode_steps}
         options |= {name: value for name, value in asked.items() if value is not None}
         self._engine: Any = _engine(env, num_envs, options, wrappers)
@@ -102,18 +111,86 @@ class Gymnasium(Env):
     def reset(self, seed: int | None = None) -> Observation:
         seed, self._seed = self._seed if seed is None else _checked(seed), None
         seeds: Any = seed
-        if seed is not None and isinstance(self._engine.unwrapped, SyncVectorEnv | AsyncVectorEnv):
+        if self._made_here:
+            for row in self._engine.envs if seed is not None else ():
+                row.seed, row.episode = seed, -1
+            seeds = None
+            self._past = self._new_past() if self.replay_steps else None
+        elif seed is not None and isinstance(self._engine.unwrapped, SyncVectorEnv | AsyncVectorEnv):
             seeds = [int(np.random.SeedSequence((seed, i)).generate_state(1)[0]) for i in range(self.num_envs)]
         raw, info = self._ask("reset", seed=seeds)
         self._resetting[:], self._some_resetting, self._gives = False, False, None
         observation, self.action_mask = self._read(raw, info)
+        self._standing = observation
         return observation
+
+    def _new_past(self) -> Episodes:
+        return Episodes(self.num_envs, self.action_space, self.replay_steps)
+
+    def state(self) -> dict[str, np.ndarray] | None:
+        """{seed [], episode [N], length [N], actions [sum of lengths, ...], seen [N, bytes]}; None: `replay_steps` is not set, or there is
+        no making it again."""
+        if not self._made_here or not self.replay_steps:
+            return None
+        past = self._past or self._new_past()
+        seen = np.zeros((self.num_envs, SEEN), np.uint8)
+        if self._standing is not None:
+            seen = past.seen(self._standing, self.action_mask)  # type: ignore[arg-type]  # numpy, here
+        rows = self._engine.envs
+        seed, episode = np.uint64(rows[0].seed or 0).astype(np.int64), np.array([row.episode for row in rows], np.int64)
+        return past.state() | {"seed": np.array(seed), "episode": episode, "seen": seen}
+
+    def load_state(self, state: dict[str, np.ndarray]) -> Observation:
+        """Play the saved episodes again. Raises NotReplayed where that does not lead to where they stood, or would take more than
+        `replay_steps`; then `reset` begins fresh ones."""
+        past = self._new_past()
+        seed, episode, actions = past.read(state, self._name)
+        if (longest := int(state["length"].max())) > self.replay_steps:
+            raise NotReplayed(
+                f"an episode of {self._name} was {longest:,} steps long, and no more than replay_steps = {self.replay_steps:,} are played "
+                "again"
+            )
+        observations, infos, rewards = {}, Infos(self.num_envs), list[list[float]]()
+        for i, row in enumerate(self._engine.envs):
+            row.seed, row.episode = seed, int(episode[i]) - 1
+            observations[i], info, given = self._played(row, actions[i])
+            rewards.append(given)
+            infos.add(i, info)
+        self._gives = None
+        standing, mask = self._read(stacked(self._name, self._engine.single_observation_space, observations), infos)
+        past.begin(rewards, actions)
+        if wrong := np.flatnonzero((past.seen(standing, mask) != state["seen"]).any(-1)).tolist():
+            raise NotReplayed(self._other(wrong[0]))
+        self._past, self._seed, self._standing, self.action_mask = past, None, standing, mask
+        return standing
+
+    def _played(self, row: Any, actions: np.ndarray) -> tuple[Any, dict, list[float]]:
+        """One environment's episode: where it stands, its info, and the rewards on the way."""
+        space, rewards = self._engine.single_action_space, list[float]()
+        try:
+            observation, info = row.reset()
+            for action in iterate(batch_space(space, len(actions)), self.decode(actions)) if len(actions) else ():
+                observation, reward, terminated, truncated, info = row.step(action)
+                rewards.append(float(reward))
+                if terminated or truncated:
+                    raise NotReplayed(self._other(self._engine.envs.index(row)))
+        except EnvError as error:
+            raise NotReplayed(f"{self._other(self._engine.envs.index(row))} ({error})") from error
+        return observation, info, rewards
+
+    def _other(self, row: int) -> str:
+        return (
+            f"{self._name} is not decided by its seed and actions: environment {row}, played again, showed something else (it draws "
+            "numbers from elsewhere, or keeps something from one episode to the next)"
+        )
 
     def step(self, action: Any) -> Step:
         raw, reward, terminated, truncated, info = self._ask("step", self._engine_action(action))
         observation, mask = self._read(raw, info)
         with np.errstate(over="ignore"):  # infinity, which is found
             reward = np.asarray(reward, np.float32)
+        if self._past is not None:
+            self._past.add(action, reward)
         terminated, truncated = np.asarray(terminated, bool), np.asarray(truncated, bool)
         successor, valid = observation, None
         if self._some_resetting:  # NEXT_STEP only: in these rows the engine did not step, it reset
@@ -128,10 +205,12 @@ class Gymnasium(Env):
                     mask[ended] = True  # the coming action is ignored; an all-False row would leave nothing to sample
             elif self._mode is AutoresetMode.SAME_STEP:
                 successor = self._final(observation, info, ended)
+                if self._past is not None:
+                    self._past.began[ended] = self._past.steps
             else:
                 successor = copied(observation)  # the engine may write the reset into the same array
                 observation, mask = self._restart(successor, mask, ended)
-        self.action_mask = mask
+        self.action_mask, self._standing = mask, observation
         return Step(observation, reward, terminated, truncated, successor, valid, info)
 
     @property

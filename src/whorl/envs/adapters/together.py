@@ -11,6 +11,7 @@ import numpy as np
 from gymnasium.vector import SyncVectorEnv
 from gymnasium.vector.utils import concatenate, create_empty_array
 
+from whorl.envs.adapters.episodes import seed_of
 from whorl.envs.adapters.infos import Infos
 from whorl.envs.watchdog import TURN
 from whorl.errors import EnvError
@@ -33,6 +34,10 @@ class Indexed(gymnasium.Wrapper):
     def __init__(self, env: gymnasium.Env, name: str, index: int) -> None:
         super().__init__(env)
         self._name, self._index = name, index
+        self.seed: int | None = (
+            None  # of all episodes, each of which has a seed of its own; None: it is seeded by whoever resets it
+        )
+        self.episode = -1  # the number of the present one, since that seed
 
     def step(self, action: Any) -> Any:
         TURN.to(self._index)
@@ -54,6 +59,9 @@ class Indexed(gymnasium.Wrapper):
 
     def reset(self, **kwargs: Any) -> Any:
         TURN.to(self._index, resets=True)
+        if self.seed is not None:
+            self.episode += 1
+            kwargs["seed"] = seed_of(self.seed, self._index, self.episode)
         result = self._ask("reset", self.env.reset, **kwargs)
         if type(result) is not tuple or len(result) != 2 or not isinstance(result[1], dict):
             raise self._breach(f"reset must return (observation, info), got {_described(result)}")
