@@ -34,12 +34,13 @@ class Gymnasium(Env):
     env: an id of Gymnasium's registry (`options` go to `gymnasium.make`), a `gymnasium.Env` (then N = 1), a callable
     that makes one (called N times), or a `gymnasium.vector.VectorEnv` (its own N, in any of the three autoreset modes).
 
-    Seeds: episode k of environment i starts from `SeedSequence((seed, i, k)).generate_state(1)`, so streams differ between
-    environments and are the same for any N. An object of the user's is seeded for its first episode only; a VectorEnv that is
-    neither Sync nor Async has one stream for all and gets the seed itself. The first `reset()` without a seed uses the constructor's.
+    Seeds: environment i starts from `SeedSequence((seed, i)).generate_state(1)`, so streams differ between environments
+    and are the same for any N. A VectorEnv that is neither Sync nor Async has one stream for all and gets the seed
+    itself. The first `reset()` without a seed uses the constructor's.
 
-    State: where `replay_steps` is set, environments that were made here are saved as their episodes' numbers and actions, and
-    brought back by playing them again; what they show then is compared.
+    State: where `replay_steps` is set, as training does, episode k of an environment that was made here starts from
+    `SeedSequence((seed, i, k))`. It is saved as its number and its actions, and brought back by playing it again; what it shows then
+    is compared.
 
     `render_mode="rgb_array"` makes `render` give pictures (ids only: an object already has its own). wrappers go around each
     environment that is made here, the innermost first; `max_episode_steps` is a time limit of those, too.
@@ -111,11 +112,10 @@ class Gymnasium(Env):
     def reset(self, seed: int | None = None) -> Observation:
         seed, self._seed = self._seed if seed is None else _checked(seed), None
         seeds: Any = seed
-        if self._made_here:
+        if self._made_here and self.replay_steps:
             for row in self._engine.envs if seed is not None else ():
                 row.seed, row.episode = seed, -1
-            seeds = None
-            self._past = self._new_past() if self.replay_steps else None
+            seeds, self._past = None, self._new_past()
         elif seed is not None and isinstance(self._engine.unwrapped, SyncVectorEnv | AsyncVectorEnv):
             seeds = [int(np.random.SeedSequence((seed, i)).generate_state(1)[0]) for i in range(self.num_envs)]
         raw, info = self._ask("reset", seed=seeds)
