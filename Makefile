@@ -50,7 +50,7 @@ test-portable: setup  ## all tests as on other processors and with other data: a
 	BIN=$(BIN) JOBS=$(JOBS) scripts/test_portable.sh $(ARGS)
 
 faults: setup  ## the long fault runs: each agent killed 10 times at random moments, soaks under load: an hour
-	WHORL_KILLS=10 $(PYTEST) -n $(JOBS) --dist worksteal -m fault $(ARGS)
+	WHORL_KILLS=10 $(PYTEST) -n $(JOBS) --dist worksteal -m "fault or soak" $(ARGS)
 
 check: setup  ## format, lint, types, layers: seconds
 	$(BIN)/ruff format --check .

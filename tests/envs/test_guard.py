@@ -209,7 +209,7 @@ whorl.train("ppo", Hangs, num_envs=2, total_steps=2000, env_timeout=TIMEOUT, che
 """
 
 
-@pytest.mark.parametrize(("where", "timeout"), [("step", 0.5), pytest.param("reset", 0.05, marks=pytest.mark.fault)])
+@pytest.mark.parametrize(("where", "timeout"), [("step", 0.5), pytest.param("reset", 0.05, marks=pytest.mark.soak)])
 def test_a_hung_environment_is_named(where, timeout, tmp_path):
     from whorl.training import checkpoint
 

@@ -141,7 +141,7 @@ def test_wild_arrays_never_crash_the_interpreter(tmp_path):
     run_fuzz(["td", "hashed td", "compiled td", "ppo"], 0, tmp_path, 15)
 
 
-@pytest.mark.fault
+@pytest.mark.soak
 @pytest.mark.parametrize("kind", MADE)
 def test_many_wild_arrays_never_crash_the_interpreter(kind, tmp_path):
     for seed in range(1, 4):

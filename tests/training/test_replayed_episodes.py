@@ -203,7 +203,7 @@ def child(agent: str, env: str, runs: Path, path: str = "") -> subprocess.Popen:
     return subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"})
 
 
-@pytest.mark.fault
+@pytest.mark.soak
 @pytest.mark.parametrize(("agent", "env"), PAIRS)
 def test_killed_at_a_random_moment(agent, env, tmp_path):
     needs(env)
