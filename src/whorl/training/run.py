@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -23,7 +23,7 @@ from whorl.nets.encoder import EncoderFactory, notices
 from whorl.training import checkpoint
 from whorl.training import state as states
 from whorl.training.asked import ask
-from whorl.training.build import build, check_replay, new_buffer
+from whorl.training.build import build, new_buffer
 from whorl.training.catalog import AgentLike
 from whorl.training.changes import Changes
 from whorl.training.curve import draw_curve
@@ -33,6 +33,7 @@ from whorl.training.hooks import FINAL, Checkpoint, Evaluate, Film, Hook, Log
 from whorl.training.loggers import Logger, known
 from whorl.training.loggers.console import Console
 from whorl.training.loggers.places import loggers_of, names
+from whorl.training.notices import of_loss, of_resume, of_start
 from whorl.training.own_hooks import OwnHooks, StopAt
 from whorl.training.process import StopSignals, threads_of_torch
 from whorl.training.settings import Settings
@@ -193,24 +194,20 @@ class Run:
         self.written = write_config(self.path, settings_json(self.settings, self.config, self.kind))
 
     def _greet(self) -> None:
-        env, feed = self.parts.env, self.config.feed
-        self.logs.message(f"environment: {env!r}" if env is not None else "no environment: it learns from data")
-        self.logs.message(f"run: {self.path}")
-        if env is not None and feed.replays:
-            size = check_replay(env, feed, self.slack)
-            where = "on disk" if feed.storage == "memmap" else "in memory"
-            self.logs.message(f"replay: {feed.capacity:,} rows, {size / 2**20:,.0f} MiB {where} when full")
+        self._say(of_start(self.path, self.parts.env, self.config.feed, self.slack))
         self._begin()
         if self.settings.checkpoint_every:
             self.save()
 
     def _begin(self) -> None:
-        for notice in [self.parts.loop.notice, *notices(self.agent.policy)]:
-            if notice:
-                self.logs.message(notice)
+        self._say(filter(None, [self.parts.loop.notice, *notices(self.agent.policy)]))
         for hook in self.hooks.values():
             if hasattr(hook, "begin"):
                 hook.begin(self)
+
+    def _say(self, notices: Iterable[str]) -> None:
+        for notice in notices:
+            self.logs.message(notice)
 
     def _train(self) -> None:
         self._first, began = self.steps, time.monotonic()
@@ -264,17 +261,9 @@ class Run:
         with self.disk.tolerated("the link to the last checkpoint"):
             checkpoint.mark(self.checkpoints, "last", path)  # a kill between saving and marking leaves it one behind
         self._begin()
-        if not exact["buffer"]:
-            self.logs.message(
-                "rows of the replay buffer that this checkpoint used have been overwritten since: it goes on with those that are left, "
-                "so the run is not bit-equal to an unbroken one"
-            )
-        self.logs.message(f"resumed {self.path} at {self.steps:,} steps from {path.name}")
-        for change in self.changes.said:
-            self.logs.message(f"changed from here on: {change}")
-        if not exact["collector"]:
-            why = p.collector.why_fresh if (p := self.parts).collector is not None else ""
-            self.logs.message(f"{why}: fresh episodes begin here, so the run is not bit-equal to an unbroken one")
+        collector = self.parts.collector
+        self._say(of_resume(self.path, self.steps, path.name, self.changes.said))
+        self._say(of_loss(exact, collector.why_fresh if collector is not None else ""))
 
     def _finish(self) -> None:
         """The curve, and eval.json of the best and of the last policy on fresh episodes, the last file that a run writes."""
