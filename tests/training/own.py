@@ -11,7 +11,7 @@ import pytest
 PAGE = Path(__file__).parents[2] / "docs" / "add" / "algorithm.md"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # the name that it registers goes with it
 def vmpo(tmp_path_factory):
     """The module, in a folder of its own that is on the path."""
     from whorl.training.catalog import AGENTS

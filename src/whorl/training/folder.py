@@ -29,7 +29,9 @@ def create(runs: str | Path, env_id: str, agent: str, seed: int, name: str | Non
     """
     label = check_name(name, "the run name") if name is not None else f"{datetime.now():%Y-%m-%d_%H-%M-%S}_s{seed}"
     env = re.sub(r"[^A-Za-z0-9._-]", "_", env_id).lstrip(".") or "_"
-    parent = Path(runs) / env / check_name(re.split("[:.]", agent)[-1], "the agent")  # of module:Class the class
+    parent = (
+        Path(runs) / env / check_name(re.split("[:.]", agent)[-1] if ":" in agent else agent, "the agent")
+    )  # of module:Class the class
     make(parent)
     number = 1
     while True:
