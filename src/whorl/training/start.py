@@ -192,7 +192,7 @@ def _check_names(given: Iterable[str], config: Fed) -> None:
     for name in given:
         if name not in of_agent:
             raise BadInput(
-                f"there is no argument {name!r}{did_you_mean(name, known)}: there are {', '.join(own)}; of every run "
+                f"there is no argument {name!r}{did_you_mean(name, known)}. There are {', '.join(own)}; of every run "
                 f"{', '.join(of_run)}; of this agent ({type(config).__name__}) {', '.join(of_agent)}"
             )
 
