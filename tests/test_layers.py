@@ -23,13 +23,15 @@ ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "whorl"
 
 # Imports only go down: room -> the rooms it may import. A room may always import itself and FREE, of which only `errors` is below
-# the others.
+# all the others.
 # "room.module" stands for one module and goes before its room's row.
 _BASE = "functional batch spaces feeds envs nets transforms policies agents buffers collectors"
-FREE = ("errors", "files", "options", "jit")
+FREE = ("errors", "json_text", "folders", "files", "options", "jit")
 TABLE = {
     "errors": "",
-    "files": "",
+    "json_text": "",
+    "folders": "json_text",
+    "files": "folders json_text",
     "options": "",
     "jit": "",
     "functional": "",
@@ -500,7 +502,7 @@ for name in sys.argv[1:]:
         break  # they stay, so the next modules cannot be judged
 print("done")
 """
-LIGHT = ("envs", "errors", "feeds", "files", "options")
+LIGHT = ("envs", "errors", "feeds", "json_text", "folders", "files", "options")
 DEVICE_WORLDS = ("envs/native/device.py",)  # worlds in torch, for accelerators
 
 

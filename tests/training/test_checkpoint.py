@@ -119,7 +119,7 @@ def test_layout_does_not_matter(tmp_path):
     )
 )
 def test_json_gives_back_any_state(value):
-    from whorl.files import json_bytes
+    from whorl.json_text import json_bytes
 
     assert repr(json.loads(json_bytes(value, "state"))) == repr(value)
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from gymnasium import spaces
 
-from whorl import files
+from whorl import folders
 from whorl.agents.optimizers import OPTIMIZERS
 from whorl.apps.board.submit import submit
 from whorl.apps.twrl import OPTIONS, Choice, text
@@ -67,7 +67,7 @@ def run(o: Choice) -> None:
     agent, config = AGENTS[o.learningUpdate], translate(o)
     new_agent(agent, env, config, o.seed)  # says what does not go together
     env.close()
-    files.check_name(o.experimentLogName, "-experimentLogName")
+    folders.check_name(o.experimentLogName, "-experimentLogName")
     progress = Progress(o)
     longest = min(o.nSteps, limit or o.nSteps)
     undrawn = _undrawn(o) if o.video else ""

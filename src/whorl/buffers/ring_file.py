@@ -21,7 +21,7 @@ from torch import Tensor
 from whorl.batch import Numbers
 from whorl.buffers.layout import Layout, check_disk
 from whorl.errors import BadInput, Damaged
-from whorl.files import Folder, make
+from whorl.folders import Folder, make
 
 CHUNK = 1 << 26  # bytes copied at once
 

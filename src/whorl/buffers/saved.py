@@ -21,7 +21,8 @@ from safetensors import SafetensorError
 from whorl.batch import Numbers, Part, load_states, states
 from whorl.buffers.parts import Sampler, Storage
 from whorl.errors import BadInput, Damaged
-from whorl.files import TEMPORARY, Folder, read_json, sync_folder, write_json
+from whorl.files import read_json, write_json
+from whorl.folders import TEMPORARY, Folder, sync_folder
 
 FORMAT = 2
 OURS = re.compile(r"save-[0-9a-f]{8}|buffer\.json|\.tmp-buffer\.json-[0-9a-f-]+")

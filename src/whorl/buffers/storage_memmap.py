@@ -27,7 +27,8 @@ from whorl.buffers.layout import Layout, check_disk
 from whorl.buffers.ring_file import intact_from
 from whorl.buffers.storage_memory import Memory
 from whorl.errors import BadInput, Damaged
-from whorl.files import Folder, lock, make
+from whorl.files import lock
+from whorl.folders import Folder, make
 
 RESIDENT = 1 << 30  # bytes of the file that may be mapped in before they are let go
 AROUND = 1 << 16  # bytes that the system maps in around a row that is read

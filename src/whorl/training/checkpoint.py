@@ -6,7 +6,7 @@
 Order of writing: files into `.tmp-...`, fsync of each, manifest (sizes and SHA-256) last, fsync of the folder, one
 rename to `step_N`, fsync of the parent. So a `step_N` is complete from the first moment in which it has this name.
 Nothing here executes data: no pickle, and a file is parsed only after its hash was found right. Nothing is followed but `last` and
-`best`, which name a folder beside them (see `files.Folder`).
+`best`, which name a folder beside them (see `folders.Folder`).
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from torch import Tensor
 
 from whorl.batch import Arrays, Numbers
 from whorl.errors import BadInput, Damaged
-from whorl.files import NAME, Folder, check_name, json_bytes, parse_json, temporary
+from whorl.folders import NAME, Folder, check_name, temporary
+from whorl.json_text import json_bytes, parse_json
 from whorl.training.folder import MARKS, STEP
 
 FORMAT = 2  # rises when what is written is read by no older whorl, and what older ones wrote not by this

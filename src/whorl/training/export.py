@@ -20,7 +20,7 @@ from gymnasium import spaces
 from gymnasium.vector.utils import batch_space
 from torch import Tensor, nn
 
-from whorl import files
+from whorl import files, folders
 from whorl.batch import Numbers
 from whorl.envs.env import Env
 from whorl.errors import BadInput
@@ -53,7 +53,7 @@ def export(policy: Policy, env: Env, path: Path, to: Format | None, about: Numbe
     else:
         module = Greedy(copy.deepcopy(policy), env).eval().requires_grad_(False)
         data = (_onnx if to == "onnx" else _torch)(module, module.example(), about)
-    files.make(path.absolute().parent)
+    folders.make(path.absolute().parent)
     files.write(path, data)
     return path
 

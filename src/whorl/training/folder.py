@@ -15,7 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from whorl.errors import BadInput
-from whorl.files import TEMPORARY, Folder, check_name, check_tree, make, sync_folder
+from whorl.folders import TEMPORARY, Folder, check_name, check_tree, make, sync_folder
 
 STEP = re.compile(r"step_(0|[1-9]\d{0,18})")  # the folder of a checkpoint, in `checkpoints`
 MARKS = ("best", "last")  # links to such folders, beside them

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from whorl import files
+from whorl import files, folders
 from whorl.errors import BadInput
 from whorl.functional.bands import iqm_band
 from whorl.training import folder
@@ -76,7 +76,7 @@ def plot(runs: str | Path | Iterable[str | Path], out: str | Path, x: Literal["s
         _panel(*key, [(label, *over_seeds(one, x)) for label, one in zip(labels(panel), panel)])
         for key, panel in sorted(found.items())
     ]
-    files.make(Path(out).absolute().parent)
+    folders.make(Path(out).absolute().parent)
     files.write(out, png(panels))
     return Path(out)
 

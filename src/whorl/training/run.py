@@ -17,7 +17,8 @@ from whorl.envs.make import EnvKind, EnvLike, kind_or_env
 from whorl.envs.watchdog import watching
 from whorl.errors import BadInput, StopTraining
 from whorl.feeds import Fed
-from whorl.files import Folder, lock, write_json
+from whorl.files import lock, write_json
+from whorl.folders import Folder
 from whorl.functional.streams import stream
 from whorl.nets.encoder import EncoderFactory, notices
 from whorl.training import checkpoint

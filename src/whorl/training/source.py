@@ -9,7 +9,7 @@ from whorl.envs.env import Env
 from whorl.envs.ids import check_no_token, is_url
 from whorl.envs.make import EnvKind, EnvLike, Wrapper, check_harmless, kind_or_env, name_of
 from whorl.errors import BadInput
-from whorl.files import shown
+from whorl.json_text import shown
 from whorl.training.settings import Settings
 
 

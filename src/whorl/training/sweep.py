@@ -17,7 +17,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from whorl import files
+from whorl import files, folders
 from whorl.envs.env import Env
 from whorl.envs.ids import check_no_token, is_url
 from whorl.envs.make import EnvKind, kind_or_env, name_of
@@ -145,12 +145,12 @@ def sweep(
         json.dumps({"agent": agent, "env": env, **of_env, "grid": values, "seeds": seeds, **drawn, **shared})
     )
     digest = sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()[:8]
-    name = files.check_name(
+    name = folders.check_name(
         f"{re.split('[:.]', agent)[-1]}_{env.replace('/', '_')}_{digest}" if name is None else name, "the sweep name"
     )
     path = Path(runs) / "sweeps" / name
     _refuse_another_plan(path, plan)
-    files.make(path)
+    folders.make(path)
     with files.lock(path, heirs=True) as lock:  # its runs hold the folder too
         _refuse_another_plan(path, plan)
         if not (path / "sweep.json").exists():
@@ -277,7 +277,7 @@ class _Queue:
     def _start(self, job: Job) -> None:
         path, plan, fixed = job.path, self.plan, self.fixed[job.agent]
         if path is not None and not (path / "config.json").exists():  # killed before the first file was complete
-            for litter in path.glob(f"{files.TEMPORARY}*"):
+            for litter in path.glob(f"{folders.TEMPORARY}*"):
                 litter.unlink()
             path.rmdir()
             path = None

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from whorl.errors import Damaged
-from whorl.files import Folder, write
+from whorl.files import write
+from whorl.folders import Folder
 from whorl.functional.statistics import bootstrap_interval, iqm
 from whorl.options import CHANGED
 from whorl.training.drawing import Panel, png

@@ -10,7 +10,7 @@ from typing import cast
 import numpy as np
 import torch
 
-from whorl import files
+from whorl import files, folders
 from whorl.envs.env import Env, Kind
 from whorl.envs.guard import guarded
 from whorl.errors import BadInput
@@ -66,7 +66,7 @@ def drawable(kind: Kind, seed: int) -> Env:
 
 def _write(file: Path, frames: list[np.ndarray]) -> None:
     data = _encoded(frames, file.suffix)
-    files.make(file.absolute().parent)
+    folders.make(file.absolute().parent)
     files.write(file, data)
 
 

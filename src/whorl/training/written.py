@@ -21,6 +21,7 @@ import numpy as np
 from whorl import files, options
 from whorl.batch import Numbers
 from whorl.errors import Damaged
+from whorl.json_text import parse_json
 from whorl.options import CHANGED
 from whorl.training.folder import Meta
 from whorl.training.settings import Settings
@@ -150,7 +151,7 @@ def read_metrics(run: Path, having: str = "") -> list[dict[str, float | None]]:
     for number, line in enumerate(files.whole_lines(path), 1):
         if having and f'"{having}' not in line:
             continue
-        row = files.parse_json(line, f"{path}, line {number},")
+        row = parse_json(line, f"{path}, line {number},")
         good = isinstance(row, dict) and type(row.get("step")) is int and 0 <= row["step"] < options.MOST
         if not good or not all(value is None or type(value) in (int, float) for value in row.values()):
             raise Damaged(f"{path}, line {number}, should hold a step and numbers, got {line[:60]!r}: {CHANGED}")

@@ -15,7 +15,7 @@ from tests.apps.gym_server.counting import Counting, load_results, play, recordi
 from tests.cases import each
 from whorl.apps.gym_server.monitor import Monitor, score
 from whorl.errors import BadInput
-from whorl.files import confined
+from whorl.folders import confined
 
 # ------------------------------------------------------------------------------------------------- score
 

@@ -31,7 +31,8 @@ from whorl.apps.board.forms import (
     short,
 )
 from whorl.errors import BadInput, Damaged, command
-from whorl.files import TEMPORARY, Folder, json_bytes, make, strict, temporary
+from whorl.folders import TEMPORARY, Folder, make, temporary
+from whorl.json_text import json_bytes, strict
 
 MIB = 1 << 20
 LIMITS = {

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from whorl.errors import Damaged
-from whorl.files import NAME
+from whorl.folders import NAME
 
 FORMAT = 1  # of entries; rises when an older whorl could not read what is written
 EPISODES, HELD_OUT = 100, 20_170_901  # the seed is no run's own, and no evaluation's during training

@@ -21,7 +21,7 @@ import jinja2
 from PIL import Image
 
 import whorl
-from whorl import files
+from whorl import files, folders
 from whorl.apps.board import entry as entries
 from whorl.apps.board import view
 from whorl.apps.board.chart import number
@@ -51,8 +51,8 @@ def export(board: str | Path, out: str | Path) -> Path:
     problems = [
         problem.replace(f"{board}/", "") for problem in problems
     ]  # pages are for others: they need not know where the board lay
-    files.make(out.parent)
-    draft = files.temporary(out)
+    folders.make(out.parent)
+    draft = folders.temporary(out)
     try:
         write(good, problems, draft)
         _swap(draft, out)
@@ -80,7 +80,7 @@ def _swap(draft: Path, out: Path) -> None:
     if not out.exists():
         os.rename(draft, out)
         return
-    old = files.temporary(out)
+    old = folders.temporary(out)
     os.rename(out, old)
     try:
         os.rename(draft, out)

@@ -15,7 +15,6 @@ import gymnasium
 import numpy as np
 import torch
 
-from whorl import files
 from whorl.apps.board import entry
 from whorl.apps.board.entry import Entry
 from whorl.apps.board.forms import EPISODES, FIELDS, GIFS, HELD_OUT, LINE
@@ -24,6 +23,7 @@ from whorl.envs.env import Env, Observation
 from whorl.envs.ids import environment_behind
 from whorl.envs.make import EnvKind, make_env
 from whorl.errors import BadInput, Damaged, Incompatible
+from whorl.folders import Folder
 from whorl.functional.streams import stream
 from whorl.options import CHANGED
 from whorl.policies.policy import Held, Policy
@@ -115,7 +115,7 @@ def _best(path: Path) -> tuple[Trained, str, str, bytes]:
     env = make_env(env_id, 1)
     try:
         found = checkpoint.find(checkpoints, which)
-        with files.Folder.inside(found) as folder:
+        with Folder.inside(found) as folder:
             policy = folder.read("policy.safetensors")
         return load(path, _steps(found), env), which, env_id, policy
     except (Incompatible, Damaged, RuntimeError) as error:

@@ -30,7 +30,7 @@ from whorl.apps.gym_server.service import Service, client, fields, service
 from whorl.apps.gym_server.settings import Settings
 from whorl.apps.gym_server.wire import BOUNDS, choice, parsed, required, text, whole, written
 from whorl.errors import BadInput, WhorlError
-from whorl.files import confined
+from whorl.folders import confined
 
 logger = logging.getLogger("whorl")
 

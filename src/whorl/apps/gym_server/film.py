@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from whorl.errors import EnvError
-from whorl.files import Folder
+from whorl.folders import Folder
 
 GIF_FRAMES, MP4_FRAMES = 250, 10_000  # of one video: a GIF leaves frames out, an mp4 stops
 

@@ -5,7 +5,7 @@ openaigym.episode_batch.<id>.<pid>.stats.json     {initial_reset_timestamp, time
                                                    episode_ends}; the last is ours: "terminated", "truncated", or "reset" by the client
 openaigym.video.<id>.<pid>.video000000.mp4|gif    with .meta.json
 
-Folder names come from outside: `files.confined` keeps them inside one root, and the folder is held open, so that whoever swaps a
+Folder names come from outside: `folders.confined` keeps them inside one root, and the folder is held open, so that whoever swaps a
 link in gets nothing. `score` sums a folder up in `upload.json`.
 """
 
@@ -24,10 +24,11 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from whorl import files
+from whorl import folders
 from whorl.apps.gym_server.film import Film
 from whorl.errors import BadInput, Damaged, EnvError
-from whorl.files import Folder, shown, strict
+from whorl.folders import Folder
+from whorl.json_text import shown, strict
 
 logger = logging.getLogger("whorl")
 
@@ -225,7 +226,7 @@ def _held(directory: Folder | Path) -> Folder:
     """A folder that `confined` holds open already, or one of whoever runs this process, made if it is not there."""
     if isinstance(directory, Folder):
         return directory
-    files.make(directory)
+    folders.make(directory)
     return Folder(directory)
 
 

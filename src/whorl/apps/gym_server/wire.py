@@ -17,7 +17,7 @@ import numpy as np
 from gymnasium import spaces
 
 from whorl.errors import BadInput, NotFinite
-from whorl.files import shown, strict
+from whorl.json_text import shown, strict
 
 HUGE = 1e100  # infinity, on the wire
 DEPTH = 32  # levels of nesting that a body may have

@@ -12,7 +12,7 @@ from typing import TypeVar
 from whorl.batch import Arrays, Numbers, State
 from whorl.collectors.ledger import Episode
 from whorl.errors import BadInput, StopTraining
-from whorl.files import json_bytes
+from whorl.json_text import json_bytes
 
 T = TypeVar("T")
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from whorl import files
+from whorl import files, folders
 from whorl.batch import Arrays, Numbers, State
 from whorl.training.loggers import Logger
 from whorl.training.plot import flat
@@ -49,7 +49,7 @@ class Mlflow(Logger):
 
     def load_state(self, arrays: Arrays, numbers: Numbers) -> bool:
         """Goes on in the run that has this id."""
-        self._id = files.check_name(numbers["id"], "the MLflow run") if numbers["id"] else ""
+        self._id = folders.check_name(numbers["id"], "the MLflow run") if numbers["id"] else ""
         return True
 
     def close(self) -> None:

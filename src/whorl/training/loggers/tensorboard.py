@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from whorl.batch import Arrays, Numbers, State
-from whorl.files import Folder, Lines, make
+from whorl.files import Lines
+from whorl.folders import Folder, make
 from whorl.training.loggers import Logger
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from whorl import files
+from whorl import files, folders
 from whorl.batch import Arrays, Numbers, State
 from whorl.training.loggers import Logger
 
@@ -45,7 +45,7 @@ class Wandb(Logger):
 
     def load_state(self, arrays: Arrays, numbers: Numbers) -> bool:
         """Goes on in the run that has this id."""
-        self._id = files.check_name(numbers["id"], "the wandb run") if numbers["id"] else ""
+        self._id = folders.check_name(numbers["id"], "the wandb run") if numbers["id"] else ""
         return True
 
     def close(self) -> None:
