@@ -38,7 +38,9 @@ def main() -> None:
     asked = parser.parse_args()
     torch.set_num_threads(1)
     for env in asked.envs:
-        pairs = [[steps_per_second(env, guarded, asked.steps) for guarded in (True, False)] for _ in range(asked.repeats)]
+        pairs = [
+            [steps_per_second(env, guarded, asked.steps) for guarded in (True, False)] for _ in range(asked.repeats)
+        ]
         checked, bare = (sorted(column) for column in zip(*pairs))
         ratio = statistics.median(with_ / without for with_, without in pairs)
         print(
