@@ -82,6 +82,11 @@ def is_image(space: spaces.Space) -> bool:
     )
 
 
+def looks_like_image(space: spaces.Space) -> bool:
+    """A Box of any dtype with two or three axes, both spatial ones at least 8 long."""
+    return isinstance(space, spaces.Box) and len(space.shape) in (2, 3) and sorted(space.shape)[-2] >= 8
+
+
 def has_image(space: spaces.Space) -> bool:
     """Whether a space is an image or, at any depth, a Dict with one."""
     return any(map(has_image, space.spaces.values())) if isinstance(space, spaces.Dict) else is_image(space)

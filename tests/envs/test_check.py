@@ -419,7 +419,8 @@ def test_warns_when_no_episode_ended(caplog):
     ("shape", "dtype", "warns"),
     [
         ((84, 84, 3), np.float32, True),
-        ((84, 84), np.uint8, True),
+        ((84, 84), np.uint8, False),
+        ((84, 84), np.float32, True),
         ((30, 30, 3), np.uint8, True),
         ((4, 84, 84), np.uint8, False),
         ((84, 84, 3), np.uint8, False),

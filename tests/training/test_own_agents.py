@@ -25,8 +25,10 @@ from whorl.envs.make import make_env
 from whorl.errors import AgentError, BadInput
 from whorl.feeds import Rollouts
 from whorl.nets.heads import Critic
+from whorl.options import override
 from whorl.policies.stochastic import Stochastic
 from whorl.training import catalog
+from whorl.training.brought import check_hidden
 
 QUICK = {"total_steps": 600, "num_envs": 2, "log_every": 100, "checkpoint_every": 200, "eval_every": 0, "quiet": True}
 SMALL = {"hidden": (8,), "feed": {"steps": 20, "epochs": 2}}
@@ -180,6 +182,49 @@ def test_an_encoder_of_the_users_trains_is_loaded_and_goes_on_to_the_same_bits(a
     assert all(map(torch.equal, policy.state_dict().values(), whole.agent.policy.state_dict().values()))
     with pytest.raises(BadInput, match="encoder"):
         whorl.train(agent, runs=tmp_path / "c", **common | {"encoder": lambda space: 3})
+
+
+class First(Torso):
+    """Two of what any environment shows."""
+
+    def forward(self, observation):
+        return self.layer(observation[..., :2]).tanh()
+
+
+class ByHand(A2C):
+    """Calls the encoder itself, and shows it whole rollouts."""
+
+    @classmethod
+    def build(cls, observation_space, action_space, config, *, encoder):
+        policy = Stochastic.build(observation_space, action_space, encoder=encoder)
+        return cls(policy, nn.Sequential(encoder(observation_space), nn.Linear(5, 1), nn.Flatten(-2)), config)
+
+
+class Rows(Torso):
+    def forward(self, observation):
+        rows, width = observation.shape
+        return super().forward(observation)
+
+
+def test_the_network_in_an_agent_of_the_users_sees_one_axis_of_rows(tmp_path):
+    run = whorl.train(ByHand, "CartPole-v1", encoder=Rows, runs=tmp_path, **QUICK | {"total_steps": 100})
+    assert run.agent.critic[0](torch.zeros(2, 3, 4)).shape == (2, 3, 5)
+
+
+def test_hidden_layers_that_an_encoder_replaces_are_refused(tmp_path):
+    refused = []
+    for name in each(catalog.AGENTS):
+        if name in ("cem", "random", "td") or catalog.AGENTS[name].load:
+            continue
+        env = make_env("Pendulum-v1" if name in ("ddpg", "td3", "sac", "redq", "crossq", "tqc") else "CartPole-v1")
+        try:
+            check_hidden(name, env, override(catalog.default_config(name), {"hidden": (8,)}), First, (8,))
+        except BadInput:
+            refused.append(name)
+    assert refused == ["reinforce", "a2c", "a3c", "ppo", "dqn", "c51", "qr_dqn", "iqn", "tqc", "trpo"]
+    with pytest.raises(BadInput, match=r"hidden = \(8,\) does nothing here: .*hidden layers of a2c; leave hidden out"):
+        whorl.train("a2c", "CartPole-v1", encoder=Torso, hidden=(8,), runs=tmp_path, **QUICK)
+    assert not list(tmp_path.iterdir())
 
 
 def test_who_takes_no_encoder_says_so(tmp_path):

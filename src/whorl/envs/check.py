@@ -263,7 +263,7 @@ class _Check:
             if _looks_like_an_image(leaf) and not _is_an_image(leaf):
                 logger.warning(
                     "check_env: the observation %s of %s looks like an image, but agents take it for a plain vector of %d numbers: "
-                    "the convolutions are for uint8 with three axes, height and width at least %d",
+                    "the convolutions are for uint8 with two or three axes, height and width at least %d",
                     leaf.shape, leaf.dtype, np.prod(leaf.shape), PIXELS,
                 )  # fmt: skip
         self.demand(
@@ -335,7 +335,7 @@ def _looks_like_an_image(space: Any) -> bool:
 
 
 def _is_an_image(space: Any) -> bool:
-    return space.dtype == np.uint8 and len(space.shape) == 3 and sorted(space.shape)[-2] >= PIXELS
+    return space.dtype == np.uint8 and sorted(space.shape)[-2] >= PIXELS
 
 
 def _bounds(space: Any) -> tuple[Any, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from inspect import signature
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from whorl.errors import BadInput, Incompatible
 from whorl.nets.cnn import NatureCNN
 from whorl.nets.mlp import MLP, initialize
-from whorl.spaces import describe, flat_size, flatten, is_image, leaves, numpy_dtype, tree_map, zeros
+from whorl.spaces import describe, flat_size, flatten, is_image, looks_like_image, numpy_dtype, tree_map, zeros
 
 # makes a network of the user's for an observation space: observation [rows, *obs] (nested dicts for a Dict) -> float32 [rows, width]
 EncoderFactory = Callable[[spaces.Space], nn.Module]
@@ -66,6 +67,12 @@ class Encoder(nn.Module):
             "unless normalize_observation is on"
             for words in small
         ]
+        self.notices += [
+            f"observations {leaf.dtype} {describe(leaf)} look like images, but the CNN is for uint8: they are taken for plain vectors of "
+            f"{flat_size(leaf):,} numbers"
+            for _, leaf in self.vectors
+            if leaf.dtype != np.uint8 and looks_like_image(leaf)
+        ]
         size = sum(flat_size(leaf) for _, leaf in self.vectors) + sum(cnn.width for _, cnn in images)
         self.mlp = MLP(size, () if not self.vectors and len(self.cnns) == 1 else hidden, activation)
         self.width = self.mlp.width
@@ -104,9 +111,16 @@ class Torso(nn.Module):
                 f"an encoder is an nn.Module that says in `width` how many features it gives; {name} "
                 f"{'does not' if isinstance(module, nn.Module) else 'is no module'}"
             )
-        self.module, self.width, self.axes = module.float(), int(module.width), len(leaves(zeros(space, ()))[0].shape)
-        with torch.no_grad():
-            features = module.eval()(tree_map(lambda x: x.clone(), zeros(space, (2,))))
+        self.module, self.width = module.float(), int(module.width)
+        self.path, leaf = next(_leaf_spaces(space))  # by name: the keys of an observation may come in another order
+        self.axes = len(leaf.shape or ())
+        self.notices = [f"{name} looks at observations, in the place of the policy's hidden layers"]
+        try:
+            with torch.no_grad():
+                features = module.eval()(zeros(space, (2,)))
+        except Exception as error:
+            error.add_note(f"the encoder {name} was tried on 2 rows of zeros of {describe(space)}")
+            raise
         if not isinstance(features, Tensor):
             raise BadInput(f"the encoder {name} must give one tensor, got a {type(features).__name__}")
         if features.shape != (2, self.width) or features.dtype != torch.float32:
@@ -116,12 +130,32 @@ class Torso(nn.Module):
             )
 
     def forward(self, observation: Any) -> Tensor:
-        first = leaves(observation)[0]
+        first = _at(observation, self.path)
         leading = first.shape[: first.ndim - self.axes]
         if len(leading) == 1:
             return self.module(observation)
         rows = tree_map(lambda x: x.reshape(-1, *x.shape[len(leading) :]), observation)
         return self.module(rows).unflatten(0, leading) if leading else self.module(rows).squeeze(0)
+
+
+def torso(factory: EncoderFactory, space: spaces.Space) -> Torso:
+    """A new network of the user's for a space. Raises BadInput for one that is finished: policy and critic need one each."""
+    if isinstance(factory, nn.Module) or not callable(factory):
+        came = f"a finished {type(factory).__name__}" if isinstance(factory, nn.Module) else repr(factory)
+        raise BadInput(
+            f"encoder is a class or a function, observation space -> nn.Module, because policy and critic need a network each; got {came}"
+        )
+    try:
+        signature(factory).bind(space)
+    except TypeError as error:
+        name = getattr(factory, "__qualname__", type(factory).__qualname__)
+        raise BadInput(
+            f"encoder is called with one argument, the observation space; {name} does not take that: {error}"
+        ) from None
+    except ValueError:  # nobody knows what it takes
+        pass
+    module = factory(space)
+    return module if isinstance(module, Torso) else Torso(space, module)
 
 
 def encoder_for(
@@ -132,12 +166,12 @@ def encoder_for(
     initialization: str = "orthogonal",
 ) -> nn.Module:
     """A new encoder for a space: the user's where there is a factory, in place of all hidden layers, else whorl's own."""
-    return Encoder(space, hidden, activation, initialization) if factory is None else Torso(space, factory(space))
+    return Encoder(space, hidden, activation, initialization) if factory is None else torso(factory, space)
 
 
 def notices(module: nn.Module) -> list[str]:
-    """What whorl's own encoders inside chose for observations that are no float vectors, each once."""
-    encoders = [part for part in module.modules() if isinstance(part, Encoder)]
+    """What looks at observations, if it is the user's, and what whorl's own chose for those that are no float vectors; each once."""
+    encoders = [part for part in module.modules() if isinstance(part, Encoder | Torso)]
     return [*dict.fromkeys(notice for encoder in encoders for notice in encoder.notices)]
 
 

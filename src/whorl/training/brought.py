@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
+from whorl.buffers.datasets import Dataset
+from whorl.envs.env import Env
 from whorl.errors import BadInput
+from whorl.feeds import Fed
 from whorl.nets.encoder import EncoderFactory
+from whorl.options import override
+from whorl.training.build import new_agent
 from whorl.training.catalog import AgentLike, agent_class, agent_name, known_agents
 from whorl.training.settings import Settings
 
@@ -50,3 +56,16 @@ def check_encoder(path: Path, settings: Settings, encoder: EncoderFactory | None
         )
     if encoder is not None and not settings.encoder:
         raise BadInput(f"{path} was trained without an encoder of its user's: leave encoder out")
+
+
+def check_hidden(
+    agent: AgentLike, source: Env | Dataset, config: Fed, encoder: EncoderFactory, hidden: Sequence[int]
+) -> None:
+    """Raises BadInput for `hidden` beside an encoder that leaves no layer of such a size: it would do nothing."""
+    others = override(config, {"hidden": (*hidden, 7 + sum(hidden))})
+    one, other = ([p.shape for p in new_agent(agent, source, c, 0, encoder).parameters()] for c in (config, others))
+    if one == other:
+        raise BadInput(
+            f"hidden = {tuple(hidden)} does nothing here: the encoder stands in the place of all hidden layers of {agent_name(agent)}; "
+            "leave hidden out"
+        )

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from inspect import signature
 from pathlib import Path
@@ -34,7 +35,7 @@ from whorl.envs.make import EnvKind, EnvLike, kind_or_env
 from whorl.errors import BadInput, Incompatible
 from whorl.feeds import Fed, Feed, Part
 from whorl.functional.streams import stream
-from whorl.nets.encoder import EncoderFactory
+from whorl.nets.encoder import EncoderFactory, torso
 from whorl.training import sizes
 from whorl.training.catalog import AgentLike, agent_class, agent_name, find
 from whorl.training.finished import fitting
@@ -364,7 +365,7 @@ def _build(cls: type[Agent], source: Env | Dataset, config: Fed, encoder: Encode
         return cls.build(source.observation_space, source.action_space, config)
     if "encoder" not in signature(cls.build).parameters:
         raise Incompatible(f"{cls.__name__} takes no encoder: leave it out, or give its `build` a place for one")
-    return cls.build(source.observation_space, source.action_space, config, encoder=encoder)
+    return cls.build(source.observation_space, source.action_space, config, encoder=partial(torso, encoder))
 
 
 def _check_device(device: str) -> None:

@@ -26,7 +26,7 @@ from whorl.nets.encoder import EncoderFactory
 from whorl.options import did_you_mean, override
 from whorl.presets import Preset
 from whorl.training import folder, grid
-from whorl.training.brought import check_encoder, encoder_name
+from whorl.training.brought import check_encoder, check_hidden, encoder_name
 from whorl.training.build import check_replay, new_agent
 from whorl.training.catalog import AgentLike, agent_class, agent_name, find
 from whorl.training.changes import Changes, between, changed
@@ -118,6 +118,10 @@ def train(
     elif settings.video_every:
         drawable(source, settings.seed).close()  # has it a picture?
     run = Run(Path(), settings, config, quiet, source, loggers, hooks, data, agent, encoder)
+    if encoder is not None and fields.get("hidden"):
+        check_hidden(
+            agent, cast(Env | Dataset, run.parts.env or data), config, encoder, cast(Sequence[int], fields["hidden"])
+        )
     if weights:
         begin_with(run.agent, weights, str(settings.init_from))
     if run.parts.env is not None and feed.replays:
