@@ -8,6 +8,16 @@ def command(*words: object) -> str:
     return shlex.join(["whorl", *map(str, words)])
 
 
+def in_words(error: BaseException) -> str:
+    """The kind of somebody else's error and what it says, in one line of at most 300 printable characters."""
+    try:
+        text = " ".join(str(error).split())[:300]
+    except Exception:  # its text is an error, too
+        text = ""
+    text = "".join(letter if letter.isprintable() else "?" for letter in text)
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
 class WhorlError(Exception):
     """Base of all of them. `exit_code` is what the command line returns."""
 

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,11 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
+from whorl.envs import watchdog
 from whorl.envs.adapters.gymnasium import Gymnasium
 from whorl.envs.adapters.infos import Infos
 from whorl.envs.env import Env, Step
-from whorl.envs.guard import Guard, guarded
+from whorl.envs.guard import Guard, close, guarded
 from whorl.envs.make import make_env
 from whorl.errors import BadInput, EnvError, NotFinite, WhorlError
 
@@ -226,3 +228,28 @@ def test_a_hung_environment_is_named(where, timeout, tmp_path):
     saved = checkpoint.newest((tmp_path / "last").resolve() / "checkpoints")
     checkpoint.verify(saved)
     assert issubclass(EnvError, WhorlError) and int(saved.name.removeprefix("step_")) <= 2 * 73
+
+
+def test_closing_and_drawing_are_watched(monkeypatch):
+    waits, said = threading.Event(), []
+
+    class Waits(gymnasium.Env):
+        observation_space, action_space = gymnasium.spaces.Box(-1, 1, (2,), np.float32), gymnasium.spaces.Discrete(2)
+        render_mode = "rgb_array"
+
+        def render(self):
+            waits.wait()
+
+        close = render
+
+    def end(where, what, seconds, stepping):
+        said.append((where.split(" of ")[-1], what, seconds))
+        waits.set()
+
+    monkeypatch.setattr(watchdog, "_end", end)
+    env = Gymnasium(Waits, 1)
+    for ask, what, seconds in ((Guard(env).render, "render", 0.05), (lambda: close(env), "close", 0.5)):
+        waits.clear()
+        with watchdog.watching(0.05):
+            ask()
+        assert said.pop(0)[1:] == (what, seconds) and waits.is_set()

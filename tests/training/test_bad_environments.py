@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import namedtuple
 from typing import Any
 
 import gymnasium
@@ -70,6 +71,13 @@ class Strange(BaseException):
     """No Exception."""
 
 
+class Silent(Exception):
+    """Not even its text can be had."""
+
+    def __str__(self) -> str:
+        raise RuntimeError
+
+
 def gives(name: str, value: Any) -> Any:
     return lambda values: values | {name: value}
 
@@ -115,6 +123,7 @@ REWARDS = {
     "NaN": (float("nan"), "reward of environment 1 .* became nan"),
     "infinity": (-np.inf, "reward of environment 1 .* became -inf"),
     "beyond float32": (1e300, "reward of environment 1 .* became inf"),
+    "beyond all floats": (10**400, "environment 1: its reward fits no float: OverflowError"),
 }
 FLAGS = {
     "None": (None, "must be True or False, got NoneType"),
@@ -153,6 +162,11 @@ KINDS += [
     (f"raises {e.__name__}", at, raises(e("boom")), f"raised {e.__name__}: .*boom")
     for e in ERRORS
     for at in ("step", "reset")
+]
+KINDS += [("raises silently", at, raises(Silent()), "environment 1: .* raised Silent \\(") for at in ("step", "reset")]
+KINDS += [
+    ("raises much", at, raises(ValueError("a\nb\x1b[31m" + "x" * 5000)), r"raised ValueError: a b\?\[31mx{292} \(")
+    for at in STEPS
 ]
 KINDS += [(f"mask: {k}", at, says(v), text) for k, (v, text) in MASKS.items() for at in ("step", "reset")]
 KINDS += [("appearing mask", at, says([1, 1, 1]), "the action mask has come into info") for at in ("step", "reset")]
@@ -235,3 +249,27 @@ def test_no_checkpoint_holds_a_bad_row(agent, tmp_path):
         for x in group.values()
         if x.is_floating_point()
     )
+
+
+Named = namedtuple("Named", "observation reward terminated truncated info")
+
+
+class NamesThem(Bad):
+    def step(self, action):
+        return Named(*super().step(action))
+
+
+def test_a_step_may_be_a_named_tuple():
+    env = Gymnasium(lambda: NamesThem(BOX, MOVES, "never", None, False), 1)
+    env.reset()
+    assert env.step(np.zeros(1, np.int64)).reward[0] == 1
+
+
+def test_spaces_that_gymnasium_does_not_take():
+    def make():
+        env = Bad(BOX, spaces.Box(-1, 1, (1,)), "never", None, False)
+        env.action_space.low[:] = np.nan
+        return env
+
+    with pytest.raises(EnvError, match="its spaces cannot be used: ValueError"):
+        Gymnasium(make, 2)

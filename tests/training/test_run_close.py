@@ -55,3 +55,21 @@ def test_closing_does_not_hide_what_ended_the_run(tmp_path):
     with registered("Stuck-v0", Stuck), pytest.raises(EnvError, match="out of fuel"):
         whorl.train("random", "Stuck-v0", runs=tmp_path, **COMMON | {"eval_every": 0})
     assert Stuck.closed > 0
+
+
+class Exits(Stuck):
+    def step(self, action):
+        return np.zeros(2, np.float32), 1.0, True, False, {}
+
+    def close(self):
+        super_closed.append(self)
+        raise SystemExit(3)
+
+
+super_closed: list[Exits] = []
+
+
+def test_what_closing_raises_is_said_after_a_good_run(tmp_path, caplog):
+    run = whorl.train("random", Exits, runs=tmp_path, **COMMON)
+    assert (run.path / "eval.json").exists() and len(super_closed) >= 4  # each of two, in training and evaluation
+    assert "Exits (gymnasium, 2 at once, on cpu): close raised SystemExit: 3" in caplog.text

@@ -23,6 +23,7 @@ ACTIONS: dict[str, spaces.Space] = {
     "box": spaces.Box(-2, 2, (3,)),
     "box of no axis": spaces.Box(-2, 2, ()),
     "box of two axes": spaces.Box(-2, 2, (2, 2)),
+    "box without bounds": spaces.Box(-np.inf, np.inf, (2,)),
     "float64 box": spaces.Box(np.array([-1.0, 0.0]), np.array([1.0, 0.1]), dtype=np.float64),
     "integer box": spaces.Box(-3, 3, (2,), np.int16),
     "multi-discrete": spaces.MultiDiscrete([3, 2]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -11,9 +12,10 @@ from gymnasium import spaces
 from whorl.envs.adapters.spaces import discrete_sizes
 from whorl.envs.env import Array, Env, Observation, Step
 from whorl.envs.watchdog import TURN
-from whorl.errors import EnvError, NotFinite, WhorlError
+from whorl.errors import EnvError, NotFinite, WhorlError, in_words
 from whorl.jit import jit
 
+_log = logging.getLogger("whorl")
 FLOAT, FLAG = np.dtype(np.float32), np.dtype(bool)
 
 
@@ -27,7 +29,7 @@ class Leaf(NamedTuple):
 
 
 class Guard:
-    """Steps an environment whose word is not taken: `reset`, `step` and `load_state` are the environment's own.
+    """Steps an environment whose word is not taken: `reset`, `step`, `load_state` and `render` are the environment's own.
 
     Checked are shapes and dtypes of all arrays, finite observations and rewards, whole numbers inside their Discrete, MultiDiscrete or
     MultiBinary space, and that action masks allow something and neither come nor go. The bounds of a Box are no limit: many
@@ -47,6 +49,9 @@ class Guard:
         self._action: Array | None = None
         self._taken = 0  # steps of each environment
         self._episode, self._began = np.full(n, -1), np.zeros(n, np.int64)  # its number; its first step
+
+    def __repr__(self) -> str:
+        return repr(self.env)
 
     def reset(self, seed: int | None = None) -> Observation:
         """As `Env.reset`."""
@@ -90,6 +95,15 @@ class Guard:
         _count(_numpy(terminated), _numpy(truncated), self._episode, self._began, self._taken)
         return step
 
+    def render(self) -> np.ndarray | None:
+        """As `Env.render`."""
+        picture = self._ask("render")
+        if picture is not None and not (np.ndim(picture) == 3 and picture.shape[2] == 3 and picture.size):
+            raise self._breach(
+                None, f"render must give a picture [height, width, 3], got the shape {np.shape(picture)}"
+            )
+        return picture
+
     def place(self, row: int | None) -> str:
         """Which environment, and how far it is. row: None where it is not known which of the N."""
         which = f"environment {row or 0}" if row is not None or self.env.num_envs == 1 else "one of the environments"
@@ -103,18 +117,18 @@ class Guard:
         last = "none yet" if self._action is None else _numpy(self._action)[row].tolist()
         return f"{seed}, episode {self._episode[row]}, step {self._taken - self._began[row]}, last action {last}"
 
-    def _ask(self, method: str, argument: Any) -> Any:
-        TURN.to(None, method != "step")
+    def _ask(self, method: str, *argument: Any) -> Any:
+        TURN.to(None, method)
         TURN.place = self.place
         try:
-            return getattr(self.env, method)(argument)
+            return getattr(self.env, method)(*argument)
         except EnvError as error:
             error.args = (f"{error} ({self._so_far(error.row)})",)
             raise
         except (WhorlError, KeyboardInterrupt):
             raise
         except BaseException as error:  # SystemExit too: an environment does not end a run
-            raise self._breach(None, f"{method} raised {type(error).__name__}: {error}") from error
+            raise self._breach(None, f"{method} raised {in_words(error)}") from error
         finally:
             TURN.place = None
 
@@ -176,6 +190,20 @@ class Guard:
 def guarded(env: Env) -> Env | Guard:
     """What steps `env`: itself where its code is whorl's own, else its guard."""
     return env if env.origin == "native" else Guard(env)
+
+
+def close(env: Env) -> None:
+    """Close it. Where that raises, it is said and no more: all that was wanted of it is there, and an error that comes first counts."""
+    TURN.to(None, "close")
+    TURN.place = lambda row: repr(env)
+    try:
+        env.close()
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # SystemExit too
+        _log.warning("whorl: %r: close raised %s", env, in_words(error))
+    finally:
+        TURN.place = None
 
 
 def _leaves(space: Any, n: int, keys: tuple[str, ...]) -> Iterator[Leaf]:

@@ -9,7 +9,8 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-RESETS = 10  # times as long as a step a reset may take
+QUICK = ("step", "render")  # all else may take SLOW times as long
+SLOW = 10
 TICK = 1.0  # seconds between two looks, at most
 
 
@@ -17,19 +18,19 @@ class Turn:
     """Whose turn it is: written by whoever steps environments, at each step, and read by the thread.
 
     place: says which environment of how far an episode it is; None while none is asked. row: which of its N, where they are stepped
-    one after another. number: another one at each turn.
+    one after another. method: what it is asked for. number: another one at each turn.
     """
 
     def __init__(self) -> None:
         self.place: Callable[[int | None], str] | None = None
         self.row: int | None = None
-        self.resets = False
+        self.method = "step"
         self.number = 0
         self.patience = 0.0  # seconds, while somebody watches
 
-    def to(self, row: int | None, resets: bool = False) -> None:
+    def to(self, row: int | None, method: str) -> None:
         """The next environment is asked. Costs nothing to speak of."""
-        self.row, self.resets = row, resets
+        self.row, self.method = row, method
         self.number += 1
 
 
@@ -38,7 +39,7 @@ TURN = Turn()  # of this process: one thread of it steps environments
 
 @contextmanager
 def watching(seconds: float) -> Iterator[None]:
-    """End the process where an environment does not come back within `seconds` (a reset: ten times as long); 0 = never.
+    """End the process where an environment does not come back within `seconds` (a reset, or to close: ten times as long); 0 = never.
 
     Ended it is at once, with the exit code 1, after the environment, the step and the stack were written to stderr: nothing is saved,
     and what was published before stands. The seconds are counted while this process runs: one that was stopped and goes on has not
@@ -67,9 +68,10 @@ def _watch(seconds: float, stepping: int, over: threading.Event) -> None:
         place, number = TURN.place, TURN.number
         waited = waited + tick if place is not None and number == seen else 0.0
         seen = number
-        limit = seconds * RESETS if TURN.resets else seconds
+        method = TURN.method
+        limit = seconds if method in QUICK else seconds * SLOW
         if place is not None and waited >= limit:
-            _end(place(TURN.row), "reset" if TURN.resets else "step", limit, stepping)
+            _end(place(TURN.row), method, limit, stepping)
 
 
 def _end(where: str, what: str, seconds: float, stepping: int) -> None:

@@ -79,8 +79,11 @@ class Policy(nn.Module):
         return self.state_dict(), {}
 
     def load_state(self, arrays: Arrays, numbers: Numbers) -> bool:
-        """Go on from `state()`, in place. Raises BadInput for numbers that are not finite."""
-        if not all(x.isfinite().all() for x in arrays.values()):
+        """Go on from `state()`, in place. Raises BadInput for numbers that are not finite, but for bounds of actions that have none."""
+        own = self.state_dict()
+        if not all(
+            x.isfinite().all() or (name in own and torch.equal(x, own[name].cpu())) for name, x in arrays.items()
+        ):
             raise BadInput("the saved policy holds numbers that are not finite")
         self.load_state_dict(arrays)
         return True

@@ -9,7 +9,7 @@ import torch
 
 from whorl.buffers.datasets import Dataset
 from whorl.envs.env import Env, Kind
-from whorl.envs.guard import guarded
+from whorl.envs.guard import close, guarded
 from whorl.errors import BadInput
 from whorl.functional.streams import stream
 from whorl.policies.policy import Held, Policy
@@ -59,7 +59,7 @@ def evaluate_in(
         check_same_spaces(known, env)
         return evaluate(policy, env, episodes, seed)
     finally:
-        env.close()
+        close(env)
 
 
 def check_same_spaces(known: Env | Dataset, env: Env) -> None:

@@ -21,6 +21,7 @@ from whorl.batch import Arrays, Batch, Metrics, Numbers, State
 from whorl.collectors.ledger import Ledger
 from whorl.collectors.tally import Tally
 from whorl.envs.env import Env, Kind
+from whorl.envs.guard import close
 from whorl.errors import BadInput, command
 from whorl.functional.streams import stream
 from whorl.policies.policy import Policy
@@ -190,7 +191,7 @@ class Evaluate:
     def close(self) -> None:
         env, self._env = self._env, None  # `env` makes it again
         if env is not None:
-            env.close()
+            close(env)
 
     def __call__(self, rollout: Batch | None, metrics: Metrics) -> None:
         if not self._regular.due():

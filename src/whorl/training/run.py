@@ -13,6 +13,7 @@ from typing import cast
 from whorl.batch import Part
 from whorl.buffers.datasets import Dataset
 from whorl.envs.env import Env
+from whorl.envs.guard import close
 from whorl.envs.make import EnvKind, EnvLike, kind_or_env
 from whorl.envs.watchdog import watching
 from whorl.errors import BadInput, StopTraining
@@ -137,14 +138,12 @@ class Run:
     def start(self, resume: bool = False) -> Run:
         """Train to `total_steps` inside the folder, then evaluate the best checkpoint and draw the curve. However it ends, the
         environments are closed, but for an object of the user's."""
-        try:
-            with lock(self.path), threads_of_torch(self.settings.threads), watching(self.settings.env_timeout):
-                self._run(resume)
-        except BaseException:
-            with suppress(Exception):  # which would hide what ended the run
+        with watching(self.settings.env_timeout):
+            try:
+                with lock(self.path), threads_of_torch(self.settings.threads):
+                    self._run(resume)
+            finally:
                 self.close()
-            raise
-        self.close()
         return self
 
     def _run(self, resume: bool) -> None:
@@ -165,11 +164,9 @@ class Run:
 
     def close(self) -> None:
         """Its environments, but for an object of the user's."""
-        try:
-            self.evaluation.close()
-        finally:
-            if self._owned and self.parts.env is not None:
-                self.parts.env.close()
+        self.evaluation.close()
+        if self._owned and self.parts.env is not None:
+            close(self.parts.env)
 
     @property
     def checkpoints(self) -> Path:

@@ -17,8 +17,10 @@ from whorl.batch import Arrays
 from whorl.buffers.datasets import Dataset
 from whorl.collectors.tally import text_of
 from whorl.envs.env import Env
+from whorl.envs.guard import close
 from whorl.envs.ids import check_no_token
 from whorl.envs.make import EnvKind, EnvLike, Wrapper, kind_or_env, name_of
+from whorl.envs.watchdog import watching
 from whorl.errors import BadInput, command
 from whorl.feeds import Fed, Feed
 from whorl.files import lock, write_json
@@ -116,7 +118,8 @@ def train(
     if not isinstance(source, EnvKind):
         settings = dataclasses.replace(settings, eval_every=0)
     elif settings.video_every:
-        drawable(source, settings.seed).close()  # has it a picture?
+        with watching(settings.env_timeout):
+            close(drawable(source, settings.seed))  # has it a picture?
     run = Run(Path(), settings, config, quiet, source, loggers, hooks, data, agent, encoder)
     if encoder is not None and fields.get("hidden"):
         check_hidden(

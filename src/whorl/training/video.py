@@ -12,8 +12,8 @@ import torch
 
 from whorl import files, folders
 from whorl.envs.env import Env, Kind
-from whorl.envs.guard import guarded
-from whorl.errors import BadInput
+from whorl.envs.guard import Guard, close, guarded
+from whorl.errors import BadInput, EnvError
 from whorl.functional.streams import stream
 from whorl.policies.policy import Array, Held, Policy
 
@@ -27,16 +27,17 @@ def film(policy: Policy, kind: Kind, file: Path, seed: int = 0, max_steps: int =
     """
     if file.suffix not in (".gif", ".mp4"):
         raise BadInput(f"a video ends in .gif or .mp4, got {file}")
-    env, frames, every, total, steps = drawable(kind, seed), [], 1, 0.0, 0
+    env, every, total, steps = drawable(kind, seed), 1, 0.0, 0
+    frames: list[np.ndarray] = []
     actor, is_first = policy.actor(1), cast(Array, np.ones(1, bool))
     carry: Held = policy.initial(1)
     generator = torch.Generator().manual_seed(stream(seed, "video"))
     world = guarded(env)
-    observation = world.reset(seed)
     try:
+        observation = world.reset(seed)
         while steps < max_steps:
             if steps % every == 0:
-                frames.append(env.render())
+                frames.append(_picture(world, frames))
             if file.suffix == ".gif" and len(frames) > MAX_FRAMES:
                 frames, every = frames[::2], 2 * every
             noise = None if policy.greedy else policy.noise((1, 1), generator)[0]
@@ -47,7 +48,7 @@ def film(policy: Policy, kind: Kind, file: Path, seed: int = 0, max_steps: int =
             if is_first[0]:
                 break
     finally:
-        env.close()
+        close(env)
     _write(file, frames)
     return total, steps
 
@@ -57,11 +58,26 @@ def drawable(kind: Kind, seed: int) -> Env:
     if not os.environ.get("DISPLAY"):
         os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame draws into memory, and need not look for a screen
     env = kind.make(1, seed, pictures=True)
-    env.reset(seed)
-    if env.render() is None:
-        env.close()
-        raise BadInput(f"{kind.name} has no picture to record: its `render` gives none in the render_mode 'rgb_array'")
+    world = guarded(env)
+    try:
+        world.reset(seed)
+        if world.render() is None:
+            raise BadInput(
+                f"{kind.name} has no picture to record: its `render` gives none in the render_mode 'rgb_array'"
+            )
+    except BaseException:
+        close(env)
+        raise
     return env
+
+
+def _picture(world: Env | Guard, before: list[np.ndarray]) -> np.ndarray:
+    """The next one, [height, width, 3] like those before it. Raises EnvError for another."""
+    picture = world.render()
+    if picture is None or (before and picture.shape != before[0].shape):
+        came = "none" if picture is None else f"one of {picture.shape} after one of {before[0].shape}"
+        raise EnvError(f"{world!r}: all pictures of an episode have one size; render gave {came}")
+    return picture
 
 
 def _write(file: Path, frames: list[np.ndarray]) -> None:

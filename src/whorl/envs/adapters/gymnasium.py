@@ -25,7 +25,7 @@ from whorl.envs.adapters.infos import Infos
 from whorl.envs.adapters.spaces import actions, discrete_sizes, observations
 from whorl.envs.adapters.together import MISFITS, Indexed, Together, copied, of_row, said, stacked
 from whorl.envs.env import Env, Observation, Step
-from whorl.errors import BadInput, EnvError, NotReplayed, WhorlError
+from whorl.errors import BadInput, EnvError, NotReplayed, WhorlError, in_words
 
 
 class Gymnasium(Env):
@@ -232,7 +232,8 @@ class Gymnasium(Env):
         if self._engine.render_mode != "rgb_array":
             return None
         envs = getattr(self._engine, "envs", None)  # rendering all N for one picture would be waste
-        return np.asarray(envs[0].render() if envs else self._engine.render()[0], np.uint8)
+        picture = envs[0].render() if envs else self._engine.render()[0]
+        return None if picture is None else np.asarray(picture, np.uint8)
 
     def close(self) -> None:
         self._engine.close()
@@ -251,7 +252,7 @@ class Gymnasium(Env):
         except (WhorlError, KeyboardInterrupt):
             raise
         except BaseException as error:  # SystemExit too: an environment does not end a run
-            raise EnvError(f"{self._name}: {method} raised {type(error).__name__}: {error}") from error
+            raise EnvError(f"{self._name}: {method} raised {in_words(error)}") from error
 
     def _read(self, raw: Any, info: Any, rows: Any = slice(None)) -> tuple[Observation, np.ndarray | None]:
         """What the engine gave, as (observation, action mask). rows: those that it was asked for."""
@@ -425,6 +426,8 @@ def _engine(env: Any, num_envs: int, options: dict[str, Any], wrappers: Sequence
         together = Together(made, copy=False, autoreset_mode=AutoresetMode.SAME_STEP)
     except RuntimeError as error:
         raise EnvError(f"{name}: the environments made do not have the same spaces: {error}") from error
+    except ValueError as error:
+        raise EnvError(f"{name}: its spaces cannot be used: {in_words(error)}") from error
     together.name = name
     return together
 
@@ -436,7 +439,7 @@ def _called(make: Callable[[], gymnasium.Env]) -> gymnasium.Env:
     except WhorlError:
         raise
     except Exception as error:
-        raise BadInput(f"the environment cannot be made: {type(error).__name__}: {error}") from error
+        raise BadInput(f"the environment cannot be made: {in_words(error)}") from error
     if not isinstance(env, gymnasium.Env):
         raise BadInput(f"the callable must make a gymnasium.Env, it made {type(env).__name__}")
     return env
@@ -448,7 +451,7 @@ def _wrapped(env: gymnasium.Env, wrapper: Callable[[gymnasium.Env], gymnasium.En
     except WhorlError:
         raise
     except Exception as error:
-        raise BadInput(f"{wrapper!r} does not go around {env}: {type(error).__name__}: {error}") from error
+        raise BadInput(f"{wrapper!r} does not go around {env}: {in_words(error)}") from error
     if not isinstance(wrapped, gymnasium.Env):
         raise BadInput(f"a wrapper takes a gymnasium.Env and gives one; {wrapper!r} gave {type(wrapped).__name__}")
     return wrapped

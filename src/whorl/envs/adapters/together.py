@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import gymnasium
@@ -14,7 +14,7 @@ from gymnasium.vector.utils import concatenate, create_empty_array
 from whorl.envs.adapters.episodes import seed_of
 from whorl.envs.adapters.infos import Infos
 from whorl.envs.watchdog import TURN
-from whorl.errors import EnvError
+from whorl.errors import EnvError, in_words
 
 FLAGS = {bool, np.bool_}
 NUMBERS = {bool, int, float, np.bool_, np.float64, np.float32, np.int64, np.int32}  # the usual types of a reward
@@ -40,9 +40,9 @@ class Indexed(gymnasium.Wrapper):
         self.episode = -1  # the number of the present one, since that seed
 
     def step(self, action: Any) -> Any:
-        TURN.to(self._index)
+        TURN.to(self._index, "step")
         result = self._ask("step", self.env.step, action)
-        if type(result) is not tuple or len(result) != 5:
+        if not isinstance(result, tuple) or len(result) != 5:
             raise self._breach(
                 f"step must return (observation, reward, terminated, truncated, info), got {_described(result)}"
             )
@@ -58,12 +58,12 @@ class Indexed(gymnasium.Wrapper):
         return observation, reward, terminated, truncated, info
 
     def reset(self, **kwargs: Any) -> Any:
-        TURN.to(self._index, resets=True)
+        TURN.to(self._index, "reset")
         if self.seed is not None:
             self.episode += 1
             kwargs["seed"] = seed_of(self.seed, self._index, self.episode)
         result = self._ask("reset", self.env.reset, **kwargs)
-        if type(result) is not tuple or len(result) != 2 or not isinstance(result[1], dict):
+        if not isinstance(result, tuple) or len(result) != 2 or not isinstance(result[1], dict):
             raise self._breach(f"reset must return (observation, info), got {_described(result)}")
         return result
 
@@ -73,7 +73,7 @@ class Indexed(gymnasium.Wrapper):
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # SystemExit too: an environment does not end a run
-            raise self._breach(f"{method} raised {type(error).__name__}: {error}") from error
+            raise self._breach(f"{method} raised {in_words(error)}") from error
 
     def _number(self, reward: Any) -> float:
         if np.ndim(reward) or np.asarray(reward).dtype.kind not in "biuf":
@@ -102,6 +102,11 @@ class Together(SyncVectorEnv):
         with self._named():
             return super().step(actions)
 
+    def close_extras(self, **kwargs: Any) -> None:
+        with ExitStack() as every:  # also where one of them raises
+            for env in self.envs:
+                every.callback(env.close)
+
     def _add_info(self, vector_infos: Any, env_info: dict[str, Any], env_num: int) -> Any:
         infos = vector_infos if isinstance(vector_infos, Infos) else Infos(self.num_envs)
         infos.add(env_num, env_info)
@@ -111,9 +116,10 @@ class Together(SyncVectorEnv):
     def _named(self) -> Iterator[None]:
         try:
             yield
-        except MISFITS:  # it cannot be laid into the batch
+        except MISFITS as error:  # it cannot be laid into the batch
             stacked(self.name, self.single_observation_space, dict(enumerate(self._env_obs)))
-            raise
+            row = TURN.row or 0  # the last that was asked
+            raise of_row(row, f"{self.name}: environment {row}: its reward fits no float: {in_words(error)}") from error
 
 
 def of_row(row: int, message: str) -> EnvError:
