@@ -10,6 +10,7 @@ import torch
 import whorl
 from tests.cases import each
 from whorl.errors import BadInput
+from whorl.feeds import Rollouts
 
 QUICK = {"total_steps": 400, "num_envs": 2, "checkpoint_every": 200, "eval_every": 0, "quiet": True}
 PPO = {
@@ -103,3 +104,29 @@ def test_what_only_says_how_learning_begins_does_not_change(tmp_path):
         with pytest.raises(BadInput, match=message):
             whorl.resume(path, 300, quiet=True, **options)
     assert whorl.resume(path, 300, quiet=True, target_rate=0.1, feed={"batch_size": 4}).steps == 300
+
+
+def test_threads_of_the_process_are_no_change_of_the_run(tmp_path):
+    """Initial weights come from a decomposition whose bits depend on them; a run has its own number."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        path = whorl.train("reinforce", "CartPole-v1", runs=tmp_path, **QUICK, hidden=(64, 64)).path
+        again = whorl.resume(path, 4000, quiet=True, learning_rate=1e-4)
+    finally:
+        torch.set_num_threads(before)
+    assert again.changes.said[1:] == ("learning_rate: 0.003 -> 0.0001",)
+
+
+def test_a_field_of_a_feed_is_named_with_a_dot(tmp_path):
+    options = QUICK | {"hidden": (8,), "feed.epochs": 1}
+    run = whorl.train("ppo", "CartPole-v1", runs=tmp_path, feed={"minibatches": 2}, **options, **{"feed.steps": 50})
+    assert (run.config.feed.steps, run.config.feed.epochs, run.config.feed.minibatches) == (50, 1, 2)
+    assert whorl.resume(run, 500, quiet=True, **{"feed.epochs": 2}).config.feed.epochs == 2
+    for fields, message in each([
+        ({"feed.step": 5}, "Rollouts has no option 'step'; did you mean 'steps'"),
+        ({"feed": Rollouts(), "feed.steps": 5}, "feed.steps is a field of feed, which is given whole beside it"),
+        ({"feed.steps": 5, "feed": Rollouts()}, "feed is given whole, and so are fields of it"),
+    ]):  # fmt: skip
+        with pytest.raises(BadInput, match=message):
+            whorl.train("ppo", "CartPole-v1", runs=tmp_path / "x", **QUICK, **fields)

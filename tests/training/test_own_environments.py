@@ -13,7 +13,7 @@ from gymnasium import spaces
 import whorl
 from whorl.apps.cli import main
 from whorl.envs.env import Env, Step
-from whorl.errors import BadInput, Damaged
+from whorl.errors import BadInput, Damaged, EnvError
 from whorl.training.build import build
 from whorl.training.sweep import sweep
 
@@ -160,6 +160,11 @@ def test_wrappers(tmp_path):
         ("GridWorld-v0", {"wrappers": [Loud]}, "exists only as a native world, which takes no wrappers .*got Loud"),
         (Corridor, {"env_kwargs": {"size": 3}}, "Corridor does not take these options: size"),
         (Corridor, {"env_kwargs": {"length": np.int64(3)}}, "env_kwargs are written into .*length is np.int64"),
+        (
+            Corridor,
+            {"env_kwargs": {"length": np.ones((2, 2))}},
+            r"length is array\(\[\[1., 1.\], \[1., 1.\]\]\) .ndarray.: write it",
+        ),
         (Corridor, {"env_kwargs": {"max_episode_steps": 3}}, "max_episode_steps is no option of an environment"),
         (
             Corridor(),
@@ -237,3 +242,21 @@ def test_a_changed_table_of_options_is_said(tmp_path):
     (run.path / "config.json").write_text(json.dumps(data))
     with pytest.raises((BadInput, Damaged), match="env_kwargs"):
         whorl.load(run.path)
+
+
+class Spaceless(Batched):
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.observation_space = None
+
+
+class Actionless(Corridor):
+    def __init__(self):
+        super().__init__()
+        del self.action_space
+
+
+def test_an_environment_says_its_spaces(tmp_path):
+    for env in (Spaceless, Spaceless(), Actionless, Actionless()):
+        with pytest.raises(EnvError, match="its .*_space should be one of gymnasium.spaces, there is none"):
+            whorl.train("ppo", env, runs=tmp_path, total_steps=64)

@@ -31,6 +31,11 @@ def test_a_runs_config_is_a_recipe_and_options_beside_it_win(recipe, tmp_path, c
     again = whorl.train(recipe=recipe, runs=tmp_path, discount=0.8, quiet=True)
     written, before = (json.loads(path.read_text()) for path in (again.path / "config.json", recipe))
     assert written["config"] == before["config"] | {"discount": 0.8} and written["seed"] == 4
+    for other in (recipe.parent, again):  # its folder, and the run itself
+        assert whorl.train(recipe=other, runs=tmp_path, seed=1, quiet=True).config.feed.steps == 32
+    assert parse(["train", "--recipe", str(recipe.parent)]).agent.feed.steps == 32
+    with pytest.raises(BadInput, match="config.json is missing"):
+        whorl.train(recipe=tmp_path)
     command = parse(["train", "--recipe", str(recipe), "--seed", "7", "--agent.discount", "0.7"])
     assert (command.algorithm, command.environment) == ("ppo", "CartPole-v1")
     assert (command.settings.seed, command.settings.total_steps) == (7, 256)

@@ -224,3 +224,18 @@ def test_noise_that_lasts_wants_an_actor(tmp_path):
         agent.predict([0.0, 0.0], deterministic=False)
     actor = agent.actor(1, deterministic=False)
     assert actor([[0.0, 0.0]], True).tolist() != actor([[0.0, 0.0]], False).tolist()
+
+
+def test_a_run_is_loaded_by_itself_and_filmed_by_a_text(tmp_path):
+    run = whorl.train("ppo", "CartPole-v1", runs=tmp_path, total_steps=64, num_envs=1, eval_every=0, quiet=True)
+    loaded = whorl.load(run)
+    assert loaded.path == run.path.resolve()
+    loaded.film(f"{tmp_path}/film.gif", seed=1)
+    assert (tmp_path / "film.gif").stat().st_size
+    for call in (whorl.load, whorl.resume):
+        with pytest.raises(BadInput, match="a run is named by its folder, .* or is a Run; got int"):
+            call(3)
+        with pytest.raises(BadInput, match="ppo takes a PPOConfig as its config, got dict"):
+            call(run, config={})
+    with pytest.raises(BadInput, match=r"got dict: config=PPOConfig\(\.\.\.\), or its fields as arguments"):
+        whorl.train("ppo", "CartPole-v1", config={"learning_rate": 1}, runs=tmp_path)

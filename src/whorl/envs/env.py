@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 import gymnasium
 import numpy as np
 
+from whorl.errors import EnvError
+
 if TYPE_CHECKING:
     import torch
 
@@ -37,6 +39,16 @@ class Step(NamedTuple):
     )
     valid: Array | None = None  # [N] bool, False where the engine invented the step; None = every row counts
     info: Info = {}
+
+
+def check_has_spaces(env: object, name: str) -> None:
+    """Raises EnvError for an environment that does not say what it observes and how it acts."""
+    for space in ("observation_space", "action_space"):
+        if not isinstance(found := getattr(env, space, None), gymnasium.Space):
+            came = "none" if found is None else type(found).__name__
+            raise EnvError(
+                f"{name}: its {space} should be one of gymnasium.spaces, there is {came}: set it in __init__"
+            )
 
 
 class Goal(NamedTuple):

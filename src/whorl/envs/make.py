@@ -195,13 +195,14 @@ def check_kwargs(kwargs: Mapping[str, object]) -> None:
                 f"{key} is no option of an environment but of those who make them: it does not go into env_kwargs"
             )
         try:
-            written = json.loads(json.dumps(value, allow_nan=False))
+            same = not isinstance(value, tuple) and json.loads(json.dumps(value, allow_nan=False)) == value
         except (TypeError, ValueError, RecursionError):
-            written = None
-        if not isinstance(key, str) or written != value or isinstance(value, tuple):
+            same = False
+        if not isinstance(key, str) or not same:
             raise BadInput(
-                f"env_kwargs are written into the run's folder, so they are numbers, strings, True, False, None, lists and dicts of "
-                f"them; {key} is {value!r:.80} ({type(value).__name__}): pass a function that makes the environment with it"
+                f"env_kwargs are written into the run's folder, so they are numbers, strings, True, False, None, lists and dicts of them; "
+                f"{key} is {' '.join(repr(value).split()):.80} ({type(value).__name__}): write it so (an array: array.tolist()), or pass a "
+                "function that makes the environment with it"
             )
 
 

@@ -30,14 +30,14 @@ from whorl.collectors.ledger import Ledger
 from whorl.collectors.serial import SerialCollector
 from whorl.collectors.stream import StreamCollector
 from whorl.envs import native
-from whorl.envs.env import Env
+from whorl.envs.env import Env, check_has_spaces
 from whorl.envs.make import EnvKind, EnvLike, kind_or_env
 from whorl.errors import BadInput, Incompatible
 from whorl.feeds import Fed, Feed, Part
 from whorl.functional.streams import stream
 from whorl.nets.encoder import EncoderFactory, torso
 from whorl.training import sizes
-from whorl.training.catalog import AgentLike, agent_class, agent_name, find
+from whorl.training.catalog import AgentLike, agent_class, agent_name, check_config, find
 from whorl.training.finished import fitting
 from whorl.training.hooks import Hook
 
@@ -112,8 +112,7 @@ def build(
     source = None if env is None else kind_or_env(env)
     preset = find(agent, "" if source is None else source.id)
     config = config if config is not None else preset.config
-    if not isinstance(config, cls.Config):
-        raise BadInput(f"{name} takes a {cls.Config.__name__}, got {type(config).__name__}")
+    check_config(agent, config)
     options.check(config)
     feed: Feed = config.feed
     if compile and cls.uncompiled:
@@ -144,12 +143,15 @@ def build(
 
 def _made(env: EnvKind | Env, feed: Feed, num_envs: int, seed: int, device: str, limit: int | None) -> Env:
     if isinstance(env, Env):
+        check_has_spaces(env, repr(env))
         return env
     if num_envs < 1:
         raise BadInput(f"num_envs must be at least 1, got {num_envs}")
     feed.check(num_envs)
     sizes.check_environments(num_envs, env.id in native.WORLDS)
-    return env.make(num_envs, seed, _env_device(env.id, device), limit)
+    made = env.make(num_envs, seed, _env_device(env.id, device), limit)
+    check_has_spaces(made, repr(made))
+    return made
 
 
 def assemble(agent: Agent, env: Env | None, seed: int = 0, buffer: bool = True, data: Dataset | None = None) -> Parts:

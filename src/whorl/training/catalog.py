@@ -155,6 +155,16 @@ def find(agent: AgentLike, env_id: str) -> Preset:
     return preset if isinstance(agent, str | type) else replace(preset, config=agent.config)
 
 
+def check_config(agent: AgentLike, config: Fed) -> None:
+    """Raises BadInput for what is no config of this agent."""
+    kind = agent_class(agent).Config
+    if not isinstance(config, kind):
+        raise BadInput(
+            f"{agent_name(agent)} takes a {kind.__name__} as its config, got {type(config).__name__}: "
+            f"config={kind.__name__}(...), or its fields as arguments of their own"
+        )
+
+
 def config_to_json(agent: AgentLike, config: Fed) -> Numbers:
     """A config as plain data. A feed of another kind than the agent's default says which, as `feed.kind`."""
     data = to_json(config)

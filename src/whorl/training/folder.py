@@ -44,9 +44,11 @@ def create(runs: str | Path, env_id: str, agent: str, seed: int, name: str | Non
             number += 1
 
 
-def open_run(path: str | Path) -> Path:
-    """The run folder that `path` (a folder, or a link such as `runs/last`) names, resolved. Raises BadInput if it is none, Damaged
+def open_run(path: str | os.PathLike[str]) -> Path:
+    """The run folder that `path` (a folder, a link such as `runs/last`, or a `Run`) names, resolved. Raises BadInput if it is none, Damaged
     if anything in it leads, or could lead, out of it: a link, a file with a second name, a pipe, a device."""
+    if not isinstance(path, str | os.PathLike):
+        raise BadInput(f"a run is named by its folder, a text or a Path, or is a Run; got {type(path).__name__}")
     resolved = Path(path).resolve()
     if not resolved.is_dir():
         raise BadInput(

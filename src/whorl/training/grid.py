@@ -64,14 +64,20 @@ def settings(grid: Grid) -> list[Setting]:
     return [dict(zip(grid, values)) for values in itertools.product(*grid.values())]
 
 
-def nested(setting: Setting) -> Setting:
-    """{"feed.steps": 5} -> {"feed": {"steps": 5}}: what `override` and `whorl.train` take."""
+def nested(setting: Mapping[str, object]) -> Setting:
+    """{"feed.steps": 5} -> {"feed": {"steps": 5}}: what `override` takes. Raises BadInput for a group that is given whole, too."""
     tree: dict[str, Any] = {}
     for field, value in setting.items():
         *groups, name = field.split(".")
-        inner = tree
+        inner: Any = tree
         for group in groups:
             inner = inner.setdefault(group, {})
+            if not isinstance(inner, dict):
+                raise BadInput(f"{field} is a field of {group}, which is given whole beside it: put it in there")
+        if isinstance(value, Mapping):
+            value = {**inner.get(name, {}), **value}
+        elif name in inner:
+            raise BadInput(f"{field} is given whole, and so are fields of it: put them in there")
         inner[name] = value
     return tree
 

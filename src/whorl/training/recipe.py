@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from os import PathLike
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,6 +12,7 @@ from whorl.envs.make import check_harmless
 from whorl.errors import BadInput, Damaged
 from whorl.feeds import Fed
 from whorl.options import did_you_mean
+from whorl.training import folder
 from whorl.training.catalog import AgentLike, config_from_json, find
 from whorl.training.settings import NAMED, Settings
 
@@ -27,13 +29,15 @@ class Recipe(NamedTuple):
     env_kwargs: Mapping[str, object]
 
 
-def read_recipe(path: str | Path, agent: AgentLike | None = None, env: str | None = None) -> Recipe:
-    """A recipe from a file; agent, env: instead of what it says.
+def read_recipe(path: str | PathLike[str], agent: AgentLike | None = None, env: str | None = None) -> Recipe:
+    """A recipe from a file, or from the folder of a run; agent, env: instead of what it says.
 
     Raises BadInput for a key that is not known, an agent that only its user can bring, and an environment with a colon, on a server or in
     a module: that has to be typed.
     """
-    data = files.read_json(Path(path))
+    path = Path(path)
+    path = folder.open_run(path) / "config.json" if path.is_dir() else path
+    data = files.read_json(path)
     if not isinstance(data, dict):
         raise Damaged(f"{path} should hold a table, such as the config.json of a run")
     data = {name: value for name, value in data.items() if name not in OF_THE_RUN}

@@ -97,6 +97,10 @@ class Run:
 
     # -- what users call ---------------------------------------------------------------------------------------------
 
+    def __fspath__(self) -> str:
+        """Its folder: a run goes where a path goes."""
+        return str(self.path)
+
     @property
     def steps(self) -> int:
         """Progress so far: environment steps taken, or updates where the run learns from data."""

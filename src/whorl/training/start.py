@@ -8,6 +8,7 @@ import logging
 import math
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from os import PathLike
 from pathlib import Path
 from typing import cast
 
@@ -30,13 +31,14 @@ from whorl.presets import Preset
 from whorl.training import folder, grid
 from whorl.training.brought import check_encoder, check_hidden, encoder_name
 from whorl.training.build import check_replay, new_agent
-from whorl.training.catalog import AgentLike, agent_class, agent_name, find
+from whorl.training.catalog import AgentLike, agent_class, agent_name, check_config, find
 from whorl.training.changes import Changes, between, changed
 from whorl.training.hooks import Hook
 from whorl.training.imports import bring, typed
 from whorl.training.loggers import Logger
 from whorl.training.loggers.places import of_folder
 from whorl.training.own_hooks import check_again, described, taken_out, unannealed
+from whorl.training.process import threads_of_torch
 from whorl.training.recipe import read_recipe
 from whorl.training.run import Run
 from whorl.training.settings import NAMED, Settings
@@ -54,7 +56,7 @@ def train(
     agent: AgentLike | None = None,
     env: EnvLike | None = None,
     *,
-    recipe: str | Path | None = None,
+    recipe: str | PathLike[str] | None = None,
     config: Fed | None = None,
     env_kwargs: Mapping[str, object] | None = None,
     wrappers: Sequence[Wrapper] = (),
@@ -70,7 +72,7 @@ def train(
     """Train `agent` in `env` and return the finished run. What is not given comes from the preset of the pair.
 
     agent: a name (`whorl list agents`), a class, or an agent that is built, which is trained as it is.
-    recipe: the config.json of a run, or a part of one, for all that is not given here.
+    recipe: a run, its folder or its config.json, or a part of one, for all that is not given here.
     env: an id (or Gymnasium's `module:id`, which is imported), the URL of an environment on a gym HTTP server, or of your own: a class or
     function that makes a `gymnasium.Env`, a subclass of `Env`, or an object, `Env`, `gymnasium.Env`, `VectorEnv`. With an object there is
     no evaluation, and it is yours to close.
@@ -87,6 +89,7 @@ def train(
     `init_from`: a run, or the folder of one.
     Raises BadInput or Incompatible before anything is written.
     """
+    fields = grid.nested(fields)
     if isinstance(env, str):
         env, modules = typed(env)
         bring(modules)
@@ -169,6 +172,8 @@ def planned(
     asked = {o.name: fields[o.name] for o in OPTIONS if fields.get(o.name) is not None}
     of_agent = {name: value for name, value in fields.items() if name not in {o.name for o in OPTIONS}}
     preset = find(agent, source.id)
+    if config is not None:
+        check_config(agent, config)
     _check_names(of_agent, preset.config if config is None else config)
     if isinstance(agent, Agent) and (of_agent or config not in (None, agent.config)):
         given = ", ".join(of_agent) or "config"
@@ -217,7 +222,7 @@ setattr(train, "__signature__", _shown(train))  # noqa: B010  a function has thi
 
 
 def resume(
-    path: str | Path,
+    path: str | PathLike[str],
     total_steps: int | None = None,
     quiet: bool = False,
     env: EnvLike | None = None,
@@ -247,7 +252,7 @@ def resume(
     with lock(path):
         was = read_settings(path, config, agent)
         check_encoder(path, was[0], encoder)
-        settings, config = changed(*was, fields)
+        settings, config = changed(*was, grid.nested(fields))
         result = (read_result(path) if (path / "curve.png").exists() else None) or Result()
         done, over = result.steps, result.episodes >= (settings.total_episodes or math.inf)
         total = settings.total_steps if total_steps is None else options.whole(total_steps)
@@ -304,9 +309,10 @@ def _changes(was: tuple[Settings, Fed], run: Run) -> Changes:
     source = run.parts.env or run.data
     assert source is not None
     try:
-        built = (
-            run.agent if was[1] == run.config else new_agent(run.kind, source, was[1], run.settings.seed, run.encoder)
-        )
+        built = run.agent
+        if was[1] != run.config:
+            with threads_of_torch(run.settings.threads):  # as `run.agent` was: other threads give other bits
+                built = new_agent(run.kind, source, was[1], run.settings.seed, run.encoder).to(run.settings.device)
         return between((*was, built), (run.settings, run.config, run.agent))
     except BaseException:
         run.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
+from os import PathLike
 from pathlib import Path
 
 from numpy.typing import ArrayLike
@@ -24,7 +25,7 @@ from whorl.training import state as states
 from whorl.training.actor import TrainedActor
 from whorl.training.brought import check_encoder, check_same, named
 from whorl.training.build import new_agent
-from whorl.training.catalog import AgentLike, config_from_json, config_to_json
+from whorl.training.catalog import AgentLike, check_config, config_from_json, config_to_json
 from whorl.training.evaluate import Evaluation, evaluate_in
 from whorl.training.export import Format, export
 from whorl.training.settings import Settings
@@ -119,7 +120,7 @@ class Trained:
         """Every metric that its run logged, as a column: see `written.columns`."""
         return columns(self.path)
 
-    def film(self, file: Path, seed: int = 0, max_steps: int = 10_000) -> tuple[float, int]:
+    def film(self, file: str | Path, seed: int = 0, max_steps: int = 10_000) -> tuple[float, int]:
         """Play one greedy episode into `file` (.gif or .mp4); its return and length. See `training/video.py`."""
         if self.env.made_from is None:
             raise BadInput(
@@ -127,11 +128,11 @@ class Trained:
                 "or a function that makes it"
             )
         with watching(self.settings.env_timeout):
-            return film(self.policy, self.env.made_from, file, seed, self.settings.max_episode_steps or max_steps)
+            return film(self.policy, self.env.made_from, Path(file), seed, self.settings.max_episode_steps or max_steps)
 
 
 def load(
-    path: str | Path,
+    path: str | PathLike[str],
     which: str | int = "best",
     env: EnvLike | None = None,
     config: Fed | None = None,
@@ -175,8 +176,10 @@ def read_settings(path: Path, config: Fed | None = None, agent: AgentLike | None
     written = read_config(path)
     kind = agent or named(path, written.settings.agent)
     check_same(path, written.settings.agent, kind)
-    if config is not None and config_to_json(kind, config) != written.config:
-        raise BadInput(f"{path} was started with another config: pass the one that it was started with")
+    if config is not None:
+        check_config(kind, config)
+        if config_to_json(kind, config) != written.config:
+            raise BadInput(f"{path} was started with another config: pass the one that it was started with")
     try:
         config = config or config_from_json(kind, written.config)
         options.check(config)

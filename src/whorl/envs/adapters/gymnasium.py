@@ -24,7 +24,7 @@ from whorl.envs.adapters.goals import goal_of
 from whorl.envs.adapters.infos import Infos
 from whorl.envs.adapters.spaces import actions, discrete_sizes, observations
 from whorl.envs.adapters.together import MISFITS, Indexed, Together, copied, of_row, said, stacked
-from whorl.envs.env import Env, Observation, Step
+from whorl.envs.env import Env, Observation, Step, check_has_spaces
 from whorl.errors import BadInput, EnvError, NotReplayed, WhorlError, in_words
 
 
@@ -419,6 +419,8 @@ def _engine(env: Any, num_envs: int, options: dict[str, Any], wrappers: Sequence
     name = env if isinstance(env, str) else str(envs[0])
     for wrapper in wrappers:
         envs = [_wrapped(each, wrapper) for each in envs]
+    for each in envs:
+        check_has_spaces(each, name)
 
     made = [partial(Indexed, each, name, index) for index, each in enumerate(envs)]
     try:
