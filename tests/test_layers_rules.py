@@ -128,6 +128,7 @@ BREACHES = [
     (no_any, {"training/x.py": "class A:\n    def __init__(self, x: Any): ..."}, "__init__ has Any"),
     (no_any, {"collectors/x.py": "def f() -> Any: ..."}, "f has Any"),
     (too_long, {"nets/x.py": "x = 1\n" * 501}, "has 501 code lines"),
+    (too_long, {"training/run.py": "x = 1\n" * 201}, "has 201 code lines, 200 are allowed"),
 ]
 
 

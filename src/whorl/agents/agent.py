@@ -9,11 +9,9 @@ from gymnasium import spaces
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from whorl.agents.optimizers import adam as adam
 from whorl.agents.optimizers import load_optimizer_states, optimizer_states, optimizers_in
-from whorl.agents.step import Batches, Loss, OptimizerStep, Weights, confirm, finite, mean, set_mode
+from whorl.agents.step import Batches, Loss, OptimizerStep, Weights, checked, confirm, finite, mean, set_mode
 from whorl.batch import Arrays, Batch, Buffer, Metrics, Numbers, State, Tree, get
-from whorl.errors import AgentError
 from whorl.feeds import Fed
 from whorl.functional.streams import stream
 from whorl.nets.encoder import EncoderFactory
@@ -104,10 +102,7 @@ class Agent(nn.Module, Generic[C]):
             metrics = self.update(batch)
             priority = metrics.pop("priority", None)
             if prioritized and not self.step.void:
-                if priority is None:
-                    name = type(self).__name__
-                    raise AgentError(f"{name}.update gives no 'priority' [B]: return it, or use feed.prioritized=False")
-                buffer.feedback(batch["index"], priority)
+                buffer.feedback(batch["index"], checked(priority, self))
             history.append(metrics)
             if self.enough(metrics):
                 break

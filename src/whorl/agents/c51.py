@@ -9,7 +9,8 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from whorl.agents.agent import Agent, adam
+from whorl.agents.agent import Agent
+from whorl.agents.optimizers import adam
 from whorl.agents.parts import count_update, loss_of, mean_of
 from whorl.batch import Batch, Metrics, Tree, get
 from whorl.feeds import Feed, Replay

@@ -10,7 +10,8 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from whorl.agents.agent import Agent, adam
+from whorl.agents.agent import Agent
+from whorl.agents.optimizers import adam
 from whorl.agents.parts import count_update, learned, loss_of, mean_of, td, warm_up, with_temperature
 from whorl.batch import Batch, Metrics, Tree
 from whorl.errors import BadInput

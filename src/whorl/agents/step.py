@@ -17,7 +17,7 @@ from torch.optim.adam import adam as adam_step
 
 from whorl.agents.optimizers import FusedAdam, adam_state, is_fused_adam, limits
 from whorl.batch import Batch, Metrics, get
-from whorl.errors import BadInput, NotFinite
+from whorl.errors import AgentError, BadInput, NotFinite
 from whorl.nets.walk import modules_in
 
 Loss = Callable[[Batch], tuple[Tensor, Metrics]]
@@ -212,6 +212,14 @@ def mean(history: Sequence[Metrics]) -> Metrics:
 def finite(metrics: Metrics) -> dict[str, float]:
     """As JSON takes them; what is not finite is left out."""
     return {key: float(value) for key, value in metrics.items() if isfinite(value)}
+
+
+def checked(priority: Tensor | None, agent: nn.Module) -> Tensor:
+    """The priorities [B] of an update, for a prioritized buffer. Raises AgentError where the agent gave none."""
+    if priority is None:
+        name = type(agent).__name__
+        raise AgentError(f"{name}.update gives no 'priority' [B]: return it, or use feed.prioritized=False")
+    return priority
 
 
 def confirm(steps: Iterable[OptimizerStep], env_steps: Tensor) -> None:

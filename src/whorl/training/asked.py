@@ -18,7 +18,7 @@ def ask(parts: Parts, settings: Settings, config: Fed) -> Tally | None:
     ways = ways_of(settings.info_keys)
     if not ways:
         return None
-    if parts.collector is None or parts.collector.env.device != "cpu" or config.feed.loop(settings.compile) in ALONE:
+    if parts.collector is None or parts.collector.env.device != "cpu" or parts.loop.steps_itself:
         raise BadInput(
             "info_keys reads what environments say, step by step, and here they are stepped by workers, by a compiled loop, on another "
             "device, or not at all: leave it out"
@@ -26,6 +26,3 @@ def ask(parts: Parts, settings: Settings, config: Fed) -> Tally | None:
     discount = cast(float, vars(config).get("discount", 1.0)) if dataclasses.is_dataclass(config) else 1.0
     tally = parts.collector.recorder.tally = Tally(ways, parts.collector.env.num_envs, discount)
     return tally
-
-
-ALONE = ("hogwild", "compiled_td")  # loops that step environments themselves

@@ -54,6 +54,8 @@ class Loop(NamedTuple):
     check: Callable[[Agent, Collector | Ledger], None] = anything
     # what whoever starts it should know
     notice: str = ""
+    # whether it steps environments itself, past the collector
+    steps_itself: bool = False
 
 
 class Asked(NamedTuple):
@@ -86,6 +88,11 @@ class Parts:
     def train(self, total_steps: int, hooks: Iterable[Hook] = ()) -> None:
         """Run the loop until the progress is `total_steps`."""
         self.loop.train(self.agent, self.collector or self.progress, self.buffer, total_steps, hooks)
+
+    def slack(self, checkpoint_every: int | None) -> int:
+        """Rows of each environment that come between a checkpoint and the second one after it."""
+        every, env = checkpoint_every, self.env
+        return 2 * (every // env.num_envs + self.agent.config.feed.steps) if every and env is not None else 0
 
 
 def build(
@@ -292,7 +299,8 @@ def _loop(part: Part) -> Loop:
     if part not in LOOPS:
         raise BadInput(f"a feed names its loop as one of {', '.join(LOOPS)}, or gives a function; it gave {part!r}")
     module = import_module(f"whorl.training.loops.{part}")
-    return Loop(module.train, getattr(module, "check", anything), getattr(module, "NOTICE", ""))
+    check, notice = getattr(module, "check", anything), getattr(module, "NOTICE", "")
+    return Loop(module.train, check, notice, getattr(module, "STEPS_ITSELF", False))
 
 
 COLLECTORS: dict[str, Callable[[Agent, Env, int], Collector]] = {"serial": _serial, "stream": _stream}

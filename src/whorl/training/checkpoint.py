@@ -18,6 +18,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Literal
 
 import safetensors.torch
 import torch
@@ -163,18 +164,21 @@ def mark(folder: str | Path, name: str, path: str | Path) -> None:
         inside.link(name, target)
 
 
-def clean(folder: str | Path) -> None:
+def clean(*folders: str | Path) -> None:
     """Removes what killed writers left. Only for who holds the lock of the run: a live writer's draft looks the same."""
-    with suppress(FileNotFoundError), Folder.inside(folder) as inside:
-        inside.clean()
+    for folder in folders:
+        with suppress(FileNotFoundError), Folder.inside(folder) as inside:
+            inside.clean()
 
 
-def prune(folder: str | Path, keep: int) -> None:
-    """Deletes all but the newest `keep` checkpoints and those that `best` and `last` point to.
+def prune(folder: str | Path, keep: int | Literal["all"]) -> None:
+    """Deletes all but the newest `keep` checkpoints and those that `best` and `last` point to; "all": none.
 
     `keep` >= 2 leaves something to fall back on when the newest is found damaged. What is deleted loses its name first,
     so no half-deleted checkpoint is ever seen.
     """
+    if keep == "all":
+        return
     here = steps(folder)
     kept = {*marked(folder).values(), *here[max(len(here) - _natural(keep), 0) :]}
     with Folder.inside(folder) as inside:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from whorl.errors import BadInput
 from whorl.folders import TEMPORARY, Folder, check_name, check_tree, make, sync_folder
+from whorl.training.settings import Settings
 
 STEP = re.compile(r"step_(0|[1-9]\d{0,18})")  # the folder of a checkpoint, in `checkpoints`
 MARKS = ("best", "last")  # links to such folders, beside them
@@ -68,6 +69,20 @@ def _mark(folder: Folder, name: str) -> bool:
     beside them, or to one that is gone."""
     here = folder.path.name == "checkpoints" and name.removeprefix(TEMPORARY).split("-")[0] in MARKS
     return here and STEP.fullmatch(folder.linked(name) or "") is not None
+
+
+def begin_anew(path: Path, settings: Settings) -> None:
+    """Takes away the rows of a run without a checkpoint, which learned nothing that lasts. Raises BadInput where it cannot begin again as
+    it began."""
+    if not settings.checkpoint_every:
+        raise BadInput(f"{path} has no checkpoint to resume from: it was started with checkpoint_every=0")
+    if settings.init_from:
+        raise BadInput(
+            f"{path} was killed before its first checkpoint, and a run folder leads to no other: train it anew with "
+            f"init_from={settings.init_from!r}"
+        )
+    with Folder(path) as inside:
+        inside.remove("replay")
 
 
 def runs_in(runs: str | Path) -> list[Path]:

@@ -18,21 +18,24 @@ from torch import Tensor
 
 from whorl.agents.agent import Agent
 from whorl.batch import Arrays, Batch, Metrics, Numbers, State
+from whorl.buffers.datasets import Dataset
 from whorl.collectors.ledger import Ledger
 from whorl.collectors.tally import Tally
 from whorl.envs.env import Env, Kind
 from whorl.envs.guard import close
+from whorl.envs.make import EnvLike, kind_or_env
 from whorl.errors import BadInput, command
 from whorl.functional.streams import stream
 from whorl.policies.policy import Policy
 from whorl.training import checkpoint
-from whorl.training.evaluate import Evaluation, eval_envs, evaluate
+from whorl.training.evaluate import Evaluation, eval_envs, evaluate, evaluate_in
 from whorl.training.full_disk import FullDisk
 from whorl.training.loggers import Loggers
 from whorl.training.process import StopSignals
 from whorl.training.settings import Settings
 from whorl.training.video import film
 from whorl.training.window import Window
+from whorl.training.written import Scores
 
 Hook = Callable[[Batch | None, Metrics], bool | None]
 FINAL = "final evaluation"  # the stream of episodes other than those that chose the best checkpoint
@@ -146,12 +149,12 @@ class Log:
 class Evaluate:
     """Whole greedy episodes now and then, in environments of their own; what scores best is marked among the checkpoints.
 
-    kind: what the environments are made from; None: there is nothing to evaluate in. origin: who steps the run's environments, which
-    says how many are used.
+    kind: what the environments are made from; None: there is nothing to evaluate in. known: what the policy is made for; who steps the
+    run's environments says how many are used.
     """
 
-    def __init__(self, settings: Settings, kind: Kind | None, origin: str):
-        self.settings, self.kind, self.origin = settings, kind, origin
+    def __init__(self, settings: Settings, kind: Kind | None, known: Env | Dataset):
+        self.settings, self.kind, self.known = settings, kind, known
         self._env: Env | None = None
         self.best, self.best_at = -np.inf, 0  # mean return, and the progress at which it was found
         self.newest: float | None = None  # mean return of the newest evaluation of this process
@@ -171,7 +174,8 @@ class Evaluate:
 
     def env(self, episodes: int) -> Env:
         """The environments that share so many episodes. Raises BadInput where there is none to evaluate in."""
-        s, n = self.settings, eval_envs(episodes, self.origin)
+        origin = self.known.origin if isinstance(self.known, Env) else "native"
+        s, n = self.settings, eval_envs(episodes, origin)
         if self.kind is None and s.own_env:
             raise BadInput(
                 "this run trains on an environment object, which cannot be copied; evaluate with an environment of its own, "
@@ -184,9 +188,15 @@ class Evaluate:
             self._env = self.kind.make(n, stream(s.seed, FINAL), max_episode_steps=s.max_episode_steps)
         return self._env
 
-    def play(self, policy: Policy, episodes: int, seed: int) -> Evaluation:
-        """Evaluate a policy over whole episodes."""
-        return evaluate(policy, self.env(episodes), episodes, seed)
+    def play(self, policy: Policy, episodes: int, seed: int, env: EnvLike | None = None) -> Evaluation:
+        """Evaluate a policy over whole episodes, in another environment with the same spaces if one is given."""
+        if env is None:
+            return evaluate(policy, self.env(episodes), episodes, seed)
+        return evaluate_in(policy, self.known, kind_or_env(env), episodes, seed, self.settings.max_episode_steps)
+
+    def final(self, policy: Policy) -> Scores:
+        """On episodes other than those that chose the best checkpoint."""
+        return Scores.of(self.play(policy, self.settings.eval_episodes, stream(self.settings.seed, FINAL)))
 
     def close(self) -> None:
         env, self._env = self._env, None  # `env` makes it again

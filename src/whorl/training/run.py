@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import cast
 
@@ -14,12 +13,11 @@ from whorl.batch import Part
 from whorl.buffers.datasets import Dataset
 from whorl.envs.env import Env
 from whorl.envs.guard import close
-from whorl.envs.make import EnvKind, EnvLike, kind_or_env
+from whorl.envs.make import EnvKind, EnvLike
 from whorl.envs.watchdog import watching
-from whorl.errors import BadInput, StopTraining
+from whorl.errors import StopTraining
 from whorl.feeds import Fed
-from whorl.files import lock, write_json
-from whorl.folders import Folder
+from whorl.files import lock
 from whorl.functional.streams import stream
 from whorl.nets.encoder import EncoderFactory, notices
 from whorl.training import checkpoint
@@ -29,19 +27,19 @@ from whorl.training.build import build, new_buffer
 from whorl.training.catalog import AgentLike
 from whorl.training.changes import Changes
 from whorl.training.curve import draw_curve
-from whorl.training.evaluate import Evaluation, evaluate_in
+from whorl.training.evaluate import Evaluation
+from whorl.training.folder import begin_anew
 from whorl.training.full_disk import FullDisk
 from whorl.training.hooks import FINAL, Checkpoint, Evaluate, Film, Hook, Log
 from whorl.training.loggers import Logger, known
-from whorl.training.loggers.console import Console
 from whorl.training.loggers.places import loggers_of, names
-from whorl.training.notices import of_loss, of_resume, of_start
+from whorl.training.notices import of_resume, of_start
 from whorl.training.own_hooks import OwnHooks, StopAt
 from whorl.training.process import StopSignals, threads_of_torch
 from whorl.training.settings import Settings
 from whorl.training.trained import Trained, settings_json
 from whorl.training.window import Window
-from whorl.training.written import Result, Scores, columns, read_config, write_config
+from whorl.training.written import Result, columns, read_config, write_config, write_result
 
 
 class Run:
@@ -69,22 +67,21 @@ class Run:
                 buffer=False, data=data, encoder=encoder,
             )  # fmt: skip
         self.parts.check()
+        self.known, self.slack = cast(Env | Dataset, self.parts.env or data), self.parts.slack(s.checkpoint_every)
         if self.parts.env is not None:
             self.parts.env.replay_steps = s.replay_steps
         self.agent, self.progress = self.parts.agent, self.parts.progress
         self.progress.most_episodes = s.total_episodes or math.inf
         self.stop = StopSignals()
         self.changes = Changes()  # of what it was started with
-        self.seconds = 0.0  # of the training loop in this process, learning included
-        self._first = 0
+        self.seconds, self._first = 0.0, 0  # of the training loop in this process, learning included; steps before it
         kind = source if isinstance(source, EnvKind) else None
         self._owned, self._quiet, self._loggers = kind is not None, quiet, [known(logger) for logger in loggers or ()]
         self.tally = ask(self.parts, s, config)
         names(s.logger)  # raises before anything is written
-        origin = self.parts.env.origin if self.parts.env is not None else "native"
         self.own_hooks = OwnHooks(hooks)
         self.log = Log(s.window, s.log_every)
-        self.evaluation = Evaluate(s, kind, origin)
+        self.evaluation = Evaluate(s, kind, self.known)
         self.hooks: dict[str, Hook] = {
             "log": self.log,
             "hooks": self.own_hooks,  # before anything saves
@@ -126,12 +123,7 @@ class Run:
         env: another environment with the same spaces, whatever `whorl.train` takes.
         """
         seed = stream(self.settings.seed, FINAL) if seed is None else seed
-        if env is None:
-            return self.evaluation.play(self.agent.policy, episodes, seed)
-        known = self.parts.env or self.data
-        assert known is not None
-        limit = self.settings.max_episode_steps
-        return evaluate_in(self.agent.policy, known, kind_or_env(env), episodes, seed, limit)
+        return self.evaluation.play(self.agent.policy, episodes, seed, env)
 
     def metrics(self) -> dict[str, list[float | None]]:
         """Every metric that was logged, as a column: see `written.columns`."""
@@ -151,20 +143,14 @@ class Run:
         return self
 
     def _run(self, resume: bool) -> None:
-        self._clean()
+        checkpoint.clean(self.path, self.checkpoints, self.path / "replay", self.path / "video")
         self._make_buffer()
-        console = Console(self.settings.total_steps, quiet=self._quiet)
-        self.logs = loggers_of(self.path, self.settings, self._loggers, console)
+        self.logs = loggers_of(self.path, self.settings, self._loggers, self._quiet)
         self.disk = FullDisk(self.path, self.logs.error)
         with self.logs:
             self._restore() if resume else self._greet()
             self._train()
         self._finish()
-
-    def _clean(self) -> None:
-        """Removes what killed writers left."""
-        for inner in (self.path, self.checkpoints, self.path / "replay", self.path / "video"):
-            checkpoint.clean(inner)
 
     def close(self) -> None:
         """Its environments, but for an object of the user's."""
@@ -186,30 +172,20 @@ class Run:
         folder = self.path / "replay" if self.settings.checkpoint_every else None
         p.buffer = new_buffer(self.agent, p.env, self.settings.seed, folder, self.slack, self.data)
 
-    @property
-    def slack(self) -> int:
-        """Rows of each environment."""
-        every, env = self.settings.checkpoint_every, self.parts.env
-        return 2 * (every // env.num_envs + self.config.feed.steps) if every and env is not None else 0
-
     def write_config(self) -> None:
         self.written = write_config(self.path, settings_json(self.settings, self.config, self.kind))
 
     def _greet(self) -> None:
-        self._say(of_start(self.path, self.parts.env, self.config.feed, self.slack))
+        self.logs.messages(of_start(self.path, self.parts.env, self.config.feed, self.slack))
         self._begin()
         if self.settings.checkpoint_every:
             self.save()
 
     def _begin(self) -> None:
-        self._say(filter(None, [self.parts.loop.notice, *notices(self.agent.policy)]))
+        self.logs.messages(filter(None, [self.parts.loop.notice, *notices(self.agent.policy)]))
         for hook in self.hooks.values():
             if hasattr(hook, "begin"):
                 hook.begin(self)
-
-    def _say(self, notices: Iterable[str]) -> None:
-        for notice in notices:
-            self.logs.message(notice)
 
     def _train(self) -> None:
         self._first, began = self.steps, time.monotonic()
@@ -235,24 +211,15 @@ class Run:
         with self.disk.tolerated("a checkpoint"):
             path = states.save(self.checkpoints, self.steps, self._state_parts(), self.written)
             checkpoint.mark(self.checkpoints, "last", path)
-            if self.settings.keep_checkpoints != "all":
-                checkpoint.prune(self.checkpoints, self.settings.keep_checkpoints)
+            checkpoint.prune(self.checkpoints, self.settings.keep_checkpoints)
             return path
         return None
 
     def _restore(self) -> None:
         self.written = read_config(self.path).check()
         path = checkpoint.newest(self.checkpoints)
-        if path is None and not self.settings.checkpoint_every:
-            raise BadInput(f"{self.path} has no checkpoint to resume from: it was started with checkpoint_every=0")
-        if path is None and self.settings.init_from:
-            raise BadInput(
-                f"{self.path} was killed before its first checkpoint, and a run folder leads to no other: train it anew with "
-                f"init_from={self.settings.init_from!r}"
-            )
         if path is None:  # killed before the first one was complete: nothing had been learned
-            with Folder(self.path) as inside:
-                inside.remove("replay")
+            begin_anew(self.path, self.settings)
             self._make_buffer()
             self.write_config()
             return self._greet()
@@ -263,21 +230,17 @@ class Run:
         with self.disk.tolerated("the link to the last checkpoint"):
             checkpoint.mark(self.checkpoints, "last", path)  # a kill between saving and marking leaves it one behind
         self._begin()
-        collector = self.parts.collector
-        self._say(of_resume(self.path, self.steps, path.name, self.changes.said))
-        self._say(of_loss(exact, collector.why_fresh if collector is not None else ""))
+        self.logs.messages(of_resume(self.path, self.steps, path.name, self.changes.said, exact, self.parts.collector))
 
     def _finish(self) -> None:
         """The curve, and eval.json of the best and of the last policy on fresh episodes, the last file that a run writes."""
         s, marked = self.settings, checkpoint.marked(self.checkpoints)
-        last = best = Scores.of(self.evaluate(s.eval_episodes)) if s.eval_every else None
+        last = best = self.evaluation.final(self.agent.policy) if s.eval_every else None
         if s.eval_every and marked:  # none: there never was room for one
-            which = "best" if "best" in marked else "last"
-            env = self.evaluation.env(s.eval_episodes)
-            found = Trained(self.path, s, self.config, which, env, agent=self.kind, encoder=self.encoder)
-            best = Scores.of(self.evaluation.play(found.policy, s.eval_episodes, stream(s.seed, FINAL)))
+            which, env = "best" if "best" in marked else "last", self.evaluation.env(s.eval_episodes)
+            best = self.evaluation.final(Trained(self.path, s, self.config, which, env, self.kind, self.encoder).policy)
         self.result = Result(self.steps, self.progress.finished, last, best)
         with self.disk.tolerated("curve.png"):
             draw_curve(self.path)
         with self.disk.tolerated("eval.json"):
-            write_json(self.path / "eval.json", asdict(self.result))
+            write_result(self.path, self.result)

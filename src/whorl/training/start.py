@@ -125,9 +125,7 @@ def train(
             close(drawable(source, settings.seed))  # has it a picture?
     run = Run(Path(), settings, config, quiet, source, loggers, hooks, data, agent, encoder)
     if encoder is not None and fields.get("hidden"):
-        check_hidden(
-            agent, cast(Env | Dataset, run.parts.env or data), config, encoder, cast(Sequence[int], fields["hidden"])
-        )
+        check_hidden(agent, run.known, config, encoder, cast(Sequence[int], fields["hidden"]))
     if weights:
         begin_with(run.agent, weights, str(settings.init_from))
     if run.parts.env is not None and feed.replays:
@@ -306,13 +304,11 @@ def last_run() -> Run | None:
 
 def _changes(was: tuple[Settings, Fed], run: Run) -> Changes:
     """Raises what `changes.between` does; the environments are closed then."""
-    source = run.parts.env or run.data
-    assert source is not None
     try:
         built = run.agent
         if was[1] != run.config:
             with threads_of_torch(run.settings.threads):  # as `run.agent` was: other threads give other bits
-                built = new_agent(run.kind, source, was[1], run.settings.seed, run.encoder).to(run.settings.device)
+                built = new_agent(run.kind, run.known, was[1], run.settings.seed, run.encoder).to(run.settings.device)
         return between((*was, built), (run.settings, run.config, run.agent))
     except BaseException:
         run.close()

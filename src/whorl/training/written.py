@@ -128,6 +128,11 @@ class Result:
     best: Scores | None = None
 
 
+def write_result(run: Path, result: Result) -> None:
+    """Writes `eval.json`, the last file of a run."""
+    files.write_json(run / "eval.json", dataclasses.asdict(result))
+
+
 def read_result(run: Path) -> Result | None:
     """`eval.json`; None: the run has not come to its end. Raises Damaged, naming file and field."""
     path = run / "eval.json"

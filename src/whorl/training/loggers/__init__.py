@@ -89,6 +89,10 @@ class Loggers(Logger):
     def message(self, text: str) -> None:
         self._each(lambda logger: logger.message(text), "message")
 
+    def messages(self, texts: Iterable[str]) -> None:
+        for text in texts:
+            self.message(text)
+
     def state(self) -> State:
         """By the loggers' names. A logger whose state cannot be had is left out."""
         return {}, self._each(_plain, "state")

@@ -40,9 +40,10 @@ def of_folder(text: str) -> tuple[str, list[str]]:
     return ",".join(left) or "none", [name for name in known if name in TRACKERS]
 
 
-def loggers_of(path: Path, settings: Settings, own: Sequence[Logger], console: Console) -> Loggers:
+def loggers_of(path: Path, settings: Settings, own: Sequence[Logger], quiet: bool) -> Loggers:
     """All loggers of a run: `metrics.jsonl` and `episodes.csv`, those that are named, the console's, and the user's own."""
     made = [JsonLines(path / "metrics.jsonl"), EpisodesCsv(path / "episodes.csv", list(ways_of(settings.info_keys)))]
+    console = Console(settings.total_steps, quiet=quiet)
     return Loggers([*made, *(_made(name, path) for name in names(settings.logger)), console, *own])
 
 

@@ -31,6 +31,8 @@ from whorl.policies import exploration as exploration_module
 from whorl.policies.exploration import choose, row_of
 from whorl.training.hooks import Hook
 
+STEPS_ITSELF = True
+
 
 class Piece(NamedTuple):
     """How far one call goes."""

@@ -40,6 +40,7 @@ from whorl.nets.normalizer import Normalizer
 from whorl.training.build import assemble
 from whorl.training.hooks import Hook
 
+STEPS_ITSELF = True
 NOTICE = "asynchronous training: no two runs are equal, and a resumed run begins fresh episodes and is not bit-equal"
 REPORT = 8  # rollouts of a worker between two reports
 PATIENCE = 0.2  # seconds without a report after which the hooks run all the same, because they obey signals
