@@ -7,7 +7,7 @@ A feed answers by properties, so that nobody asks of which class it is, and name
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal, Protocol
 
 from whorl import options
@@ -73,6 +73,17 @@ class Fed(Protocol):
     @property
     def feed(self) -> Feed:
         """Its feed."""
+
+
+def check_fed(settings: Any) -> None:
+    """Raises BadInput for an agent's settings without a feed."""
+    feed = {field.name: getattr(settings, field.name) for field in fields(settings)}.get("feed")
+    if not isinstance(feed, Feed):
+        came = "no feed" if feed is None else f"feed = {feed!r}"
+        raise BadInput(
+            f"{type(settings).__name__} has {came}: an agent's config says how it wants its data, `feed: Rollouts = Rollouts()` or another "
+            f"of whorl.feeds ({', '.join(FEEDS)})"
+        )
 
 
 @dataclass(frozen=True)

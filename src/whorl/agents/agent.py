@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from whorl.agents.optimizers import load_optimizer_states, optimizer_states, optimizers_in
 from whorl.agents.step import Batches, Loss, OptimizerStep, Weights, checked, confirm, finite, mean, set_mode
 from whorl.batch import Arrays, Batch, Buffer, Metrics, Numbers, State, Tree, get
+from whorl.errors import AgentError
 from whorl.feeds import Fed
 from whorl.functional.streams import stream
 from whorl.nets.encoder import EncoderFactory
@@ -50,7 +51,9 @@ class Agent(nn.Module, Generic[C]):
     ) -> Agent[C]:  # fmt: skip
         """The agent with its default parts for these spaces; encoder: makes the network that looks at observations, one for the policy
         and one for the critic. Raises Incompatible(reason) when it cannot work there, or has no place for an encoder."""
-        raise NotImplementedError
+        raise AgentError(
+            f"{cls.__name__} has no `build`: build(observation_space, action_space, config) makes its parts"
+        )
 
     def prepare(self, rollout: Batch) -> Batch:
         """Once per rollout [T, N]: count its steps and gather observation statistics. Agents add returns, advantages, ..."""
@@ -62,7 +65,7 @@ class Agent(nn.Module, Generic[C]):
 
     def loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
         """The maths: a scalar and its parts. Pure: parameters, buffers and batch in."""
-        raise NotImplementedError
+        raise AgentError(f"{type(self).__name__} has no `loss`: loss(batch) -> (one number, a dict of tensors)")
 
     def value(self, observation: Tree) -> Tensor | None:
         """What it takes observations [N, ...] to be worth, [N]; None: it values nothing."""
@@ -121,9 +124,7 @@ class Agent(nn.Module, Generic[C]):
         Metrics are named after the loss: `loss` and `grad_norm`, or `critic_loss` and `critic_grad_norm`. A step whose loss or
         gradient norm is not finite is void, and so are all that follow it until `learn` has raised.
         """
-        if self.compiled:
-            return self.step.compiled(self, loss, optimizer, batches, weights)
-        return self.step.eager(loss, optimizer, batches, weights)
+        return self.step.take(self, loss, optimizer, batches, weights)
 
     def agents(self) -> dict[str, Agent]:
         """This agent, named "", and those that it holds, by the names of their attributes."""

@@ -15,9 +15,10 @@ from torch.nn.utils import clip_grad_value_, clip_grads_with_norm_
 from torch.optim import Optimizer
 from torch.optim.adam import adam as adam_step
 
+from whorl.agents.contract import blame, blame_metrics, numbers
 from whorl.agents.optimizers import FusedAdam, adam_state, is_fused_adam, limits
 from whorl.batch import Batch, Metrics, get
-from whorl.errors import AgentError, BadInput, NotFinite
+from whorl.errors import AgentError, BadInput, NotFinite, WhorlError
 from whorl.nets.walk import modules_in
 
 Loss = Callable[[Batch], tuple[Tensor, Metrics]]
@@ -51,6 +52,25 @@ class OptimizerStep(nn.Module):
 
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_graphs": {}, "_lean": {}}  # they hold the memory of this one: a copy makes its own
+
+    def take(
+        self, agent: nn.Module, loss: Loss, optimizer: Optimizer, batches: Batches, weights: Weights = None
+    ) -> Metrics:
+        """See `Agent.optimize`: compiled where the agent is, else eager. Raises AgentError for a loss that does not give what it must."""
+        try:
+            if agent.compiled:
+                return self.compiled(agent, loss, optimizer, batches, weights)
+            return self.eager(loss, optimizer, batches, weights)
+        except WhorlError:
+            raise
+        except Exception:
+            blame(
+                f"{type(agent).__name__}.{name_of(loss)}",
+                loss,
+                optimizer,
+                batches[0] if isinstance(batches, list) else batches,
+            )
+            raise
 
     def eager(self, loss: Loss, optimizer: Optimizer, batches: Batches, weights: Weights = None) -> Metrics:
         """See `Agent.optimize`."""
@@ -198,20 +218,25 @@ def joined(results: Sequence[tuple[Tensor, Metrics]], shares: Tensor) -> tuple[T
 
 
 def mean(history: Sequence[Metrics]) -> Metrics:
-    """Each metric's mean over the updates that have it."""
+    """Each metric's mean over the updates that have it. Raises AgentError for one that is no tensor of one number."""
     if len(history) <= 1:
         return dict(history[0]) if history else {}
     keys = list(history[0])
-    if all(list(metrics) == keys for metrics in history):  # in one operation
-        table = torch.stack([x for metrics in history for x in metrics.values()]).view(len(history), -1)
-        return dict(zip(keys, table.mean(0).unbind(), strict=True))
-    every = {key: [metrics[key] for metrics in history if key in metrics] for metrics in history for key in metrics}
-    return {key: torch.stack(found).mean(0) for key, found in every.items()}
+    try:
+        if all(list(metrics) == keys for metrics in history):  # in one operation
+            table = torch.stack([x for metrics in history for x in metrics.values()]).view(len(history), -1)
+            return dict(zip(keys, table.mean(0).unbind(), strict=True))
+        every = {key: [metrics[key] for metrics in history if key in metrics] for metrics in history for key in metrics}
+        return {key: torch.stack(found).mean(0) for key, found in every.items()}
+    except (TypeError, ValueError, RuntimeError):
+        for metrics in history:
+            blame_metrics("the update", metrics, single=True)
+        raise
 
 
 def finite(metrics: Metrics) -> dict[str, float]:
     """As JSON takes them; what is not finite is left out."""
-    return {key: float(value) for key, value in metrics.items() if isfinite(value)}
+    return {key: value for key, value in numbers(metrics).items() if isfinite(value)}
 
 
 def checked(priority: Tensor | None, agent: nn.Module) -> Tensor:
@@ -249,7 +274,9 @@ def name_of(loss: Loss) -> str:
         loss = loss.func
     name = getattr(loss, "__name__", None) or getattr(loss, "name", None)
     if not isinstance(name, str) or not name.isidentifier():
-        raise BadInput(f"a loss needs a name of its own, for its metrics: give {loss!r} a `__name__` or a `name`")
+        raise BadInput(
+            f"a loss needs a name of its own, for its metrics: give {name or type(loss).__name__} a `__name__` or a `name`"
+        )
     return name
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from whorl.batch import Arrays, Batch, Numbers, State
-from whorl.errors import BadInput
+from whorl.errors import BadInput, BatchError
 from whorl.feeds import Rollouts
 from whorl.functional.streams import stream
 
@@ -29,7 +29,8 @@ class RolloutBuffer:
     def batches(self, count: int | None = None) -> Iterator[Batch]:
         """`epochs` x `minibatches` batches of the rollout, or `count` of as many epochs as that takes; their sizes differ by one row at
         most."""
-        assert self._rollout is not None, "add a rollout first"
+        if self._rollout is None:
+            raise BatchError("no rollout is here: an agent's `prepare` must return the rollout, and `add` takes it")
         rows = self._rollout.reshape(-1)
         total = self.feed.epochs * self.feed.minibatches if count is None else count
         for i in range(total):

@@ -32,7 +32,7 @@ from whorl.collectors.stream import StreamCollector
 from whorl.envs import native
 from whorl.envs.env import Env, check_has_spaces
 from whorl.envs.make import EnvKind, EnvLike, kind_or_env
-from whorl.errors import BadInput, Incompatible
+from whorl.errors import AgentError, BadInput, Incompatible
 from whorl.feeds import Fed, Feed, Part
 from whorl.functional.streams import stream
 from whorl.nets.encoder import EncoderFactory, torso
@@ -365,6 +365,8 @@ def new_agent(
         with torch.random.fork_rng():
             torch.manual_seed(stream(seed, "initialisation"))
             learner = _build(agent_class(agent), source, config, encoder)
+        if not isinstance(learner, Agent):
+            raise AgentError(f"{agent_name(agent)}: build must return the agent, got {type(learner).__name__}")
     learner.seed = seed
     return learner
 

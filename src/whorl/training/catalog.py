@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import is_dataclass, replace
+from dataclasses import MISSING, fields, is_dataclass, replace
 from importlib import import_module
 from importlib.metadata import entry_points
 from types import ModuleType
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from whorl.envs.ids import environment_behind
 from whorl.errors import BadInput, Damaged
-from whorl.feeds import FEEDS, Fed
+from whorl.feeds import FEEDS, Fed, check_fed
 from whorl.options import did_you_mean, override, to_json
 from whorl.presets import Preset
 
@@ -97,8 +97,11 @@ def agent_class(agent: AgentLike) -> type[Agent]:
         raise BadInput(
             f"an agent is a name (whorl list agents), a class of whorl.Agent, or one that is built; got {cls.__name__}"
         )
-    if not is_dataclass(getattr(cls, "Config", None)):
-        raise BadInput(f"{cls.__name__} names no Config: it wants a frozen dataclass of its settings, with a feed")
+    config = getattr(cls, "Config", None)
+    if not (isinstance(config, type) and is_dataclass(config)):
+        raise BadInput(
+            f"{cls.__name__} names no Config: it wants a frozen dataclass of its settings, with a feed; got {config!r}"
+        )
     return cls
 
 
@@ -133,7 +136,15 @@ def agent_name(agent: AgentLike) -> str:
 def default_config(agent: AgentLike) -> Fed:
     """The config of an agent for which nothing was tuned: `DEFAULT` of its presets' file, else what its class has."""
     cls = agent_class(agent)
-    return getattr(_tuned(agent_name(agent)), "DEFAULT", None) or cls.Config()
+    if tuned := getattr(_tuned(agent_name(agent)), "DEFAULT", None):
+        return tuned
+    if missing := [
+        f.name for f in fields(cls.Config) if f.init and f.default is MISSING and f.default_factory is MISSING
+    ]:
+        raise BadInput(f"{cls.Config.__name__} needs a default for every field: {', '.join(missing)} have none")
+    config = cls.Config()
+    check_fed(config)
+    return config
 
 
 def presets(agent: AgentLike) -> Mapping[str, Preset]:

@@ -17,6 +17,7 @@ import numpy as np
 from torch import Tensor
 
 from whorl.agents.agent import Agent
+from whorl.agents.contract import numbers
 from whorl.batch import Arrays, Batch, Metrics, Numbers, State
 from whorl.buffers.datasets import Dataset
 from whorl.collectors.ledger import Ledger
@@ -132,10 +133,10 @@ class Log:
                 if not np.isnan(column).all()
             }
             self._infos = []
-        run.logs.log(progress.count, rows | {f"train/{key}": float(value) for key, value in self._metrics.items()})
+        run.logs.log(progress.count, rows | {f"train/{key}": value for key, value in numbers(self._metrics).items()})
 
     def state(self) -> State:
-        finite = {key: float(value) for key, value in self._metrics.items() if math.isfinite(value)}
+        finite = {key: value for key, value in numbers(self._metrics).items() if math.isfinite(value)}
         infos = {"infos": [[None if math.isnan(x) else x for x in each] for each in self._infos]} if self._infos else {}
         return {}, {"metrics": finite, "window": self.window.state()[1], "seconds": self.seconds} | infos
 
