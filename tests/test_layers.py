@@ -26,7 +26,7 @@ SOURCE = ROOT / "src" / "whorl"
 # all the others.
 # "room.module" stands for one module and goes before its room's row.
 _BASE = "functional batch spaces feeds envs nets transforms policies agents buffers collectors"
-FREE = ("errors", "json_text", "folders", "files", "options", "jit")
+FREE = ("errors", "json_text", "folders", "files", "options", "jit", "dynamo")
 TABLE = {
     "errors": "",
     "json_text": "",
@@ -34,6 +34,7 @@ TABLE = {
     "files": "folders json_text",
     "options": "",
     "jit": "",
+    "dynamo": "",
     "functional": "",
     "feeds": "",
     "envs": "",

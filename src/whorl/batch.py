@@ -10,10 +10,13 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import torch
-from tensordict import TensorDict
 from torch import Tensor
 
+from whorl.dynamo import marks_later
 from whorl.errors import BatchError
+
+with marks_later():
+    from tensordict import TensorDict
 
 Batch = TensorDict  # [T, N] from a collector, [B] or [T, B] from a buffer
 Tree = Tensor | Mapping[str, "Tree"]  # an observation: a tensor, or nested dicts of them

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from whorl import dynamo
 from whorl.batch import Arrays, Numbers
 from whorl.errors import BadInput
 
@@ -29,9 +30,8 @@ def adam(
     max_grad_norm, clip_value: see `limits`.
     """
     group = limited(parameters, max_grad_norm, clip_value)
-    return torch.optim.Adam(
-        group, lr=torch.tensor(learning_rate, dtype=torch.float32), betas=(beta1, 0.999), eps=eps, fused=True
-    )
+    rate = torch.tensor(learning_rate, dtype=torch.float32)
+    return dynamo.make(torch.optim.Adam, group, lr=rate, betas=(beta1, 0.999), eps=eps, fused=True)
 
 
 def limited(parameters: Iterable[nn.Parameter], max_grad_norm: float, clip_value: float) -> list[Numbers]:
@@ -75,9 +75,8 @@ def optimizer(
     settings: dict[str, Any] = {"weight_decay": weight_decay} if "weight_decay" in own else {}
     settings |= {"eps": eps} if isinstance(own.get("eps"), float) else {}
     settings |= {"alpha": smoothing} if name == "rmsprop" else {"fused": True} if name == "adam" else {}
-    return OPTIMIZERS[name](
-        limited(parameters, max_grad_norm, clip_value), lr=torch.tensor(rate, dtype=torch.float32), **settings
-    )
+    group = limited(parameters, max_grad_norm, clip_value)
+    return dynamo.make(OPTIMIZERS[name], group, lr=torch.tensor(rate, dtype=torch.float32), **settings)
 
 
 def is_fused_adam(optimizer: torch.optim.Optimizer) -> bool:

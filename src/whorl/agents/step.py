@@ -9,7 +9,6 @@ from math import inf, isfinite
 
 import torch
 from torch import Tensor, nn
-from torch._dynamo.exc import BackendCompilerFailed
 from torch.func import functional_call, grad_and_value
 from torch.nn.utils import clip_grad_value_, clip_grads_with_norm_
 from torch.optim import Optimizer
@@ -121,6 +120,8 @@ class OptimizerStep(nn.Module):
         self, agent: nn.Module, loss: Loss, optimizer: Optimizer, batches: Batches, weights: Weights = None
     ) -> Metrics:
         """The same as one graph, for one Adam; `agent(loss, batch)` must be `loss(batch)`. A loss made anew is compiled anew."""
+        from torch._dynamo.exc import BackendCompilerFailed  # as slow to import as torch
+
         pieces, shares = cut(batches, weights, self.void.device)
         key = loss, id(optimizer), len(pieces)
         if key not in self._graphs:

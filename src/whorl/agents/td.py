@@ -14,6 +14,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
+from whorl import dynamo
 from whorl.agents.agent import Agent
 from whorl.agents.td_kernel import (
     EXPECTED_SARSA,
@@ -147,7 +148,8 @@ class TD(Agent[TDConfig]):
             self._allocate(1)
         else:
             self.register_buffer("scale", torch.ones((), dtype=torch.float64))  # largest |reward|, at least 1
-            self.optimizer = TraceDescent(self.critic.parameters(), c.learning_rate, c.discount * c.trace_decay)
+            rates = c.learning_rate, c.discount * c.trace_decay
+            self.optimizer = dynamo.make(TraceDescent, self.critic.parameters(), *rates)
 
     @classmethod
     def build(

@@ -10,6 +10,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
+from whorl import dynamo
 from whorl.agents.agent import Agent
 from whorl.agents.optimizers import adam
 from whorl.agents.parts import distribution_of, kept, targets
@@ -135,9 +136,8 @@ class TRPO(Agent[TRPOConfig]):
         super().__init__(policy, config)
         self.critic = critic
         self.return_normalizer = Normalizer() if config.normalize_return else NoNormalizer()
-        self.optimizer = TrustRegion(
-            policy.parameters(), config.kl_limit, config.damping, config.conjugate_gradient_steps
-        )
+        limits = config.kl_limit, config.damping, config.conjugate_gradient_steps
+        self.optimizer = dynamo.make(TrustRegion, policy.parameters(), *limits)
         self.critic_optimizer = adam(critic.parameters(), config.learning_rate)
 
     @classmethod
