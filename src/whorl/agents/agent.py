@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from whorl.agents.optimizers import load_optimizer_states, optimizer_states, optimizers_in
-from whorl.agents.step import Batches, Loss, OptimizerStep, Weights, checked, confirm, finite, mean, set_mode
+from whorl.agents.step import Batches, Loss, OptimizerStep, Weights, confirm, feed_back, finite, mean, set_mode
 from whorl.batch import Arrays, Batch, Buffer, Metrics, Numbers, State, Tree, get
 from whorl.errors import AgentError
 from whorl.feeds import Fed
@@ -105,7 +105,7 @@ class Agent(nn.Module, Generic[C]):
             metrics = self.update(batch)
             priority = metrics.pop("priority", None)
             if prioritized and not self.step.void:
-                buffer.feedback(batch["index"], checked(priority, self))
+                feed_back(buffer, batch, priority, self)
             history.append(metrics)
             if self.enough(metrics):
                 break

@@ -16,7 +16,7 @@ from torch.optim.adam import adam as adam_step
 
 from whorl.agents.contract import blame, blame_metrics, numbers
 from whorl.agents.optimizers import FusedAdam, adam_state, is_fused_adam, limits
-from whorl.batch import Batch, Metrics, get
+from whorl.batch import Batch, Buffer, Metrics, get
 from whorl.errors import AgentError, BadInput, NotFinite, WhorlError
 from whorl.nets.walk import modules_in
 
@@ -240,12 +240,12 @@ def finite(metrics: Metrics) -> dict[str, float]:
     return {key: value for key, value in numbers(metrics).items() if isfinite(value)}
 
 
-def checked(priority: Tensor | None, agent: nn.Module) -> Tensor:
-    """The priorities [B] of an update, for a prioritized buffer. Raises AgentError where the agent gave none."""
+def feed_back(buffer: Buffer, batch: Batch, priority: Tensor | None, agent: nn.Module) -> None:
+    """Give the priorities [B] of an update to a prioritized buffer. Raises AgentError where the agent has none."""
     if priority is None:
         name = type(agent).__name__
         raise AgentError(f"{name}.update gives no 'priority' [B]: return it, or use feed.prioritized=False")
-    return priority
+    buffer.feedback(batch["index"], priority)
 
 
 def confirm(steps: Iterable[OptimizerStep], env_steps: Tensor) -> None:
