@@ -141,11 +141,12 @@ def action_sizes(space: spaces.Space) -> tuple[int, ...] | None:
 
 
 def describe(space: spaces.Space) -> str:
-    """A space in few words, for tables and messages: `Box(4)`, `Discrete(2)`, `Dict(image: Box(84, 84, 3), ...)`."""
+    """A space in few words, for tables and messages: `Box(4)`, `Discrete(2)`, `Dict(image: uint8 Box(84, 84, 3), ...)`."""
     if isinstance(space, spaces.Dict):
         return "Dict(" + ", ".join(f"{key}: {describe(inner)}" for key, inner in space.spaces.items()) + ")"
     if isinstance(space, spaces.Discrete):
         return f"Discrete({space.n})"
     if isinstance(space, spaces.MultiDiscrete):
         return f"MultiDiscrete({', '.join(map(str, space.nvec.ravel()))})"
-    return f"{type(space).__name__}({', '.join(map(str, space.shape or ()))})"
+    kind = "uint8 " if space.dtype == np.uint8 else ""  # which networks see otherwise
+    return f"{kind}{type(space).__name__}({', '.join(map(str, space.shape or ()))})"

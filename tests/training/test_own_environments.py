@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from functools import partial
 
@@ -13,6 +14,7 @@ from gymnasium import spaces
 import whorl
 from whorl.apps.cli import main
 from whorl.envs.env import Env, Step
+from whorl.envs.make import EnvKind
 from whorl.errors import BadInput, Damaged, EnvError
 from whorl.training.build import build
 from whorl.training.sweep import sweep
@@ -104,7 +106,9 @@ def test_a_variant_is_evaluated(tmp_path):
     trained = whorl.load(run.path, env=Corridor)
     assert (trained.evaluate(2, env=partial(Corridor, 30)).lengths == 30).all()
     assert len(trained.evaluate(2, env=Corridor(2)).lengths) == 2  # an object
-    with pytest.raises(BadInput, match=r"the observation_space Box\(1\), that of CartPole-v1 .* is Box\(4\)"):
+    with pytest.raises(
+        BadInput, match=r"trained with observation Box\(1\), .* and CartPole-v1 .* has observation Box\(4\)"
+    ):
         trained.evaluate(2, env="CartPole-v1")
 
 
@@ -260,3 +264,69 @@ def test_an_environment_says_its_spaces(tmp_path):
     for env in (Spaceless, Spaceless(), Actionless, Actionless()):
         with pytest.raises(EnvError, match="its .*_space should be one of gymnasium.spaces, there is none"):
             whorl.train("ppo", env, runs=tmp_path, total_steps=64)
+
+
+class Numbered(Corridor):
+    """The same shape of arrays, and other things in them."""
+
+    def __init__(self, kind: str = "box"):
+        super().__init__()
+        of = {"bits": spaces.MultiBinary(1), "bytes": spaces.Box(0, 1, (1,), np.uint8), "box": spaces.Box(0, 9, (1,))}
+        self.observation_space = of[kind]
+
+    def seen(self):
+        return np.zeros(1, self.observation_space.dtype)
+
+
+def test_spaces_are_written_down_and_others_are_refused(tmp_path):
+    run = whorl.train("ppo", Numbered, runs=tmp_path, max_episode_steps=9, **SHORT)
+    assert config(run)["spaces"] == "observation Box(1), action Discrete(2)"
+    before = (run.path / "config.json").read_bytes()
+    for other, has in (
+        ("Pendulum-v1", r"Pendulum-v1 .* has observation Box\(3\), action Box\(1\)"),
+        (partial(Numbered, "bits"), r"has observation MultiBinary\(1\), action Discrete\(2\): pass one with the same"),
+        (partial(Numbered, "bytes"), r"has observation uint8 Box\(1\)"),
+    ):
+        for call in (whorl.load, partial(whorl.resume, total_steps=2000), whorl.load(run, env=Numbered).evaluate):
+            with pytest.raises(
+                BadInput, match=rf"was trained with observation Box\(1\), action Discrete\(2\), and .*{has}"
+            ):
+                call(**{} if isinstance(call, type(run.evaluate)) else {"path": run.path}, env=other)
+    with pytest.raises(BadInput, match=r"has observation MultiBinary\(1\)"):
+        whorl.load(run, env=Numbered, env_kwargs={"kind": "bits"})
+    assert (run.path / "config.json").read_bytes() == before
+
+
+def test_a_folder_of_before_there_was_such_a_note(tmp_path):
+    run = whorl.train("ppo", "CartPole-v1", runs=tmp_path, **SHORT)
+    data = {name: value for name, value in config(run).items() if name not in ("spaces", "sha256")}
+    sha256 = hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
+    (run.path / "config.json").write_text(json.dumps(data | {"sha256": sha256}))
+    for manifest in run.path.glob("checkpoints/step_*/manifest.json"):
+        manifest.write_text(manifest.read_text().replace(config_hash(manifest), sha256))
+    assert len(whorl.load(run.path).evaluate(2).returns) == 2
+    whorl.resume(run.path, 2000, quiet=True)
+    assert config(run)["spaces"] == "observation Box(4), action Discrete(2)" and config(run)["earlier"] == [sha256]
+    whorl.load(run.path)
+
+
+def config_hash(manifest):
+    return json.loads(manifest.read_text())["config"]
+
+
+def test_a_variant_keeps_the_wrappers_and_says_what_it_leaves_out(tmp_path, caplog):
+    given = {"wrappers": [Loud], "env_kwargs": {"length": 3}, "max_episode_steps": 9}
+    run = whorl.train("ppo", Corridor, runs=tmp_path, **given, **SHORT)
+    trained = whorl.load(run.path, env=Corridor, wrappers=[Loud])
+    for evaluate in (run.evaluate, trained.evaluate):
+        caplog.clear()
+        variant = evaluate(2, env=partial(Corridor, 30))
+        assert (variant.returns == -10 * variant.lengths).all() and (variant.lengths == 9).all()
+        [line] = caplog.messages
+        assert "Corridor is made without the env_kwargs of the run, {'length': 3}" in line
+        for kept in (Corridor(30), EnvKind(Corridor, {"length": 30})):  # as they are
+            assert (lambda found: (found.returns == -found.lengths).all())(evaluate(1, env=kept))
+    run = whorl.train("ppo", "CartPole-v1", runs=tmp_path, env_kwargs={"sutton_barto_reward": True}, **SHORT)
+    caplog.clear()
+    whorl.load(run, env="CartPole-v1")
+    assert "CartPole-v1 is made without the env_kwargs of the run" in caplog.text

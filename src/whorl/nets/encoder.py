@@ -61,9 +61,9 @@ class Encoder(nn.Module):
         self.vectors = [(path, leaf) for path, leaf in parts if not is_image(leaf)]
         self.cnns = nn.ModuleList(cnn for _, cnn in images)
         small = [describe(leaf) for _, leaf in self.vectors if isinstance(leaf, spaces.Box) and leaf.dtype == np.uint8]
-        self.notices = [f"observations uint8 {describe(leaf)} go through a CNN" for _, leaf in parts if is_image(leaf)]
+        self.notices = [f"observations {describe(leaf)} go through a CNN" for _, leaf in parts if is_image(leaf)]
         self.notices += [
-            f"observations uint8 {words} are no images for the CNN (two axes of 36 and more): they are flattened, and scaled by 1/255 "
+            f"observations {words} are no images for the CNN (two axes of 36 and more): they are flattened, and scaled by 1/255 "
             "unless normalize_observation is on"
             for words in small
         ]

@@ -30,7 +30,7 @@ from whorl.collectors.ledger import Ledger
 from whorl.collectors.serial import SerialCollector
 from whorl.collectors.stream import StreamCollector
 from whorl.envs import native
-from whorl.envs.env import Env, check_has_spaces
+from whorl.envs.env import Env
 from whorl.envs.make import EnvKind, EnvLike, kind_or_env
 from whorl.errors import AgentError, BadInput, Incompatible
 from whorl.feeds import Fed, Feed, Part
@@ -40,6 +40,7 @@ from whorl.training import sizes
 from whorl.training.catalog import AgentLike, agent_class, agent_name, check_config, find
 from whorl.training.finished import fitting
 from whorl.training.hooks import Hook
+from whorl.training.same_spaces import check_spaces
 
 
 def anything(agent: Agent, collector: Collector | Ledger) -> None:
@@ -107,12 +108,14 @@ def build(
     buffer: bool = True,
     data: Dataset | None = None,
     encoder: EncoderFactory | None = None,
+    spaces_before: str = "",
 ) -> Parts:
     """Agent (or its class, or one that is built) and environment by name (or whatever else `whorl.train` takes), with the preset of the
     pair where `config` and `num_envs` are not given.
 
     data: what an agent with an Offline feed learns from; no environment is made then, and `env` only finds the preset.
     buffer: False leaves it out (None), for `new_buffer` to make. encoder: see `Agent.build`.
+    spaces_before: those that a run was started with, which they must be again (`same_spaces.noted`).
     Raises BadInput or Incompatible before anything is trained or written.
     """
     cls, name = agent_class(agent), agent_name(agent)
@@ -139,10 +142,12 @@ def build(
         if source is None:
             raise BadInput(f"{name} learns by stepping an environment: name one")
         made = _made(source, feed, preset.num_envs if num_envs is None else num_envs, seed, device, max_episode_steps)
-        feed.check(made.num_envs)
-        sizes.check_rollout(feed, made.num_envs, made.observation_space, made.action_space)
     known = made or data  # whose spaces are known
     assert known is not None
+    check_spaces(spaces_before, known)
+    if made is not None:
+        feed.check(made.num_envs)
+        sizes.check_rollout(feed, made.num_envs, made.observation_space, made.action_space)
     learner = new_agent(agent, known, config, seed, encoder).to(device)
     learner.compiled = compile
     return assemble(learner, made, seed, buffer, data)
@@ -150,15 +155,12 @@ def build(
 
 def _made(env: EnvKind | Env, feed: Feed, num_envs: int, seed: int, device: str, limit: int | None) -> Env:
     if isinstance(env, Env):
-        check_has_spaces(env, repr(env))
         return env
     if num_envs < 1:
         raise BadInput(f"num_envs must be at least 1, got {num_envs}")
     feed.check(num_envs)
     sizes.check_environments(num_envs, env.id in native.WORLDS)
-    made = env.make(num_envs, seed, _env_device(env.id, device), limit)
-    check_has_spaces(made, repr(made))
-    return made
+    return env.make(num_envs, seed, _env_device(env.id, device), limit)
 
 
 def assemble(agent: Agent, env: Env | None, seed: int = 0, buffer: bool = True, data: Dataset | None = None) -> Parts:

@@ -13,7 +13,7 @@ from whorl.envs.guard import close, guarded
 from whorl.errors import BadInput
 from whorl.functional.streams import stream
 from whorl.policies.policy import Held, Policy
-from whorl.spaces import describe
+from whorl.training.same_spaces import check_spaces, noted
 
 LONGEST = 10_000  # steps after which an episode is counted as it stands, where the environment has no time limit
 
@@ -51,23 +51,15 @@ def evaluate_in(
     known: what the policy was made for. Raises BadInput where the spaces are others than its.
     """
     if isinstance(source, Env):
-        check_same_spaces(known, source)
+        check_spaces(noted(known), source)
         return evaluate(policy, source, episodes, seed)
     origin = known.origin if isinstance(known, Env) else "gymnasium"
     env = source.make(eval_envs(episodes, origin), seed, max_episode_steps=limit)
     try:
-        check_same_spaces(known, env)
+        check_spaces(noted(known), env)
         return evaluate(policy, env, episodes, seed)
     finally:
         close(env)
-
-
-def check_same_spaces(known: Env | Dataset, env: Env) -> None:
-    """Raises BadInput unless a policy that was made for one environment can act in the other; bounds of a Box may differ."""
-    for name in ("observation_space", "action_space"):
-        expected, given = describe(getattr(known, name)), describe(getattr(env, name))
-        if given != expected:
-            raise BadInput(f"the policy was trained with the {name} {expected}, that of {env!r} is {given}")
 
 
 def evaluate(policy: Policy, env: Env, episodes: int, seed: int) -> Evaluation:

@@ -24,7 +24,7 @@ from whorl.collectors.ledger import Ledger
 from whorl.collectors.tally import Tally
 from whorl.envs.env import Env, Kind
 from whorl.envs.guard import close
-from whorl.envs.make import EnvLike, kind_or_env
+from whorl.envs.make import EnvLike
 from whorl.errors import BadInput, command
 from whorl.functional.streams import stream
 from whorl.policies.policy import Policy
@@ -34,6 +34,7 @@ from whorl.training.full_disk import FullDisk
 from whorl.training.loggers import Loggers
 from whorl.training.process import StopSignals
 from whorl.training.settings import Settings
+from whorl.training.source import variant
 from whorl.training.video import film
 from whorl.training.window import Window
 from whorl.training.written import Scores
@@ -193,7 +194,7 @@ class Evaluate:
         """Evaluate a policy over whole episodes, in another environment with the same spaces if one is given."""
         if env is None:
             return evaluate(policy, self.env(episodes), episodes, seed)
-        return evaluate_in(policy, self.known, kind_or_env(env), episodes, seed, self.settings.max_episode_steps)
+        return evaluate_in(policy, self.known, variant(self.kind, env), episodes, seed, self.settings.max_episode_steps)
 
     def final(self, policy: Policy) -> Scores:
         """On episodes other than those that chose the best checkpoint."""

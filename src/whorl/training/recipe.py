@@ -16,7 +16,7 @@ from whorl.training import folder
 from whorl.training.catalog import AgentLike, config_from_json, find
 from whorl.training.settings import NAMED, Settings
 
-OF_THE_RUN = ("progress", "earlier", "sha256")  # what config.json says of its run, and no other run takes
+OF_THE_RUN = ("progress", "earlier", "sha256", "spaces")  # what config.json says of its run, and no other run takes
 
 
 class Recipe(NamedTuple):

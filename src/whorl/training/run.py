@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -36,6 +37,7 @@ from whorl.training.loggers.places import loggers_of, names
 from whorl.training.notices import of_resume, of_start
 from whorl.training.own_hooks import OwnHooks, StopAt
 from whorl.training.process import StopSignals, threads_of_torch
+from whorl.training.same_spaces import noted
 from whorl.training.settings import Settings
 from whorl.training.trained import Trained, settings_json
 from whorl.training.window import Window
@@ -60,14 +62,15 @@ class Run:
     ):
         """agent: its class, or itself, where the settings' name does not say it. encoder: see `Agent.build`."""
         s, self.kind, self.encoder = settings, agent or settings.agent, encoder
-        self.path, self.settings, self.config, self.data = path, settings, config, data
+        self.path, self.config, self.data = path, config, data
         with threads_of_torch(s.threads):  # initial weights come from a QR decomposition, whose bits depend on them too
             self.parts = build(
                 self.kind, source, config, s.num_envs, s.seed, s.device, s.compile, s.max_episode_steps,
-                buffer=False, data=data, encoder=encoder,
+                buffer=False, data=data, encoder=encoder, spaces_before=s.spaces,
             )  # fmt: skip
         self.parts.check()
         self.known, self.slack = cast(Env | Dataset, self.parts.env or data), self.parts.slack(s.checkpoint_every)
+        self.settings = replace(settings, spaces=noted(self.known))
         if self.parts.env is not None:
             self.parts.env.replay_steps = s.replay_steps
         self.agent, self.progress = self.parts.agent, self.parts.progress
@@ -120,7 +123,7 @@ class Run:
     def evaluate(self, episodes: int = 100, seed: int | None = None, env: EnvLike | None = None) -> Evaluation:
         """The agent as it is now, greedily, over whole episodes: by default others than those that chose the best checkpoint.
 
-        env: another environment with the same spaces, whatever `whorl.train` takes.
+        env: another environment with the same spaces, as `Trained.evaluate` takes it.
         """
         seed = stream(self.settings.seed, FINAL) if seed is None else seed
         return self.evaluation.play(self.agent.policy, episodes, seed, env)

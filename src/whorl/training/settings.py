@@ -9,7 +9,16 @@ from typing import Annotated, Literal
 from whorl.options import Amount, Count
 
 PARTS = 20  # of a run: it is evaluated and saved after each, where nothing else is said
-NAMED = ("agent", "env", "own_env", "env_kwargs", "wrappers", "encoder", "scheduled")  # what is trained: no options
+NAMED = (
+    "agent",
+    "env",
+    "own_env",
+    "env_kwargs",
+    "wrappers",
+    "encoder",
+    "scheduled",
+    "spaces",
+)  # what is trained: no options
 FIXED = ("seed", "num_envs", "max_episode_steps", "total_episodes", "init_from")  # what no resume changes
 
 
@@ -30,6 +39,8 @@ class Settings:
     encoder: str = ""
     # the fields that functions of progress move, and what these are called, for people: resume asks for the functions again
     scheduled: str = ""
+    # what its agent sees and does, to compare with other environments; "" in folders of before there was such a note
+    spaces: str = ""
     # of every random stream
     seed: Annotated[int, Amount] = 0
     # environments stepped together

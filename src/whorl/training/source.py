@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from whorl.envs.env import Env
+from whorl.envs.env import Env, Kind
 from whorl.envs.ids import check_no_token, is_url
 from whorl.envs.make import EnvKind, EnvLike, Wrapper, check_harmless, kind_or_env, name_of
 from whorl.errors import BadInput
 from whorl.json_text import shown
 from whorl.training.settings import Settings
+
+_log = logging.getLogger("whorl")
 
 
 def source_of(
@@ -43,7 +46,9 @@ def source_of(
             f"{path} was trained with wrappers around its environment ({', '.join(settings.wrappers)}), which its folder cannot make "
             "again: pass them, wrappers=[...]"
         )
-    if env_kwargs is None and (env is None or settings.own_env):
+    if env_kwargs is None and env is not None and not settings.own_env:
+        _say_left_out(kind, settings.env_kwargs)
+    elif env_kwargs is None:
         env_kwargs = settings.env_kwargs
         check_harmless(env_kwargs, str(path / "config.json"))
     return kind_or_env(kind.env, env_kwargs, wrappers)
@@ -72,3 +77,22 @@ def source_again(
             f"{path} was started with the wrappers {', '.join(settings.wrappers) or '(none)'}, got {', '.join(given) or '(none)'}"
         )
     return source_of(path, settings, env, env_kwargs, wrappers)
+
+
+def variant(known: Kind | None, env: EnvLike) -> EnvKind | Env:
+    """What a policy is evaluated in, beside what it was trained in (`known`; None: an object). An object and an `EnvKind` are taken as
+    they are; of an id, a class or a function environments are made with the same wrappers, and a line says so where they miss options."""
+    kind = kind_or_env(env)
+    if isinstance(kind, Env) or kind is env or not isinstance(known, EnvKind):
+        return kind
+    _say_left_out(kind, known.kwargs)
+    return kind_or_env(kind.env, None, known.wrappers)
+
+
+def _say_left_out(kind: EnvKind, kwargs: Mapping[str, object]) -> None:
+    if kwargs:
+        _log.warning(
+            "whorl: %s is made without the env_kwargs of the run, %s: whorl.load(path, env=..., env_kwargs=...) gives it some",
+            kind.name,
+            dict(kwargs),
+        )

@@ -13,10 +13,10 @@ from torch import Generator
 from whorl import __version__, options
 from whorl.batch import Numbers
 from whorl.envs.env import Env
-from whorl.envs.make import EnvLike, Wrapper, kind_or_env
+from whorl.envs.make import EnvLike, Wrapper
 from whorl.envs.own_form import Given, Own, batched, row, rows
 from whorl.envs.watchdog import watching
-from whorl.errors import BadInput
+from whorl.errors import BadInput, WhorlError
 from whorl.feeds import Fed
 from whorl.functional.streams import stream
 from whorl.nets.encoder import EncoderFactory
@@ -28,10 +28,11 @@ from whorl.training.build import new_agent
 from whorl.training.catalog import AgentLike, check_config, config_from_json, config_to_json
 from whorl.training.evaluate import Evaluation, evaluate_in
 from whorl.training.export import Format, export
+from whorl.training.same_spaces import check_spaces
 from whorl.training.settings import Settings
-from whorl.training.source import source_of
+from whorl.training.source import source_of, variant
 from whorl.training.video import film
-from whorl.training.written import columns, read_config
+from whorl.training.written import columns, noted_only, read_config
 
 
 class Trained:
@@ -110,9 +111,11 @@ class Trained:
     def evaluate(self, episodes: int = 100, seed: int = 1_000_000, env: EnvLike | None = None) -> Evaluation:
         """Greedily, over whole episodes of the environment it was trained in, or of `env`: whatever `whorl.train` takes.
 
+        env: an object is taken as it is, and so is an `EnvKind`; of an id, a class or a function environments are made with the run's
+        wrappers around them, and without its env_kwargs: where it has some, one line says so.
         Raises BadInput for an environment whose spaces are others.
         """
-        source = self.env.made_from or self.env if env is None else kind_or_env(env)
+        source = self.env.made_from or self.env if env is None else variant(self.env.made_from, env)
         with watching(self.settings.env_timeout):
             return evaluate_in(self.policy, self.env, source, episodes, seed, self.settings.max_episode_steps)
 
@@ -144,8 +147,8 @@ def load(
     """The policy of a run: `best` (by evaluation during training; the last where there was none), `last`, or a step.
 
     env: of your own, for a run that was trained in one, or on data alone; the URL of a run that was trained on a server, without which
-    nothing is connected to; for any other, another environment with the same spaces, which it is evaluated in. env_kwargs:
-    instead of those that the run was trained with. wrappers: for a run that was trained with some.
+    nothing is connected to; for any other, another environment with the same spaces, which it is evaluated in. env_kwargs: instead of
+    ALL that the run was trained with, which are otherwise those of its own environment. wrappers: for a run that was trained with some.
     config: only for one whose feed is a class of yours. agent: the class (or one that is built) of a run whose agent is yours, which its
     folder cannot name; encoder: likewise.
     Raises BadInput when `path` is not a run or has no such checkpoint, Damaged when the checkpoint is not what was written.
@@ -157,13 +160,19 @@ def load(
     check_encoder(path, settings, encoder)
     source = source_of(path, settings, env, env_kwargs, wrappers)
     made = source if isinstance(source, Env) else source.make(1, settings.seed)
+    try:
+        check_spaces(settings.spaces, made)
+    except WhorlError:
+        if made is not source:
+            made.close()
+        raise
     return Trained(path, settings, config, which, made, agent, encoder)
 
 
 def settings_json(settings: Settings, config: Fed, agent: AgentLike) -> Numbers:
     """What `config.json` holds. `progress`: the unit of the run's steps, for whoever draws it."""
     config_json = config_to_json(agent, config)
-    return options.to_json(settings) | {"progress": config.feed.progress, "config": config_json}
+    return noted_only(options.to_json(settings)) | {"progress": config.feed.progress, "config": config_json}
 
 
 def read_settings(path: Path, config: Fed | None = None, agent: AgentLike | None = None) -> tuple[Settings, Fed]:

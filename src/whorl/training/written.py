@@ -57,7 +57,7 @@ class Written:
 
     def check(self) -> Written:
         """Itself. Raises Damaged unless it is as it was written."""
-        data = dataclasses.asdict(self.settings) | {"progress": self.progress, "config": self.config}
+        data = noted_only(dataclasses.asdict(self.settings)) | {"progress": self.progress, "config": self.config}
         if _hash(data | {"earlier": list(self.earlier)}) != self.sha256:
             raise Damaged(
                 f"{self.path} is not as it was written: its SHA-256 differs. Restore it from a copy; what may change is changed by "
@@ -82,7 +82,12 @@ def read_config(run: Path) -> Written:
         raise Damaged(f"{path} should hold a table, got {str(data)[:60]!r}: {CHANGED}")
     names = {f.name for f in dataclasses.fields(_Rest)}
     rest = options.from_json(_Rest, {key: data.pop(key) for key in names & data.keys()}, path)
-    return Written(path, options.from_json(Settings, data, path), **vars(rest))
+    return Written(path, options.from_json(Settings, {"spaces": "", **data}, path), **vars(rest))
+
+
+def noted_only(data: Numbers) -> Numbers:
+    """Settings as config.json holds them: without the note that older folders have not, where nothing is noted."""
+    return data if data["spaces"] else {name: value for name, value in data.items() if name != "spaces"}
 
 
 def write_config(run: Path, data: Numbers) -> Written:

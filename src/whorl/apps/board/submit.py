@@ -22,7 +22,7 @@ from whorl.envs.adapters.gymnasium import Gymnasium
 from whorl.envs.env import Env, Observation
 from whorl.envs.ids import environment_behind
 from whorl.envs.make import EnvKind, make_env
-from whorl.errors import BadInput, Damaged, Incompatible
+from whorl.errors import BadInput, Damaged
 from whorl.folders import Folder
 from whorl.functional.streams import stream
 from whorl.options import CHANGED
@@ -70,7 +70,7 @@ def submit(run: str | Path, board: str | Path = "board", author: str = "", note:
         "settings": {
             name: value
             for name, value in dataclasses.asdict(s).items()
-            if name not in ("env", "agent", "own_env", "env_kwargs", "wrappers")
+            if name not in ("env", "agent", "own_env", "env_kwargs", "wrappers", "spaces")
         },
         "config": read_config(trained.path).config,
         "versions": made_at.versions,
@@ -118,7 +118,7 @@ def _best(path: Path) -> tuple[Trained, str, str, bytes]:
         with Folder.inside(found) as folder:
             policy = folder.read("policy.safetensors")
         return load(path, _steps(found), env), which, env_id, policy
-    except (Incompatible, Damaged, RuntimeError) as error:
+    except (BadInput, Damaged, RuntimeError) as error:
         if env_id == settings.env:
             raise
         raise BadInput(
