@@ -66,9 +66,11 @@ def numpy_dtype(space: spaces.Space) -> np.dtype:
 
 
 def zeros(space: spaces.Space, shape: tuple[int, ...]) -> Any:
-    """Zeros [*shape, *space.shape] on the CPU; nested dicts for a Dict space."""
+    """Zeros [*shape, *space.shape] on the CPU; nested dicts for a Dict space. Mixed actions (a Tuple) lie side by side in float32."""
     if isinstance(space, spaces.Dict):
         return {key: zeros(inner, shape) for key, inner in space.spaces.items()}
+    if isinstance(space, spaces.Tuple):
+        return torch.cat([zeros(part, shape).float() for part in space.spaces], -1)
     return torch.from_numpy(np.zeros((*shape, *(space.shape or ())), numpy_dtype(space)))
 
 
@@ -102,6 +104,11 @@ def flat_size(space: spaces.Space) -> int:
         return int(space.nvec.sum())
     numpy_dtype(space)  # refuses what has no tensor form
     return int(np.prod(space.shape or ()))
+
+
+def action_size(space: spaces.Space) -> int:
+    """How many numbers a policy says of an action: `flat_size`, also of a mixed one."""
+    return sum(map(flat_size, space.spaces)) if isinstance(space, spaces.Tuple) else flat_size(space)
 
 
 def flatten(space: spaces.Space, x: Any) -> Tensor:
@@ -144,6 +151,8 @@ def describe(space: spaces.Space) -> str:
     """A space in few words, for tables and messages: `Box(4)`, `Discrete(2)`, `Dict(image: uint8 Box(84, 84, 3), ...)`."""
     if isinstance(space, spaces.Dict):
         return "Dict(" + ", ".join(f"{key}: {describe(inner)}" for key, inner in space.spaces.items()) + ")"
+    if isinstance(space, spaces.Tuple):
+        return f"Tuple({', '.join(map(describe, space.spaces))})"
     if isinstance(space, spaces.Discrete):
         return f"Discrete({space.n})"
     if isinstance(space, spaces.MultiDiscrete):

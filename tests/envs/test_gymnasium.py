@@ -335,6 +335,14 @@ def test_nested_action_spaces():
     seen, action = last_action(boxes, [0.5, -3, 9])
     assert seen == spaces.Box(np.array([-1, -1, 0]), np.array([1, 1, 5]), dtype=np.float32)
     assert action[0].tolist() == [0.5, -1] and action[1]["x"].tolist() == [[5]]
+    mixed = spaces.Dict({"x": boxes[0], "a": spaces.Discrete(3, start=4), "t": spaces.Tuple((boxes[1], discrete["b"]))})
+    seen, action = last_action(mixed, [2, 1, 0, 3, 4, 9, 0.5, -3])
+    assert seen == spaces.Tuple(
+        (spaces.MultiDiscrete([3, 2, 2, 4, 5]), spaces.Box(np.float32([0, -1, -1]), np.float32([5, 1, 1])))
+    )
+    assert action["a"] == 6 and action["x"].tolist() == [0.5, -1] and action["t"][0]["x"].tolist() == [[5]]
+    assert action["t"][1][0].tolist() == [1, 0] and action["t"][1][1].tolist() == [3, 4]
+    check_env(Gymnasium(lambda: Given(action_space=mixed), 3))
     check_env(Gymnasium(lambda: Given(action_space=discrete), 3))
     check_env(Gymnasium(lambda: Given(action_space=boxes), 3))
 
@@ -350,7 +358,7 @@ def test_nested_action_spaces():
         ),
         (spaces.Graph(spaces.Box(0, 1), None), None, "is a Graph space"),
         (None, spaces.Tuple((spaces.Text(3),)), r"the action space\[0\] is a Text space"),
-        (None, spaces.Tuple((spaces.Discrete(2), spaces.Box(0, 1))), "mixes Box and discrete parts"),
+        (None, spaces.Tuple(()), "has no part to act with"),
     ],
 )
 def test_spaces_without_an_array_form(observation, action, reason):
@@ -395,6 +403,10 @@ def test_mask_of_several_components():
         )
         check_env(env)
         assert env.action_mask.tolist() == [[True, False, False, True, True]] * 2
+    mixed = spaces.Tuple((spaces.Discrete(2), spaces.Box(0, 1), spaces.Discrete(3)))
+    env = Gymnasium(lambda: Given(action_space=mixed, info={"action_mask": parts}), 2)
+    check_env(env)
+    assert env.action_mask.tolist() == [[True, False, False, True, True]] * 2
     observed = spaces.Dict(
         {"action_mask": spaces.Tuple((spaces.MultiBinary(2), spaces.MultiBinary(3))), "x": spaces.Discrete(2)}
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import gymnasium
@@ -12,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from whorl.envs.adapters.gymnasium import Gymnasium
+from whorl.envs.adapters.spaces import action_form, discrete_sizes
 from whorl.envs.make import make_env
 from whorl.envs.own_form import batched, row, rows
-from whorl.spaces import action_sizes
 
 shapes = st.sampled_from([(1,), (3,), (2, 2)])
 
@@ -55,14 +56,13 @@ class Still(gymnasium.Env):
 
 
 @settings(max_examples=30, deadline=None)
-@given(nested(discretes()) | nested(boxes()), st.integers(1, 3), st.integers(0, 99))
+@given(nested(discretes()) | nested(boxes()) | nested(discretes() | boxes()), st.integers(1, 3), st.integers(0, 99))
 def test_every_action_of_whorls_is_one_of_the_environments_own(space, n, seed):
     env, drawn = Gymnasium(Still(spaces.Discrete(2), space)), np.random.default_rng(seed)
-    sizes, shape = action_sizes(env.action_space), (n, *(env.action_space.shape or ()))
-    flat = drawn.normal(0, 9, shape).astype(np.float32) if sizes is None else None
-    if sizes is not None:
-        flat = drawn.integers(0, sizes, (n, len(sizes))).reshape(shape)
-    own = env.decode(flat)
+    sizes, (shape, dtype) = discrete_sizes(env.action_space) or [], action_form(env.action_space)
+    flat = drawn.normal(0, 9, (n, math.prod(shape))).astype(dtype)
+    flat[:, : len(sizes)] = drawn.integers(0, sizes, (n, len(sizes)))
+    own = env.decode(flat.reshape(n, *shape))
     assert rows(own) == n
     assert all(space.contains(row(own, i)) for i in range(n)), own
 

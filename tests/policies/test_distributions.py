@@ -7,6 +7,7 @@ import torch
 
 from whorl.batch import get, make
 from whorl.policies.distributions import MASKED, Categorical, Gaussian, ScaledGaussian, SquashedGaussian
+from whorl.policies.mixed import Parts
 
 g = lambda seed=0: torch.Generator().manual_seed(seed)  # noqa: E731
 
@@ -144,7 +145,7 @@ def test_squashed_sample_gradients_by_finite_differences():
     assert torch.autograd.gradcheck(f, (x,), eps=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["categorical", "multi", "gaussian", "scaled", "squashed"])
+@pytest.mark.parametrize("kind", ["categorical", "multi", "gaussian", "scaled", "squashed", "mixed"])
 def test_a_distribution_goes_into_a_batch_and_comes_back(kind):
     x, y = torch.randn(2, 5, 3, 4, generator=g())
     low, high = torch.tensor([-1.0, 0.0]), torch.tensor([2.0, 9.0])
@@ -154,6 +155,7 @@ def test_a_distribution_goes_into_a_batch_and_comes_back(kind):
         "gaussian": lambda x: Gaussian(x[..., :2], x[..., 2:]),
         "scaled": lambda x: ScaledGaussian(x[..., :2], x[..., 2:], low, high),
         "squashed": lambda x: SquashedGaussian(x[..., :2], x[..., 2:], low, high),
+        "mixed": lambda x: Parts(Categorical(x[..., :2], (2,), False), Gaussian(x[..., 2:3], x[..., 3:])),
     }[kind]
     old, now = of(x), of(y)
     batch = make({"old": old.tensors()}, (5, 3))
@@ -162,6 +164,6 @@ def test_a_distribution_goes_into_a_batch_and_comes_back(kind):
     now = of(y.flatten(0, 1)[index])
     back = now.restore(get(rows, "old"))
     assert type(back) is type(old) and torch.equal(back.kl(now), expected)
-    action = now.sample(now.noise((7,), 4 if len(old.tensors()) == 1 else 2, g(1)))
+    action = now.sample(torch.randn(7, {"categorical": 4, "multi": 4, "mixed": 3}.get(kind, 2), generator=g(1)))
     again = of(x.flatten(0, 1)[index])
     assert torch.equal(back.log_prob(action), again.log_prob(action)) and torch.equal(back.mode, again.mode)

@@ -21,6 +21,7 @@ from whorl.nets.tile_coding import OneHot, Raw, TileCoding
 from whorl.policies.deterministic import Deterministic
 from whorl.policies.exploration import EPSILON
 from whorl.policies.greedy import Greedy
+from whorl.policies.mixed import Mixed
 from whorl.policies.policy import Policy
 from whorl.policies.population import Population
 from whorl.policies.random import Random
@@ -92,6 +93,7 @@ KINDS = {
     "softmax": ("softmax", 0.1, 0.7),
 }
 UNIT = spaces.Box(0, 1, (2,))
+MIXED = spaces.Tuple((spaces.MultiDiscrete([2, 3]), UNIT))
 FEATURES = {
     "table": (OneHot(spaces.Discrete(6)), lambda g: torch.randint(6, (N,), generator=g)),
     "tiles": (TileCoding(UNIT, bias=True), lambda g: torch.rand(N, 2, generator=g)),
@@ -109,6 +111,7 @@ CASES = {
     "multi-categorical": stochastic("multi", SLOW),
     "binary": stochastic("binary", SLOW),
     "gaussian, squashed": stochastic("box", SLOW, squash=True),
+    "mixed": Case(lambda n: Mixed.build(BOX, MIXED, hidden=(16, 8), normalize=n), SLOW),
     "squashed": squashed(),
     "squashed, tanh": squashed(activation="tanh"),
     "sde": squashed(sde=True),

@@ -32,6 +32,12 @@ ACTIONS: dict[str, spaces.Space] = {
     "multi-binary of two axes": spaces.MultiBinary((2, 2)),
     "tuple": spaces.Tuple((spaces.Discrete(2, start=4), spaces.MultiDiscrete([2, 3]), spaces.MultiBinary(2))),
     "dict": spaces.Dict({"a": spaces.Box(-1, 1, (2,)), "b": spaces.Dict({"c": spaces.Box(0, 5, (1,))})}),
+    "mixed": spaces.Dict(
+        {
+            "a": spaces.Box(-1, 1, (2, 2), np.float64),
+            "b": spaces.Tuple((spaces.Discrete(3, start=-1), spaces.Box(0, 9, (), np.int16), spaces.MultiBinary(2))),
+        }
+    ),
 }
 OBSERVATIONS: dict[str, spaces.Space] = {
     "box": spaces.Box(-1, 1, (2,), np.float64),
@@ -161,6 +167,9 @@ def test_a_mask_in_the_observation_or_beside_it(tmp_path):
         free.predict([0.0, 0.0], [True, True])
     with pytest.raises(BadInput, match="allows no action at all"):
         free.predict([0.0, 0.0], np.zeros(3, bool))
+    mixed = small(tmp_path, ACTIONS["mixed"])
+    masks = [(np.arange(7) == i) | (np.arange(7) > 2) for i in range(3)]  # of all choices, in the space's order
+    assert [mixed.predict([0.0, 0.0], mask)["b"][0] for mask in masks] == [-1, 0, 1]
     with pytest.raises(BadInput, match="action_mask is for discrete actions"):
         small(tmp_path, spaces.Box(-1, 1, (2,))).predict([0.0, 0.0], [True, True])
 

@@ -23,6 +23,7 @@ from whorl.nets.encoder import EncoderFactory
 from whorl.nets.heads import Critic
 from whorl.nets.normalizer import NoNormalizer, Normalizer
 from whorl.options import Amount, AnnealSteps, Count, Live, Share
+from whorl.policies.mixed import stochastic_for
 from whorl.policies.stochastic import Stochastic
 
 
@@ -91,7 +92,7 @@ class A2C(Agent[A2CConfig]):
         cls, observation_space: spaces.Space, action_space: spaces.Space, config: A2CConfig, *, encoder: EncoderFactory | None = None
     ) -> A2C:  # fmt: skip
         c = config
-        policy = Stochastic.build(
+        policy = stochastic_for(action_space).build(
             observation_space, action_space, hidden=c.hidden, activation=c.activation,
             normalize=c.normalize_observation, std=c.std, squash=c.squash, encoder=encoder,
         )  # fmt: skip

@@ -19,6 +19,7 @@ from whorl.nets.encoder import EncoderFactory
 from whorl.nets.heads import Critic
 from whorl.nets.normalizer import NoNormalizer, Normalizer
 from whorl.options import Amount, AnnealSteps, Count, Live, Positive, Share
+from whorl.policies.mixed import stochastic_for
 from whorl.policies.stochastic import Stochastic
 
 
@@ -85,7 +86,7 @@ class PPO(Agent[PPOConfig]):
         cls, observation_space: spaces.Space, action_space: spaces.Space, config: PPOConfig, *, encoder: EncoderFactory | None = None
     ) -> PPO:  # fmt: skip
         c = config
-        policy = Stochastic.build(
+        policy = stochastic_for(action_space).build(
             observation_space, action_space, hidden=c.hidden, activation=c.activation,
             normalize=c.normalize_observation, std=c.std, squash=c.squash, encoder=encoder,
         )  # fmt: skip

@@ -10,6 +10,7 @@ from whorl.agents.agent import Agent
 from whorl.batch import Buffer, Metrics
 from whorl.feeds import Rollouts
 from whorl.nets.encoder import EncoderFactory, refuse
+from whorl.policies.mixed import MixedRandom
 from whorl.policies.random import Random as RandomPolicy
 
 
@@ -28,7 +29,8 @@ class Random(Agent[RandomConfig]):
         cls, observation_space: spaces.Space, action_space: spaces.Space, config: RandomConfig, *, encoder: EncoderFactory | None = None
     ) -> Random:  # fmt: skip
         refuse(encoder, "the random agent looks at nothing")
-        return cls(RandomPolicy(action_space), config)
+        policy = MixedRandom if isinstance(action_space, spaces.Tuple) else RandomPolicy
+        return cls(policy(action_space), config)
 
     def learn(self, buffer: Buffer, count: int | None = None) -> Metrics:
         return {}

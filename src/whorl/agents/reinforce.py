@@ -33,6 +33,7 @@ from whorl.functional import (
 from whorl.nets.encoder import EncoderFactory
 from whorl.nets.heads import Critic
 from whorl.options import Amount, AnnealEpisodes, AnnealSteps, Count, Live, Share
+from whorl.policies.mixed import stochastic_for
 from whorl.policies.stochastic import Stochastic
 from whorl.spaces import tree_map
 
@@ -138,7 +139,7 @@ class REINFORCE(Agent[REINFORCEConfig]):
         cls, observation_space: spaces.Space, action_space: spaces.Space, config: REINFORCEConfig, *, encoder: EncoderFactory | None = None
     ) -> REINFORCE:  # fmt: skip
         c = config
-        policy = Stochastic.build(
+        policy = stochastic_for(action_space).build(
             observation_space, action_space, hidden=c.hidden, activation=c.activation, initialization=c.initialization,
             normalize=c.normalize_observation, std=c.std, fixed_std=c.fixed_std, mean=c.mean, scale=c.scale,
             squash=c.squash, encoder=encoder,

@@ -30,6 +30,7 @@ from whorl.nets.heads import Critic
 from whorl.nets.normalizer import NoNormalizer, Normalizer
 from whorl.options import Amount, Count, Share
 from whorl.policies.distributions import Distribution
+from whorl.policies.mixed import stochastic_for
 from whorl.policies.stochastic import Stochastic
 
 
@@ -147,7 +148,7 @@ class TRPO(Agent[TRPOConfig]):
         c = config
         if not c.kl_limit:
             raise BadInput("kl_limit must be above 0: with no KL allowed the policy cannot move")
-        policy = Stochastic.build(
+        policy = stochastic_for(action_space).build(
             observation_space, action_space, hidden=c.hidden, activation=c.activation,
             normalize=c.normalize_observation, std=c.std, squash=c.squash, encoder=encoder,
         )  # fmt: skip

@@ -27,7 +27,7 @@ from whorl.envs.make import EnvKind, make_env
 from whorl.errors import BadInput, Incompatible, command
 from whorl.feeds import Rollouts
 from whorl.options import override
-from whorl.spaces import action_sizes, describe
+from whorl.spaces import describe
 from whorl.training import folder
 from whorl.training.build import new_agent
 from whorl.training.catalog import agent_class, config_to_json
@@ -99,7 +99,7 @@ def possible(env: Env) -> list[Triple]:
     """The triples that can run in `env`."""
     observation, action = env.observation_space, env.action_space
     found = []
-    if action_sizes(action) is not None:
+    if isinstance(action, spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
         found.append(Triple(("mlp",), ("categorical",), "reinforce"))
     elif isinstance(action, spaces.Box) and len(action.shape) == 1 and np.isfinite([action.low, action.high]).all():
         found.append(Triple(("mlp",), ("normal",), "reinforce"))

@@ -13,6 +13,7 @@ from whorl.batch import Arrays, Batch, Numbers, State
 from whorl.collectors.collector import Collector
 from whorl.collectors.ledger import Episode
 from whorl.collectors.record import floats
+from whorl.envs.adapters.spaces import discrete_sizes
 from whorl.envs.env import Env, Observation, Step
 from whorl.envs.guard import all_finite
 from whorl.errors import BadInput
@@ -138,9 +139,9 @@ class StreamCollector(Collector):
         like = _copies(self._decide(record.observation, self.env.action_mask))
         record.carry = carry
         decided = {key: spaces.restored(arrays, f"decided.{key}", value) for key, value in like.items()}
-        sizes = spaces.action_sizes(self.env.action_space)
+        sizes = discrete_sizes(self.env.action_space)
         if sizes is not None:
-            action = decided["action"].reshape(self.env.num_envs, -1)
+            action = decided["action"].reshape(self.env.num_envs, -1)[:, : len(sizes)]
             if ((action < 0) | (action >= np.array(sizes))).any():
                 raise BadInput(f"the saved decided.action holds {action.tolist()}, and there are {list(sizes)} actions")
         return decided

@@ -245,14 +245,15 @@ class _Check:
         n = getattr(self.env, "num_envs", None)
         self.demand(isinstance(n, int) and n >= 1, f"num_envs must be an integer of at least 1, got {n!r}")
         for name in ("observation_space", "action_space"):
-            space = getattr(self.env, name, None)
+            space: Any = getattr(self.env, name, None)
             self.demand(
                 isinstance(space, spaces.Space), f"{name} must be a gymnasium space (of ONE environment), got {space!r}"
             )
-            for leaf in _leaves(space):
+            for leaf in space.spaces if name == "action_space" and _is_mixed(space) else _leaves(space):
                 self.demand(
                     isinstance(leaf, spaces.Box) or type(leaf) in DTYPES,
-                    f"{name} holds {leaf}: only Box, Discrete, MultiDiscrete, MultiBinary and Dict are known",
+                    f"{name} holds {leaf}: only Box, Discrete, MultiDiscrete, MultiBinary and Dict are known, "
+                    "and of actions Tuple((MultiDiscrete, Box of one axis))",
                 )
                 self.demand(not np.any(getattr(leaf, "start", 0)), f"{name} holds {leaf}: count from 0, without start")
                 self.demand(
@@ -317,8 +318,14 @@ class _Check:
     def sample(self, rng: np.random.Generator | None = None) -> np.ndarray:
         """Random allowed actions [N, ...]."""
         space: Any = self.env.action_space
-        rng, n = rng or self.rng, self.env.num_envs
-        sizes = discrete_sizes(space)
+        rng = rng or self.rng
+        if _is_mixed(space):
+            return np.concatenate([self.of(part, rng) for part in space.spaces], -1).astype(np.float32)
+        return self.of(space, rng)
+
+    def of(self, space: Any, rng: np.random.Generator) -> np.ndarray:
+        """Random allowed ones of a space without parts."""
+        n, sizes = self.env.num_envs, discrete_sizes(space)
         if sizes is None:
             low, high = np.maximum(space.low, -1e3), np.minimum(space.high, 1e3)
             return rng.uniform(low, high, (n, *space.shape)).astype(np.float32)
@@ -327,6 +334,14 @@ class _Check:
         columns = [part.argmax(-1) for part in np.split(chance, np.cumsum(sizes)[:-1], -1)]
         dtype = np.int8 if isinstance(space, spaces.MultiBinary) else np.int64
         return np.stack(columns, -1).reshape(n, *space.shape).astype(dtype)
+
+
+def _is_mixed(space: Any) -> bool:
+    """Choices and numbers beside each other."""
+    match space:
+        case spaces.Tuple(spaces=(spaces.MultiDiscrete(), spaces.Box(shape=(_,)))):
+            return True
+    return False
 
 
 def _looks_like_an_image(space: Any) -> bool:

@@ -92,7 +92,9 @@ class Env:
     made_from: Kind | None = None  # what more of the same are made from; None: an object of the user's
     num_envs: int
     observation_space: gymnasium.Space  # of ONE environment
-    action_space: gymnasium.Space  # of ONE environment
+    action_space: (
+        gymnasium.Space
+    )  # of ONE environment; mixed: Tuple((MultiDiscrete, Box)), float32 [N, W], the choices first
     device: str = "cpu"
     max_episode_steps: int | None = None
     reward_threshold: float | None = None

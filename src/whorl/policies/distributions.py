@@ -27,10 +27,6 @@ MASKED = -1e8  # a logit that never wins and still has a finite gradient
 class Distribution(Protocol):
     """What a policy says about the actions of a batch [...]."""
 
-    @staticmethod
-    def noise(shape: tuple[int, ...], outputs: int, generator: torch.Generator) -> Tensor:
-        """The numbers that `sample` takes, for `outputs` outputs of the network."""
-
     def sample(self, noise: Tensor) -> Tensor:
         """The actions that these numbers choose."""
 

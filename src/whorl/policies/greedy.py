@@ -143,10 +143,14 @@ def taken(q: Tensor, action: Tensor) -> Tensor:
     return q.gather(axis, index.expand(*action.shape, 1, *q.shape[axis + 1 :])).squeeze(axis)
 
 
+def _instead(space: spaces.Space) -> str:
+    return "ppo, a2c or reinforce" if isinstance(space, spaces.Tuple) else "an agent with a continuous policy"
+
+
 def discrete(action_space: spaces.Space) -> int:
     """The number of actions. Raises Incompatible unless the space is Discrete."""
     if not isinstance(action_space, spaces.Discrete):
         raise Incompatible(
-            f"action values need Discrete actions, got {describe(action_space)}; use an agent with a continuous policy"
+            f"action values need Discrete actions, got {describe(action_space)}; use {_instead(action_space)}"
         )
     return int(action_space.n)

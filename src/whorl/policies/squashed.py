@@ -20,7 +20,8 @@ from whorl.spaces import describe, is_bounded
 
 def _bounded_box(space: spaces.Space) -> spaces.Box:
     if not isinstance(space, spaces.Box):
-        raise Incompatible(f"a squashed Gaussian needs Box actions, got {describe(space)}; use discrete_sac")
+        instead = "ppo, a2c or reinforce" if isinstance(space, spaces.Tuple) else "discrete_sac"
+        raise Incompatible(f"a squashed Gaussian needs Box actions, got {describe(space)}; use {instead}")
     if len(space.shape) != 1:
         raise Incompatible(f"a squashed Gaussian acts in one-axis Box spaces, got {describe(space)}")
     if not is_bounded(space):

@@ -67,7 +67,7 @@ class Stochastic(Policy):
         self.std, self.mean, self.scale, self.squash = std, mean, scale, squash
         if self.sizes is not None:
             self.outputs = sum(self.sizes)
-            self.family: type[Distribution] = Categorical
+            self.family: type[Categorical | Gaussian] = Categorical
         elif isinstance(action_space, spaces.Box) and len(action_space.shape) == 1:
             self.outputs = action_space.shape[0]
             self._build_gaussian(action_space, fixed_std)

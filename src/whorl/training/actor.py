@@ -11,11 +11,12 @@ from numpy.typing import ArrayLike
 from torch import Generator
 
 from whorl.batch import Tree
+from whorl.envs.adapters.spaces import discrete_sizes
 from whorl.envs.env import Env, Observation
 from whorl.envs.own_form import Given, Own, batched
 from whorl.errors import BadInput
 from whorl.policies.policy import Carry, Policy
-from whorl.spaces import action_sizes, describe, leaves, numpy_dtype
+from whorl.spaces import describe, leaves, numpy_dtype
 
 
 class TrainedActor:
@@ -85,7 +86,7 @@ class TrainedActor:
         """The mask as bools [n, A]; [A] is that of a single environment."""
         if mask is None:
             return None
-        sizes = action_sizes(self._env.action_space)
+        sizes = discrete_sizes(self._env.action_space)
         if sizes is None:
             raise BadInput(
                 f"action_mask is for discrete actions, these are {describe(self._env.action_space)}: leave it out"

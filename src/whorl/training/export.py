@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from whorl import files, folders
 from whorl.batch import Numbers
+from whorl.envs.adapters.spaces import own_columns
 from whorl.envs.env import Env
 from whorl.errors import BadInput
 from whorl.policies.policy import Policy
@@ -70,8 +71,10 @@ class Greedy(nn.Module):
         self.policy = policy
         self.observation_space, self.action_space = copy.deepcopy((env.own_observation_space, env.own_action_space))
         self.masked = _mask_inside(env)
-        parts = [_span(leaf) for leaf in _leaves(self.action_space)]
-        dtype = torch.float32 if isinstance(env.action_space, spaces.Box) else torch.int64
+        actions = _leaves(self.action_space)
+        parts, mixed = [_span(leaf) for leaf in actions], isinstance(env.action_space, spaces.Tuple)
+        self.columns = own_columns(actions).tolist() if mixed else None
+        dtype = torch.float32 if mixed or isinstance(env.action_space, spaces.Box) else torch.int64
         for name, values in zip(("start", "low", "high"), zip(*parts)):
             self.register_buffer(name, torch.as_tensor(np.concatenate(values)).to(dtype))
 
@@ -87,7 +90,9 @@ class Greedy(nn.Module):
         n = leaves(seen)[0].shape[0]
         first = torch.ones(n, dtype=torch.bool)
         decided, _ = self.policy.act(seen, self.policy.initial(n), first, None, mask)
-        flat = torch.maximum(torch.minimum(decided["action"].reshape(n, -1) + self.start, self.high), self.low)
+        flat = decided["action"].reshape(n, -1)
+        flat = flat if self.columns is None else flat[:, self.columns]
+        flat = torch.maximum(torch.minimum(flat + self.start, self.high), self.low)
         return _taken(self.action_space, flat, 0)[0]
 
     def example(self) -> Tensors:

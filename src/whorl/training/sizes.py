@@ -12,7 +12,7 @@ from whorl import options
 from whorl.buffers.layout import available_memory
 from whorl.errors import BadInput
 from whorl.feeds import Feed
-from whorl.spaces import flat_size
+from whorl.spaces import action_size, flat_size
 
 COPIES = 4  # of a weight in training: itself, its gradient, two moments
 NATIVE, FOREIGN = (
@@ -59,7 +59,7 @@ def _multiplies(field: options.Field) -> bool:
 
 def check_networks(config: object, observation: Space, action: Space) -> None:
     """Raises BadInput for networks that memory could not hold; nothing is allocated."""
-    wanted = 4 * COPIES * numbers(config, flat_size(observation), flat_size(action), 1)
+    wanted = 4 * COPIES * numbers(config, flat_size(observation), action_size(action), 1)
     check_memory(wanted, f"networks of {named(config)}", "make them smaller")
 
 
@@ -70,7 +70,7 @@ def check_environments(num_envs: int, native: bool) -> None:
 
 def check_rollout(feed: Feed, num_envs: int, observation: Space, action: Space) -> None:
     """Raises BadInput for a rollout, or a batch of replay, that memory could not hold."""
-    row = 8 * (2 * flat_size(observation) + flat_size(action) + 8)
+    row = 8 * (2 * flat_size(observation) + action_size(action) + 8)
     check_memory(
         feed.steps * num_envs * row,
         f"a rollout of feed.steps = {feed.steps:,} for {num_envs:,} environments",

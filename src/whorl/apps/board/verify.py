@@ -21,7 +21,7 @@ from whorl.apps.board.submit import examine, machine
 from whorl.envs.make import make_env
 from whorl.errors import BadInput, Damaged
 from whorl.policies.policy import Policy
-from whorl.spaces import flat_size
+from whorl.spaces import action_size, flat_size
 from whorl.training import folder, sizes
 from whorl.training.build import new_agent
 from whorl.training.catalog import config_from_json, config_to_json
@@ -99,7 +99,7 @@ def policy(claim: Entry) -> Policy:
         options.check(config)
         if foreign := flat(claim.config).keys() - flat(config_to_json(claim.agent, config)).keys():
             raise BadInput(f"the config of {claim.agent} has no field {min(foreign)}")
-        check_sizes(config, len(data), flat_size(env.observation_space), flat_size(env.action_space))
+        check_sizes(config, len(data), flat_size(env.observation_space), action_size(env.action_space))
         rebuilt = new_agent(claim.agent, env, config, claim.settings["seed"]).policy.eval()
         tensors = safetensors.torch.load(data)
     except Exception as error:  # a stranger's config can break anything

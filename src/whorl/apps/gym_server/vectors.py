@@ -145,7 +145,9 @@ def exact(space: Any) -> dict[str, Any]:
             return {"type": "MultiBinary", "n": list(map(int, space.shape))}
         case spaces.Dict():
             return {"type": "Dict", "spaces": [[key, exact(part)] for key, part in space.spaces.items()]}
-    raise BadInput(f"a {type(space).__name__} space has no raw form")
+    raise BadInput(
+        f"a {type(space).__name__} space has no raw form: an environment with mixed actions is not served, train where it is"
+    )
 
 
 def raw(space: Any, observation: Any) -> Iterator[bytes]:

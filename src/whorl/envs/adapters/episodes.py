@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from whorl.envs.adapters.spaces import discrete_sizes
+from whorl.envs.adapters.spaces import action_form, discrete_sizes
 from whorl.envs.env import Observation
 from whorl.errors import Damaged
 
@@ -27,9 +27,10 @@ class Episodes:
 
     def __init__(self, num_envs: int, action_space: Any, limit: int) -> None:
         self.space, self.limit, self.steps = action_space, limit, 0
+        shape, dtype = action_form(action_space)
         self.began = np.zeros(num_envs, np.int64)
         rows = min(limit, FIRST_ROWS)
-        self._actions = np.zeros((rows, num_envs, *action_space.shape), action_space.dtype)
+        self._actions = np.zeros((rows, num_envs, *shape), dtype)
         self._rewards = np.zeros((rows, num_envs), np.float32)
 
     @property
@@ -91,22 +92,23 @@ class Episodes:
 
         Raises Damaged, in the name of the environment, for arrays that no environment of these spaces can have saved.
         """
-        n, space = len(self.began), self.space
+        _, n, *one = self._actions.shape
         wanted = {"length": (n,), "episode": (n,), "seed": (), "seen": (n, SEEN)}
         for key, shape in wanted.items():
             _demand(name, key, state.get(key), shape, np.dtype(np.uint8 if key == "seen" else np.int64))
         lengths, episode, actions = state["length"], state["episode"], state.get("actions", np.zeros(()))
-        _demand(name, "actions", actions, (*actions.shape[:1], *space.shape), space.dtype)
+        _demand(name, "actions", actions, (*actions.shape[:1], *one), self._actions.dtype)
         if (lengths < 0).any() or (episode < -1).any() or ((episode < 0) & (lengths > 0)).any():
             raise Damaged(
                 f"{name}: the saved episodes have the numbers {episode.tolist()} and lengths {lengths.tolist()}"
             )
         if (lengths <= self.limit).all() and int(lengths.sum()) != len(actions):
             raise Damaged(f"{name}: there are {len(actions)} saved actions for episodes of {lengths.tolist()} steps")
-        sizes = discrete_sizes(space)
-        flat = actions.reshape(len(actions), int(np.prod(space.shape)))
-        if not (np.isfinite(flat).all() if sizes is None else ((flat >= 0) & (flat < np.array(sizes))).all()):
-            raise Damaged(f"{name}: a saved action is none of {space}")
+        sizes = np.array(discrete_sizes(self.space) or (), np.int64)
+        flat = actions.reshape(len(actions), int(np.prod(one)))
+        choices = flat[:, : len(sizes)]
+        if not (np.isfinite(flat).all() and ((choices >= 0) & (choices < sizes) & (choices % 1 == 0)).all()):
+            raise Damaged(f"{name}: a saved action is none of {self.space}")
         return int(state["seed"]) % 2**64, episode, np.split(actions, np.cumsum(np.minimum(lengths, len(actions)))[:-1])
 
 

@@ -1,7 +1,7 @@
 """Gymnasium environments, single or vector, as an `Env`. Auto-reset is translated here and nowhere else.
 
 The action mask is the observation entry "action_mask" (taken out; one remaining entry stands alone, without its Dict),
-else `info["action_mask"]`. Both are read only where the action space is discrete. A row that gave no mask at the reset allows all, and
+else `info["action_mask"]`. Both are read only where actions have discrete parts. A row that gave no mask at the reset allows all, and
 gives none later.
 """
 
@@ -22,7 +22,7 @@ from whorl.envs.adapters import install, library
 from whorl.envs.adapters.episodes import SEEN, Episodes
 from whorl.envs.adapters.goals import goal_of
 from whorl.envs.adapters.infos import Infos
-from whorl.envs.adapters.spaces import actions, discrete_sizes, observations
+from whorl.envs.adapters.spaces import action_form, actions, discrete_sizes, observations
 from whorl.envs.adapters.together import MISFITS, Indexed, Together, copied, of_row, said, stacked
 from whorl.envs.env import Env, Observation, Step, check_has_spaces
 from whorl.errors import BadInput, EnvError, NotReplayed, WhorlError, in_words
@@ -87,7 +87,8 @@ class Gymnasium(Env):
             self.max_episode_steps = min(self.max_episode_steps or max_episode_steps, max_episode_steps)
 
         self.action_space, self._decode = actions(self._engine.single_action_space)
-        self._action_shape = (self.num_envs, *(self.action_space.shape or ()))
+        shape, self._action_dtype = action_form(self.action_space)
+        self._action_shape = (self.num_envs, *shape)
         self._sizes = discrete_sizes(self.action_space)
         entries: Any = self._engine.single_observation_space
         self._mask_entry = (
@@ -242,7 +243,7 @@ class Gymnasium(Env):
         action = np.asarray(action)
         if action.shape != self._action_shape:
             raise BadInput(f"{self._name}: an action must have shape {self._action_shape}, got {action.shape}")
-        if self._sizes is not None and action.dtype.kind not in "iub":
+        if self._action_dtype.kind != "f" and action.dtype.kind not in "iub":
             raise BadInput(f"{self._name}: an action of {self.action_space} must be integers, got {action.dtype}")
         return self._decode(action.reshape(self.num_envs, -1))
 

@@ -10,10 +10,12 @@
 | Dict | Dict of the converted entries |
 | Tuple observation | Dict with the keys "0", "1", ... |
 | Dict or Tuple action | one MultiDiscrete (all parts discrete) or one flat Box (all parts Box), in the space's order |
+| ... of both kinds | Tuple(MultiDiscrete, Box), one float32 array of one axis: all choices, then all numbers, each in the space's order |
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -55,25 +57,46 @@ def observations(space: Any, path: str = "the observation space") -> tuple[space
 def actions(space: spaces.Space) -> tuple[spaces.Space, Convert]:
     """What whorl sees of an action space, and whorl's flat actions [N, W] -> the engine's batched action.
 
-    Raises Incompatible for a part without an array form and for a mix of Box and discrete parts.
+    Raises Incompatible for a part without an array form and for a space without parts.
     """
     leaves: list[Any] = list(_leaves(space, "the action space"))
     decode, _ = _decoder(space, 0)
     if isinstance(space, spaces.MultiBinary):
         return spaces.MultiBinary(int(np.prod(space.shape))), decode
-    if leaves and all(isinstance(leaf, spaces.Box) for leaf in leaves):
-        low, high = (np.concatenate([getattr(leaf, end).ravel() for leaf in leaves]) for end in ("low", "high"))
-        return _box(low, high), decode
-    if leaves and not any(isinstance(leaf, spaces.Box) for leaf in leaves):
+    if not leaves:
+        raise Incompatible(f"the action space {space} has no part to act with")
+    boxes = [leaf for leaf in leaves if isinstance(leaf, spaces.Box)]
+    if not boxes:
         return _multi_discrete(leaves, single=isinstance(space, spaces.Discrete)), decode
-    raise Incompatible(
-        f"the action space {space} mixes Box and discrete parts, for which there is no policy: put a wrapper around "
-        "the environment that fixes one kind or makes the Box parts discrete"
-    )
+    low, high = (np.concatenate([getattr(leaf, end).ravel() for leaf in boxes]) for end in ("low", "high"))
+    if len(boxes) == len(leaves):
+        return _box(low, high), decode
+    columns = own_columns(leaves)
+    return spaces.Tuple((_multi_discrete(leaves), _box(low, high))), lambda flat: decode(flat[:, columns])
+
+
+def own_columns(leaves: list[spaces.Space]) -> np.ndarray:
+    """Where each number of a mixed action in the space's order, int64 [W], lies in whorl's, which has all choices before all numbers."""
+    numbers = [isinstance(leaf, spaces.Box) for leaf in leaves for _ in range(_width(leaf))]
+    return np.argsort(np.argsort(numbers, kind="stable"))
+
+
+def action_form(space: spaces.Space) -> tuple[tuple[int, ...], np.dtype]:
+    """Shape and dtype of one action of whorl's in a batch."""
+    if isinstance(space, spaces.Tuple):
+        return (sum(map(_width, space.spaces)),), np.dtype(np.float32)
+    return tuple(space.shape or ()), np.dtype(space.dtype)
+
+
+def _width(leaf: spaces.Space) -> int:
+    """How many numbers there are in one of its elements."""
+    return math.prod(leaf.shape or ())
 
 
 def discrete_sizes(space: spaces.Space) -> list[int] | None:
-    """Number of choices of each component of a discrete space; None for another space."""
+    """Number of choices of each component of a discrete space, or of the first columns of mixed actions; None for another space."""
+    if isinstance(space, spaces.Tuple):
+        return discrete_sizes(space.spaces[0])
     if isinstance(space, spaces.Discrete):
         return [int(space.n)]
     if isinstance(space, spaces.MultiDiscrete):
@@ -110,7 +133,7 @@ def _decoder(space: Any, begin: int) -> tuple[Convert, int]:
     end = begin + int(np.prod(space.shape))
     shape, dtype, start = (-1, *space.shape), space.dtype, getattr(space, "start", 0)
     if not isinstance(space, spaces.Box):
-        return lambda flat: (flat[:, begin:end].reshape(shape) + start).astype(dtype), end
+        return lambda flat: (flat[:, begin:end].reshape(shape).astype(dtype) + start).astype(dtype), end
     low, high = space.low, space.high
     if space.dtype.kind == "f":
         return lambda flat: np.clip(flat[:, begin:end].reshape(shape).astype(dtype), low, high), end
