@@ -12,7 +12,8 @@ from torch import nn
 
 from whorl.agents.a2c import A2CConfig
 from whorl.agents.agent import Agent
-from whorl.agents.optimizers import FusedAdam, adam, is_fused_adam, limited, load_optimizer_state, optimizer_state
+from whorl.agents.optimizer_states import load_optimizer_state, optimizer_state
+from whorl.agents.optimizers import OPTIMIZERS, FusedAdam, adam, is_fused_adam, limited, optimizer
 from whorl.agents.sac import SACConfig
 from whorl.agents.step import judge
 from whorl.batch import make
@@ -420,3 +421,48 @@ def test_noise_by_name_is_other_noise():
     assert len({tuple(x.tolist()) for x in (plain, named, other)}) == 3
     assert torch.equal(named, agent.noise((5,), name="actor"))
     assert not torch.equal(agent.noise((5,), "uniform"), plain)
+
+
+def stepped(name: str) -> tuple[list[nn.Parameter], torch.optim.Optimizer]:
+    parameters = [nn.Parameter(torch.ones(3, 2)), nn.Parameter(torch.ones(2))]
+    made = optimizer(name, parameters, 1e-3, 1e-8, 0.0, 0.9)
+    for p in parameters:
+        p.grad = torch.full_like(p, 0.5)
+    made.step()
+    return parameters, made
+
+
+@pytest.mark.parametrize("name", sorted(OPTIMIZERS))
+def test_every_optimizer_comes_back(name):
+    parameters, made = stepped(name)
+    others, other = stepped(name)
+    other.state.clear()
+    load_optimizer_state(other, *optimizer_state(made))
+    for p in (*parameters, *others):
+        p.grad = torch.full_like(p, -0.25)
+    made.step(), other.step()
+    assert all(map(torch.equal, parameters, others))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"0.exp_avg_sq": torch.tensor(0.5)},
+            r"shaped as it keeps it: step \[\], exp_avg \[3, 2\], exp_avg_sq \[3, 2\]",
+        ),
+        ({"1.exp_avg": torch.zeros(3, 2)}, "shaped as it keeps it"),
+        ({"1.step": torch.zeros(9)}, "shaped as it keeps it"),
+        ({"1.exp_avg": torch.full((2,), torch.nan)}, "must be finite"),
+        ({"1.exp_avg": None}, "shaped as it keeps it"),
+        ({"1.more": torch.zeros(2)}, "shaped as it keeps it"),
+    ],
+)
+def test_what_a_kernel_would_walk_beyond_is_refused(change, message):
+    parameters, made = stepped("adam")
+    tensors, groups = optimizer_state(made)
+    with pytest.raises(BadInput, match=message):
+        load_optimizer_state(made, {key: x for key, x in (tensors | change).items() if x is not None}, groups)
+    with pytest.raises(BadInput, match="shaped as it keeps it: .*max_exp_avg_sq"):
+        load_optimizer_state(made, tensors, [groups[0] | {"amsgrad": True}])
+    load_optimizer_state(made, tensors, groups)

@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from whorl.agents.optimizers import flatten, load_optimizer_state, optimizer_state
+from whorl.agents.optimizer_states import flatten, load_optimizer_state, optimizer_state
 from whorl.errors import BadInput, Damaged
 from whorl.training import checkpoint
 

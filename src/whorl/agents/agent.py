@@ -9,7 +9,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from whorl.agents.optimizers import load_optimizer_states, optimizer_states, optimizers_in
+from whorl.agents.optimizer_states import load_optimizer_states, optimizer_states, optimizers_in
 from whorl.agents.step import Batches, Loss, OptimizerStep, Weights, confirm, feed_back, finite, mean, set_mode
 from whorl.batch import Arrays, Batch, Buffer, Metrics, Numbers, State, Tree, get
 from whorl.errors import AgentError

@@ -290,3 +290,15 @@ def judge(void: Tensor, loss: Tensor, norm: Tensor) -> Tensor:
     """`void` if it is set already, else 1 for a bad loss, 2 for a bad gradient, 0 for none."""
     now = torch.where(loss.isfinite(), torch.where(norm.isfinite(), 0.0, 2.0), 1.0)
     return torch.where(void > 0, void, now)
+
+
+def step_nowhere(optimizer: Optimizer) -> None:
+    """Makes the tensors that an optimizer keeps, by a step without gradient. Of a plain Adam they are known, and its own step would
+    import the compiler."""
+    if is_fused_adam(optimizer) and not optimizer.param_groups[0]["amsgrad"]:
+        adam_state(optimizer)
+        return
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
