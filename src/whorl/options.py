@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import inspect
 import json
 import operator
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from math import inf, isfinite
@@ -102,6 +103,34 @@ def _alternatives(hint: Any) -> list[Any]:
     if typing.get_origin(hint) in (typing.Annotated, typing.Union, types.UnionType):
         return [part for inner in typing.get_args(hint) for part in _alternatives(inner)]
     return [hint]
+
+
+def misfit(function: Callable, *arguments: object) -> str:
+    """Why a function of the user's cannot be called with these arguments; "" if it can be, or nobody knows."""
+    try:
+        inspect.signature(function).bind(*arguments)
+    except TypeError as error:
+        return str(error)
+    except ValueError:  # compiled ones may have no signature
+        pass
+    return ""
+
+
+def listed(name: str, given: Sequence[T] | None) -> list[T]:
+    """The hooks, loggers, ... of a user's; None is none. Raises BadInput for what is no list, and for a class in it."""
+    if not isinstance(given, Sequence | None) or isinstance(given, str):
+        raise BadInput(f"{name} takes a list, {name}=[...]; got one {type(given).__name__}")
+    for each in given or ():
+        if isinstance(each, type):
+            raise BadInput(f"{name} takes objects; {each.__name__} is a class: make one, {name}=[{each.__name__}()]")
+    return list(given or ())
+
+
+def value(settings: Any, name: str, why: str) -> Any:
+    """What a field is. Raises BadInput where there is none of that name; why: what wants it."""
+    if name not in {f.name for f in dataclasses.fields(settings)}:
+        raise BadInput(f"{why}, and {type(settings).__name__} has no field {name!r}: give it one, or leave that out")
+    return getattr(settings, name)
 
 
 def check(settings: object, prefix: str = "") -> None:

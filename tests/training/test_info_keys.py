@@ -125,3 +125,10 @@ def whorl_episode():
     from whorl.collectors.ledger import Episode
 
     return Episode(1, 0, 0.0, 1)
+
+
+def test_a_discounted_return_needs_a_discount(tmp_path):
+    with pytest.raises(
+        BadInput, match="info_keys asks for discounted_return, and RandomConfig has no field 'discount'"
+    ):
+        whorl.train("random", Telling, info_keys=["discounted_return"], runs=tmp_path, **SHORT)

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import whorl
+from tests.cases import each
 from tests.training.fingerprint import fingerprint
 from whorl.errors import BadInput
 from whorl.training import checkpoint
@@ -100,6 +101,53 @@ def test_a_logger_that_raises_is_named_with_its_traceback_and_step(tmp_path, cap
 
 def test_none_is_no_hook_and_no_logger(tmp_path):
     assert train(tmp_path, hooks=None, loggers=None, total_steps=256).steps == 256
+
+
+class Odd:
+    def __call__(self, rollout):
+        pass
+
+
+class OddBegin(At):
+    def begin(self):
+        pass
+
+
+class Forgets:
+    def __call__(self, rollout, metrics):
+        pass
+
+    def state(self):
+        return {}, {}
+
+
+def test_what_is_no_list_of_hooks_and_loggers_is_said_before_anything_is_written(tmp_path):
+    for given, message in each([
+        ({"hooks": At(0, None)}, r"hooks takes a list, hooks=\[...\]; got one At"),
+        ({"loggers": whorl.Logger()}, "loggers takes a list, .* got one Logger"),
+        ({"loggers": "tensorboard"}, "loggers takes a list, .* got one str"),
+        ({"hooks": [At]}, r"hooks takes objects; At is a class: make one, hooks=\[At\(\)\]"),
+        ({"loggers": [whorl.Logger]}, "loggers takes objects; Logger is a class"),
+        ({"hooks": [3]}, "a hook is called with .*; int cannot be called"),
+        ({"hooks": [Odd()]}, r"the hook Odd must take \(rollout, metrics\): too many positional arguments"),
+        ({"hooks": [lambda: None]}, r"the hook .*<lambda> must take \(rollout, metrics\)"),
+        ({"hooks": [OddBegin(0, None)]}, r"the hook OddBegin.begin must take \(run\)"),
+        ({"hooks": [Forgets()]}, r"the hook Forgets.load_state must take \(arrays, numbers\): there is none"),
+    ]):  # fmt: skip
+        with pytest.raises(BadInput, match=message):
+            train(tmp_path, **given)
+    assert not list(tmp_path.iterdir())
+    path = train(tmp_path, total_steps=256).path
+    with pytest.raises(BadInput, match="hooks takes a list"):
+        whorl.resume(path, 512, hooks=At(0, None))
+
+
+def test_a_resumed_run_says_that_its_hooks_are_others(tmp_path, capsys):
+    path = train(tmp_path, total_steps=256, hooks=[whorl.StopAt(1e6), At(0, None)]).path
+    whorl.resume(path, 512, hooks=[whorl.StopAt(1e6), At(0, None)])
+    assert "this run was saved with the hooks" not in capsys.readouterr().err
+    whorl.resume(path, 768, hooks=[At(0, None)])
+    assert "this run was saved with the hooks StopAt, At; it goes on with At\n" in capsys.readouterr().err
 
 
 def test_two_hooks_of_a_kind_keep_their_states_and_another_list_is_refused(tmp_path):

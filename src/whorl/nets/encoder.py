@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from inspect import signature
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from whorl.errors import BadInput, Incompatible
 from whorl.nets.cnn import NatureCNN
 from whorl.nets.mlp import MLP, initialize
+from whorl.options import misfit
 from whorl.spaces import describe, flat_size, flatten, is_image, looks_like_image, numpy_dtype, tree_map, zeros
 
 # makes a network of the user's for an observation space: observation [rows, *obs] (nested dicts for a Dict) -> float32 [rows, width]
@@ -145,15 +145,9 @@ def torso(factory: EncoderFactory, space: spaces.Space) -> Torso:
         raise BadInput(
             f"encoder is a class or a function, observation space -> nn.Module, because policy and critic need a network each; got {came}"
         )
-    try:
-        signature(factory).bind(space)
-    except TypeError as error:
+    if why := misfit(factory, space):
         name = getattr(factory, "__qualname__", type(factory).__qualname__)
-        raise BadInput(
-            f"encoder is called with one argument, the observation space; {name} does not take that: {error}"
-        ) from None
-    except ValueError:  # nobody knows what it takes
-        pass
+        raise BadInput(f"encoder is called with one argument, the observation space; {name} does not take that: {why}")
     module = factory(space)
     return module if isinstance(module, Torso) else Torso(space, module)
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
-from typing import cast
-
-from whorl.collectors.tally import Tally, ways_of
+from whorl import options
+from whorl.collectors.tally import DISCOUNTED_RETURN, Tally, ways_of
 from whorl.errors import BadInput
 from whorl.feeds import Fed
 from whorl.training.build import Parts
@@ -23,6 +21,8 @@ def ask(parts: Parts, settings: Settings, config: Fed) -> Tally | None:
             "info_keys reads what environments say, step by step, and here they are stepped by workers, by a compiled loop, on another "
             "device, or not at all: leave it out"
         )
-    discount = cast(float, vars(config).get("discount", 1.0)) if dataclasses.is_dataclass(config) else 1.0
+    discount = 1.0
+    if DISCOUNTED_RETURN in ways:
+        discount = options.value(config, "discount", f"info_keys asks for {DISCOUNTED_RETURN}")
     tally = parts.collector.recorder.tally = Tally(ways, parts.collector.env.num_envs, discount)
     return tally

@@ -36,7 +36,7 @@ from whorl.errors import AgentError, BadInput, Incompatible
 from whorl.feeds import Fed, Feed, Part
 from whorl.functional.streams import stream
 from whorl.nets.encoder import EncoderFactory, torso
-from whorl.training import sizes
+from whorl.training import devices, sizes
 from whorl.training.catalog import AgentLike, agent_class, agent_name, check_config, find
 from whorl.training.finished import fitting
 from whorl.training.hooks import Hook
@@ -129,7 +129,7 @@ def build(
         raise BadInput(f"{cls.uncompiled}. Leave compile=True out")
     if feed.one_by_one and device != "cpu":
         raise BadInput(f"{name} learns on the CPU, one step at a time; got device={device!r}")
-    _check_device(device)
+    devices.check(device)
     if (data is None) != (feed.collector(on_cpu=True) is not None):
         came = "no data was given" if data is None else "data was given"
         raise BadInput(
@@ -160,7 +160,7 @@ def _made(env: EnvKind | Env, feed: Feed, num_envs: int, seed: int, device: str,
         raise BadInput(f"num_envs must be at least 1, got {num_envs}")
     feed.check(num_envs)
     sizes.check_environments(num_envs, env.id in native.WORLDS)
-    return env.make(num_envs, seed, _env_device(env.id, device), limit)
+    return env.make(num_envs, seed, devices.of_env(env.id, device), limit)
 
 
 def assemble(agent: Agent, env: Env | None, seed: int = 0, buffer: bool = True, data: Dataset | None = None) -> Parts:
@@ -291,8 +291,12 @@ def _sampler(feed: Feed, seed: int) -> Sampler:
 
 
 def _n_step(asked: Asked) -> list[NStep]:
-    config = asked.agent.config
-    return [NStep(config.feed.n_step, config.discount)] if config.feed.n_step > 1 else []
+    config, steps = asked.agent.config, asked.agent.config.feed.n_step
+    return (
+        [NStep(steps, options.value(config, "discount", f"feed.n_step = {steps} discounts rewards"))]
+        if steps > 1
+        else []
+    )
 
 
 def _loop(part: Part) -> Loop:
@@ -380,24 +384,3 @@ def _build(cls: type[Agent], source: Env | Dataset, config: Fed, encoder: Encode
     if "encoder" not in signature(cls.build).parameters:
         raise Incompatible(f"{cls.__name__} takes no encoder: leave it out, or give its `build` a place for one")
     return cls.build(source.observation_space, source.action_space, config, encoder=partial(torso, encoder))
-
-
-def _check_device(device: str) -> None:
-    if device == "meta":
-        raise BadInput("device 'meta' holds no numbers, so nothing can be learned on it")
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # torch raises either
-        reason = str(error).splitlines()[0]
-        raise BadInput(
-            f"device {device!r} cannot be used here ({reason}); `whorl doctor` lists those that can"
-        ) from error
-
-
-def _env_device(env: str, device: str) -> str:
-    """Native worlds with a device version step where the agent learns; every other environment steps on the CPU."""
-    if device == "cpu":
-        return device
-    from whorl.envs.native.device import WORLDS
-
-    return device if env in WORLDS else "cpu"

@@ -60,7 +60,10 @@ def export(policy: Policy, env: Env, path: Path, to: Format | None, about: Numbe
 
 
 class Greedy(nn.Module):
-    """A batch of observations -> the greedy actions, both in the environment's own form; the normalizer is inside."""
+    """A batch of observations -> the greedy actions, both in the environment's own form; the normalizer is inside.
+
+    Keys of a Dict stand in the space's order, in which Gymnasium has sorted them: what torch exports reads them by place.
+    """
 
     start: Tensor
     low: Tensor

@@ -20,6 +20,7 @@ from whorl import options
 from whorl.agents.agent import Agent
 from whorl.batch import Arrays, Batch, Metrics, Numbers, Part, State
 from whorl.errors import BadInput, StopTraining, command
+from whorl.options import misfit
 from whorl.training.hooks import Hook, Run
 
 RATE = "learning_rate"  # what the names of fields end in that move an optimizer
@@ -32,9 +33,8 @@ class OwnHooks:
     def __init__(self, hooks: Sequence[Hook] | None):
         self.hooks = list(hooks or ())
         for hook in self.hooks:
-            if not callable(hook):
-                raise BadInput(f"a hook is called with (rollout, metrics); {type(hook).__name__} cannot be called")
-        self._ended = False
+            _check(hook)
+        self._ended, self._others = False, ""
 
     def check(self, run: Run) -> None:
         for hook in self.hooks:
@@ -43,6 +43,8 @@ class OwnHooks:
 
     def begin(self, run: Run) -> None:
         self._run = run
+        if self._others:
+            run.logs.message(self._others)
         for place, hook in enumerate(self.hooks):
             if hasattr(hook, "begin"):
                 with self._named(place, "nothing was saved"):
@@ -83,18 +85,40 @@ class OwnHooks:
         return {f"hook{place}": part for place, part in enumerate(parts)}
 
     def state(self) -> State:
-        """What hooks there are: each speaks for itself."""
-        return {}, {"names": ", ".join(type(part).__name__ for part in self.parts().values())}
+        """What hooks there are, and which keep a state: each speaks for itself."""
+        names = ", ".join(type(part).__name__ for part in self.parts().values())
+        return {}, {"names": names, "all": ", ".join(map(name_of, self.hooks))}
 
     def load_state(self, arrays: Arrays, numbers: Numbers) -> bool:
-        """Raises BadInput for another list of hooks with a state than was saved."""
-        was, now = numbers["names"], self.state()[1]["names"]
-        if was != now:
+        """Raises BadInput for another list of hooks with a state than was saved; of others the run says that they are others."""
+        was, now = numbers, self.state()[1]
+        if was["names"] != now["names"]:
             raise BadInput(
-                f"this run was saved with hooks that keep a state: {was or 'none'}; now there are: {now or 'none'}. Pass the same hooks in "
-                "the same order, whorl.resume(path, hooks=[...])"
+                f"this run was saved with hooks that keep a state: {was['names'] or 'none'}; now there are: {now['names'] or 'none'}. Pass "
+                "the same hooks in the same order, whorl.resume(path, hooks=[...])"
+            )
+        if was["all"] != now["all"]:
+            self._others = (
+                f"this run was saved with the hooks {was['all'] or 'none'}; it goes on with {now['all'] or 'none'}"
             )
         return True
+
+
+def _check(hook: Hook) -> None:
+    """Raises BadInput for a hook that cannot be called as hooks are."""
+    if not callable(hook):
+        raise BadInput(f"a hook is called with (rollout, metrics); {type(hook).__name__} cannot be called")
+    called = {"__call__": ("rollout", "metrics"), "check": ("run",), "begin": ("run",)}
+    if hasattr(hook, "state"):
+        called |= {"state": (), "load_state": ("arrays", "numbers")}
+    for name, arguments in called.items():
+        method = hook if name == "__call__" else getattr(hook, name, None)
+        if method is None and name != "load_state":
+            continue
+        why = "there is none" if method is None else misfit(method, *arguments)
+        if why:
+            what = name_of(hook) if name == "__call__" else f"{name_of(hook)}.{name}"
+            raise BadInput(f"the hook {what} must take ({', '.join(arguments)}): {why}")
 
 
 def name_of(hook: Callable) -> str:

@@ -26,7 +26,7 @@ from whorl.errors import BadInput, command
 from whorl.feeds import Fed, Feed
 from whorl.files import lock, write_json
 from whorl.nets.encoder import EncoderFactory
-from whorl.options import did_you_mean, override
+from whorl.options import did_you_mean, listed, override
 from whorl.presets import Preset
 from whorl.training import folder, grid
 from whorl.training.brought import check_encoder, check_hidden, encoder_name
@@ -111,7 +111,7 @@ def train(
     fields, schedules = taken_out(fields, kind)
     if config is None:
         fields = unannealed(fields, schedules, kind)
-    hooks = [*schedules, *(hooks or ())]
+    hooks, loggers = [*schedules, *listed("hooks", hooks)], listed("loggers", loggers)
     settings, config = planned(agent, "" if env is None else name_of(env), fields, config, source)
     settings = dataclasses.replace(settings, scheduled=described(hooks), encoder=encoder_name(encoder))
     feed: Feed = config.feed
@@ -246,6 +246,7 @@ def resume(
     Raises BadInput for a folder that is not a run, one that another process holds, a finished run without more steps, or fewer steps
     than the run was started for.
     """
+    hooks, loggers = listed("hooks", hooks), listed("loggers", loggers)
     path = folder.open_run(path)
     with lock(path):
         was = read_settings(path, config, agent)

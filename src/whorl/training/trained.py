@@ -94,7 +94,8 @@ class Trained:
         to: "onnx" (needs the extra onnx; onnxruntime is asked for the same actions before anything is written), "torch"
         (`torch.export.load(path).module()`), or "safetensors" (the policy's tensors, without what computes with them). By default the
         suffix says it: .onnx, .pt2, .safetensors. The first two take a batch of observations [N, ...] as the environment gives them,
-        nested as its space is, and give the batch of actions that its `step` takes. An action mask counts where it is part of the
+        nested as its space is (keys of a Dict in the space's order, sorted by name: the module of torch reads them by place), and give
+        the batch of actions that its `step` takes. An action mask counts where it is part of the
         observation. What the policy is stands in the file's metadata.
         Raises BadInput for a policy without a greedy action, with a memory, or with parts that torch cannot export.
         """
