@@ -423,6 +423,15 @@ def test_noise_by_name_is_other_noise():
     assert not torch.equal(agent.noise((5,), "uniform"), plain)
 
 
+def test_an_agent_names_the_array_that_its_file_lacks():
+    agent = Holder()
+    agent.learn(Batches(make({"x": torch.full((4, 2), 3.0)}, (4,))))
+    arrays, numbers = agent.state()
+    del arrays["optimizers.inner.critic_optimizer.1.exp_avg_sq"]
+    with pytest.raises(BadInput, match="the array 'optimizers.inner.critic_optimizer.1.exp_avg_sq' is not there"):
+        agent.load_state(arrays, numbers)
+
+
 def stepped(name: str) -> tuple[list[nn.Parameter], torch.optim.Optimizer]:
     parameters = [nn.Parameter(torch.ones(3, 2)), nn.Parameter(torch.ones(2))]
     made = optimizer(name, parameters, 1e-3, 1e-8, 0.0, 0.9)
@@ -449,13 +458,13 @@ def test_every_optimizer_comes_back(name):
     [
         (
             {"0.exp_avg_sq": torch.tensor(0.5)},
-            r"shaped as it keeps it: step \[\], exp_avg \[3, 2\], exp_avg_sq \[3, 2\]",
+            r"'0.exp_avg_sq' is wrong: .* shaped as it keeps it: step \[\], exp_avg \[3, 2\], exp_avg_sq \[3, 2\]",
         ),
         ({"1.exp_avg": torch.zeros(3, 2)}, "shaped as it keeps it"),
         ({"1.step": torch.zeros(9)}, "shaped as it keeps it"),
         ({"1.exp_avg": torch.full((2,), torch.nan)}, "must be finite"),
-        ({"1.exp_avg": None}, "shaped as it keeps it"),
-        ({"1.more": torch.zeros(2)}, "shaped as it keeps it"),
+        ({"1.exp_avg": None}, "the array '1.exp_avg' is not there: .* shaped as it keeps it"),
+        ({"1.more": torch.zeros(2)}, "the array '1.more' is wrong: .* shaped as it keeps it"),
     ],
 )
 def test_what_a_kernel_would_walk_beyond_is_refused(change, message):

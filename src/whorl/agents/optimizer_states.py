@@ -59,12 +59,14 @@ def optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor]
 
 
 @torch.no_grad()
-def load_optimizer_state(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], groups: list[Numbers]) -> None:
+def load_optimizer_state(
+    optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], groups: list[Numbers], prefix: str = ""
+) -> None:
     """Puts back what `optimizer_state` gave: the next steps have the same bits as without the interruption.
 
     Tensors that the optimizer already has are written in place, because a compiled graph holds them; others are made.
     Raises BadInput, before anything is changed, if it has parameters of other shapes, or in other groups, and for tensors and settings
-    that are none of its own.
+    that are none of its own. prefix: what goes before the names of tensors in their file.
     """
     saved, here = [group["params"] for group in groups], [_shapes(group) for group in optimizer.param_groups]
     if saved != here:
@@ -78,7 +80,7 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, tensors: dict[str, Te
         owned[owner][name] = tensor
     for index, kept in enumerate(_kept_by(optimizer, groups)):
         if str(index) in owned:
-            _check_kept(owned[str(index)], kept)
+            _check_kept(owned[str(index)], kept, f"{prefix}{index}.")
     parameters = iter(enumerate(_parameters(optimizer)))
     for number, (group, settings) in enumerate(zip(optimizer.param_groups, groups)):
         for index, parameter in islice(parameters, len(group["params"])):
@@ -120,7 +122,7 @@ def load_optimizer_states(optimizers: Mapping[str, torch.optim.Optimizer], array
     for name, one in optimizers.items():
         prefix = f"optimizers.{name}."
         own = {key.removeprefix(prefix): left.pop(key) for key in arrays if key.startswith(prefix)}
-        load_optimizer_state(one, own, groups[name])
+        load_optimizer_state(one, own, groups[name], prefix)
     return left
 
 
@@ -152,14 +154,17 @@ def _kept_by(optimizer: torch.optim.Optimizer, groups: list[Numbers]) -> list[Ar
     return [{name: x for name, x in twin.state[p].items() if isinstance(x, Tensor)} for p in _parameters(twin)]
 
 
-def _check_kept(saved: Arrays, kept: Arrays) -> None:
-    """Raises BadInput unless these are finite tensors of the same names, shapes and dtypes."""
-    like = {name: (x.shape, x.dtype) for name, x in kept.items()}
-    if {name: (x.shape, x.dtype) for name, x in saved.items()} != like or not all(
-        x.isfinite().all() for x in saved.values()
-    ):
-        wanted = ", ".join(f"{name} {list(shape)}" for name, (shape, _) in like.items())
-        raise BadInput(f"what is saved of an optimizer must be finite and shaped as it keeps it: {wanted}")
+def _check_kept(saved: Arrays, kept: Arrays, prefix: str) -> None:
+    """Raises BadInput, naming the first that is not, unless these are finite tensors of the same names, shapes and dtypes."""
+    for name in {**kept, **saved}:
+        one, own = saved.get(name), kept.get(name)
+        alike = one is not None and own is not None and (one.shape, one.dtype) == (own.shape, own.dtype)
+        if one is None or not alike or not one.isfinite().all():
+            wanted = ", ".join(f"{key} {list(x.shape)}" for key, x in kept.items())
+            what = "is not there" if one is None else "is wrong"
+            raise BadInput(
+                f"the array {prefix + name!r} {what}: what is saved of an optimizer must be finite and shaped as it keeps it: {wanted}"
+            )
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
