@@ -153,7 +153,7 @@ def _check_value(name: str, value: Any, field: Field) -> None:
         return
     words = ", ".join(map(repr, field.choices))
     if field.kind is None:
-        own = ", or a function (a run that was started with one takes it again, config=...)" if field.function else ""
+        own = ", or a function" if field.function else ""
         raise BadInput(f"{name} must be one of {words}{own}, got {shown(value)}")
     also = f", or {words}" if words else ""
     several = typing.get_origin(field.kind) is tuple
@@ -265,10 +265,11 @@ def override(settings: T, values: Mapping[str, Any]) -> T:
 
 def to_json(settings: Any) -> dict[str, Any]:
     """A (nested) dataclass as plain dicts and lists; of a function the name, "module:function"."""
-    return json.loads(json.dumps(dataclasses.asdict(settings), default=_name))
+    return json.loads(json.dumps(dataclasses.asdict(settings), default=name_of))
 
 
-def _name(value: Any) -> str:
+def name_of(value: Any) -> str:
+    """What is written down of a function, "module:function". Raises TypeError for anything else."""
     if not callable(value):
         raise TypeError(f"{shown(value)} cannot be written down")
     return f"{value.__module__}:{getattr(value, '__qualname__', type(value).__qualname__)}"

@@ -77,9 +77,25 @@ def test_a_function_of_the_users_goes_through_a_run_and_is_asked_for_again(tmp_p
     run = whorl.train("a2c", "CartPole-v1", estimator=td_error, anneal_steps=0, total_steps=64, **own)
     config = json.loads((run.path / "config.json").read_text())["config"]
     assert config["estimator"] == f"{__name__}:td_error"
-    with pytest.raises(BadInput, match=r"takes it again, config=\.\.\.\), got 'tests.agents.test_estimators:td_error'"):
-        whorl.resume(run.path, total_steps=128, quiet=True)
+    for call in (whorl.load, whorl.resume):
+        with pytest.raises(
+            BadInput, match=r"estimator = .*:td_error, and a file imports nothing: pass it again, estimator=td_error"
+        ):
+            call(run)
+        with pytest.raises(BadInput, match=r"estimator = .*:td_error, and <built-in function max> came: pass that"):
+            call(run, estimator=max)
+    assert whorl.load(run, estimator=td_error).evaluate(1).lengths.min() > 0
+    with pytest.raises(BadInput, match="whorl.load has no argument 'estimater'; did you mean 'estimator'"):
+        whorl.load(run, estimator=td_error, estimater=td_error)
     assert whorl.resume(run.path, total_steps=128, config=run.config, quiet=True).steps == 128
+    again = whorl.resume(run, total_steps=192, estimator=td_error, learning_rate=1e-4, quiet=True)
+    assert again.config.estimator is td_error and [line.split(":")[0] for line in again.changes.said] == [
+        "total_steps",
+        "learning_rate",
+    ]
+    again = whorl.train(recipe=run, estimator=td_error, runs=tmp_path, quiet=True)
+    assert again.config.estimator is td_error and again.steps == 192
+    assert whorl.train(recipe=run, estimator="gae", runs=tmp_path, quiet=True).config.estimator == "gae"
     other = override(run.config, {"estimator": max})
     with pytest.raises(BadInput, match="was started with another config"):
-        whorl.resume(run.path, total_steps=192, config=other, quiet=True)
+        whorl.resume(run.path, total_steps=256, config=other, quiet=True)

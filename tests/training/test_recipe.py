@@ -6,6 +6,7 @@ import dataclasses
 import json
 import sys
 
+import gymnasium
 import pytest
 
 import whorl
@@ -55,7 +56,7 @@ def test_a_recipe_is_checked_and_imports_and_connects_to_nothing(tmp_path, recip
         ({"agent": None}, "should name an agent"),
         ({"agent": "antigravity:Agent"}, "a name imports nothing"),
         ({"env": "antigravity:Env-v0"}, "a file connects to nothing and imports nothing"),
-        ({"encoder": "antigravity:Torso"}, r"something that no file holds \(encoder\)"),
+        ({"encoder": "antigravity:Torso"}, r"something that no file holds \(encoder\): pass it again, encoder="),
         ({"env": "http://127.0.0.1:9/CartPole-v1"}, "a file connects to nothing"),
         ({"num_envs": "many"}, "num_envs must be a whole number"),
     ]):  # fmt: skip
@@ -112,3 +113,46 @@ def test_a_typed_environment_may_name_its_module(tmp_path, monkeypatch):
         whorl.train("random", "not_there:MyWorld-v0")
     with pytest.raises(BadInput, match="an id cannot import a module"):
         whorl.make_env("my_world:MyWorld-v0")
+
+
+class Halved(gymnasium.RewardWrapper):
+    def reward(self, reward):
+        return reward / 2
+
+
+class Line(gymnasium.Env):
+    observation_space, action_space = gymnasium.spaces.Discrete(4), gymnasium.spaces.Discrete(2)
+
+    def __init__(self, file: str = ""):
+        self.file = file
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return 0, {}
+
+    def step(self, action):
+        return 1, 1.0, bool(action), False, {}
+
+
+def test_a_recipe_of_what_is_the_users_takes_it_again(tmp_path):
+    own = {"env_kwargs": {"file": "/dev/null"}, "wrappers": [Halved], "learning_rate": lambda progress: 1e-3}
+    run = whorl.train("ppo", Line, runs=tmp_path, hidden=(8,), max_episode_steps=5, **own, **QUICK)
+    again = whorl.train(recipe=run, env=Line, runs=tmp_path, seed=1, **own, quiet=True)
+    for name in ("env", "env_kwargs", "wrappers", "own_env", "scheduled"):
+        assert getattr(again.settings, name) == getattr(run.settings, name)
+    assert again.config.hidden == (8,)
+    for left_out, message in each([
+        ("env", r"\(own_env\): pass it again, env="),
+        ("wrappers", r"\(wrappers\): pass it again, wrappers="),
+        ("learning_rate", r"\(scheduled\): pass it again, the function"),
+        ("env_kwargs", "if you trust it, pass it yourself, env_kwargs="),
+    ]):  # fmt: skip
+        with pytest.raises(BadInput, match=message):
+            whorl.train(recipe=run, runs=tmp_path, **{k: v for k, v in {"env": Line, **own}.items() if k != left_out})
+    instead = {"wrappers": [], "learning_rate": 1e-4, "env_kwargs": {"file": ""}}
+    other = whorl.train(recipe=run, env=Line, runs=tmp_path, **instead, quiet=True)
+    assert (other.settings.wrappers, other.settings.scheduled, other.config.learning_rate) == ((), "", 1e-4)
+    by_object = whorl.train(
+        recipe=run, env=Line(), runs=tmp_path, **{**instead, "env_kwargs": None}, num_envs=1, max_episode_steps=None
+    )
+    assert by_object.config.hidden == (8,)

@@ -120,7 +120,8 @@ def _recipe(files: list[str], names: list[str]) -> Recipe | None:
         return None
     from whorl.training.recipe import read_recipe
 
-    return read_recipe(files[-1], *names)
+    agent, env = (*names, None, None)[:2]
+    return read_recipe(files[-1], agent, env)
 
 
 def _of_the_pair(kind: type, agent: str, env: str, recipe: Recipe | None) -> type:

@@ -170,9 +170,8 @@ def kind_or_env(
     kwargs, wrappers = dict(kwargs or {}), checked_wrappers(wrappers or ())
     if isinstance(env, EnvKind):
         return env
-    if isinstance(env, str) or (
-        callable(env) and not isinstance(env, Env | gymnasium.Env | gymnasium.vector.VectorEnv)
-    ):
+    if makes(env):
+        assert isinstance(env, str) or callable(env)
         if isinstance(env, str) and is_url(env) and (kwargs or wrappers):
             raise BadInput(
                 f"{env} was made by its server: env_kwargs and wrappers are for environments that are made here"
@@ -185,6 +184,12 @@ def kind_or_env(
             "give it the options and wrappers yourself, or pass its class"
         )
     return as_env(env)
+
+
+def makes(env: EnvLike | None) -> bool:
+    """Whether environments are made of it: an id, a class or a function."""
+    objects = Env | gymnasium.Env | gymnasium.vector.VectorEnv
+    return isinstance(env, str) or (callable(env) and not isinstance(env, objects))
 
 
 def check_kwargs(kwargs: Mapping[str, object]) -> None:

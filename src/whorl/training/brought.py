@@ -1,17 +1,19 @@
-"""What a run folder names for people and cannot make again, because a name in it imports nothing: an agent and an encoder of the user's."""
+"""What a run folder names for people and cannot make again, because a name in it imports nothing: an agent, an encoder and functions of the
+user's."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from whorl import options
+from whorl.batch import Numbers
 from whorl.buffers.datasets import Dataset
 from whorl.envs.env import Env
 from whorl.errors import BadInput
 from whorl.feeds import Fed
 from whorl.nets.encoder import EncoderFactory
-from whorl.options import override
 from whorl.training.build import new_agent
 from whorl.training.catalog import AgentLike, agent_class, agent_name, known_agents
 from whorl.training.settings import Settings
@@ -58,11 +60,30 @@ def check_encoder(path: Path, settings: Settings, encoder: EncoderFactory | None
         raise BadInput(f"{path} was trained without an encoder of its user's: leave encoder out")
 
 
+def functions_again(path: Path, agent: AgentLike, config: Numbers, given: Mapping[str, object]) -> dict[str, object]:
+    """A config as a file holds it, with the functions of its user's, which the file only names, in their places. A function may have moved
+    to another module since. Raises BadInput for one that is not given, and for another one."""
+    fields = {field.name for field in options.fields(agent_class(agent).Config) if field.function}
+    again = {name: value for name, value in config.items() if name in fields and ":" in str(value)}
+    for name, value in again.items():
+        function, came = str(value).rpartition(":")[2][:100], given.get(name)
+        if came is None:
+            raise BadInput(
+                f"{path} has a function of its user's, {name} = {str(value)[:200]}, and a file imports nothing: pass it again, "
+                f"{name}={function}"
+            )
+        if not callable(came) or options.name_of(came).rpartition(":")[2] != function:
+            raise BadInput(
+                f"{path} has {name} = {str(value)[:200]}, and {options.shown(came)} came: pass that function"
+            )
+    return {**config, **{name: given[name] for name in again}}
+
+
 def check_hidden(
     agent: AgentLike, source: Env | Dataset, config: Fed, encoder: EncoderFactory, hidden: Sequence[int]
 ) -> None:
     """Raises BadInput for `hidden` beside an encoder that leaves no layer of such a size: it would do nothing."""
-    others = override(config, {"hidden": (*hidden, 7 + sum(hidden))})
+    others = options.override(config, {"hidden": (*hidden, 7 + sum(hidden))})
     one, other = ([p.shape for p in new_agent(agent, source, c, 0, encoder).parameters()] for c in (config, others))
     if one == other:
         raise BadInput(

@@ -186,7 +186,7 @@ def config_to_json(agent: AgentLike, config: Fed) -> Numbers:
     return data
 
 
-def config_from_json(agent: AgentLike, data: Numbers) -> Fed:
+def config_from_json(agent: AgentLike, data: Mapping[str, object]) -> Fed:
     """The inverse. Raises BadInput for a field that there is not, Damaged for a feed that is none of whorl's."""
     config, feed = default_config(agent), data.get("feed", {})
     if not isinstance(feed, dict):

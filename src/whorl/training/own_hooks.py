@@ -255,10 +255,15 @@ def described(hooks: Sequence[Hook] | None) -> str:
     return ", ".join(f"{hook.field} ({name_of(hook.function)})" for hook in found)
 
 
+def scheduled_fields(scheduled: str) -> list[str]:
+    """The fields in what `described` gave."""
+    return re.findall(r"(\w+) \(", scheduled)
+
+
 def check_again(scheduled: str, hooks: Sequence[Hook] | None) -> None:
     """Raises BadInput where a run that was started with schedules is resumed without one of them."""
     given = {hook.field for hook in hooks or () if isinstance(hook, Schedule)}
-    if missing := [field for field in re.findall(r"(\w+) \(", scheduled) if field not in given]:
+    if missing := [field for field in scheduled_fields(scheduled) if field not in given]:
         raise BadInput(
             f"this run was started with a function for {', '.join(missing)}, and a run folder holds none ({scheduled!r}): pass it "
             f"again, whorl.resume(path, hooks=[whorl.Schedule({missing[0]!r}, function)])"

@@ -5,18 +5,28 @@ from __future__ import annotations
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from whorl import files, options
-from whorl.envs.make import check_harmless
+from whorl.envs.make import EnvLike, check_harmless, makes, name_of
 from whorl.errors import BadInput, Damaged
 from whorl.feeds import Fed
 from whorl.options import did_you_mean
 from whorl.training import folder
+from whorl.training.brought import functions_again
 from whorl.training.catalog import AgentLike, config_from_json, find
+from whorl.training.own_hooks import scheduled_fields
 from whorl.training.settings import NAMED, Settings
 
 OF_THE_RUN = ("progress", "earlier", "sha256", "spaces")  # what config.json says of its run, and no other run takes
+
+
+AGAIN = {  # how
+    "own_env": "env=...",
+    "wrappers": "wrappers=[...]",
+    "encoder": "encoder=...",
+    "scheduled": "the function in the place of its field",
+}
 
 
 class Recipe(NamedTuple):
@@ -29,11 +39,18 @@ class Recipe(NamedTuple):
     env_kwargs: Mapping[str, object]
 
 
-def read_recipe(path: str | PathLike[str], agent: AgentLike | None = None, env: str | None = None) -> Recipe:
-    """A recipe from a file, or from the folder of a run; agent, env: instead of what it says.
+def read_recipe(
+    path: str | PathLike[str],
+    agent: AgentLike | None = None,
+    env: EnvLike | None = None,
+    brought: Mapping[str, object] = {},
+) -> Recipe:
+    """A recipe from a file, or from the folder of a run.
 
-    Raises BadInput for a key that is not known, an agent that only its user can bring, and an environment with a colon, on a server or in
-    a module: that has to be typed.
+    agent, env: instead of what it says. brought: whatever else stands beside it and goes before what it says: `config`, `env_kwargs`,
+    `wrappers`, `encoder`, and fields; None is nothing.
+    Raises BadInput for a key that is not known, for what only its user can bring and did not, and for an environment with a colon, on a
+    server or in a module: that has to be typed.
     """
     path = Path(path)
     path = folder.open_run(path) / "config.json" if path.is_dir() else path
@@ -56,11 +73,22 @@ def read_recipe(path: str | PathLike[str], agent: AgentLike | None = None, env: 
     kwargs = data.pop("env_kwargs", {})
     if not isinstance(kwargs, dict):
         raise BadInput(f"{path}: env_kwargs should be a table, got {str(kwargs)[:60]!r}")
-    check_harmless(kwargs, str(path))
-    if own := [name for name in NAMED if data.pop(name, None)]:
+    again = {name for name, value in brought.items() if value is not None} | ({"own_env"} if env is not None else set())
+    if env is not None and not makes(env):
+        kwargs = {}
+    given = cast(Mapping[str, object], brought.get("env_kwargs") or {})
+    check_harmless({key: value for key, value in kwargs.items() if key not in given}, str(path))
+    if again.issuperset(scheduled_fields(str(data.get("scheduled", "")))):
+        again |= {"scheduled"}
+    if own := [name for name in NAMED if data.pop(name, None) and name not in again]:
         raise BadInput(
-            f"{path} is of a run with something that no file holds ({own[0]}): take that key out and pass it again"
+            f"{path} is of a run with something that no file holds ({own[0]}): pass it again, {AGAIN[own[0]]}, or take that key out"
         )
-    kind, env = agent or str(written), place if env is None else env
-    of_agent = config_from_json(kind, config) if config else find(kind, env).config
-    return Recipe(kind, env, data, of_agent, kwargs)
+    kind, place = agent or str(written), place if env is None else name_of(env)
+    if brought.get("config") is not None:
+        return Recipe(kind, place, data, cast(Fed, brought["config"]), {**kwargs, **given})
+    if not config:
+        return Recipe(kind, place, data, find(kind, place).config, {**kwargs, **given})
+    config = {name: value for name, value in config.items() if name == "feed" or name not in again}
+    of_agent = config_from_json(kind, functions_again(path, kind, config, {}))
+    return Recipe(kind, place, data, of_agent, {**kwargs, **given})

@@ -37,7 +37,7 @@ from whorl.training.hooks import Hook
 from whorl.training.imports import bring, typed
 from whorl.training.loggers import Logger
 from whorl.training.loggers.places import of_folder
-from whorl.training.own_hooks import check_again, described, taken_out, unannealed
+from whorl.training.own_hooks import Schedule, check_again, described, taken_out, unannealed
 from whorl.training.process import threads_of_torch
 from whorl.training.recipe import read_recipe
 from whorl.training.run import Run
@@ -59,7 +59,7 @@ def train(
     recipe: str | PathLike[str] | None = None,
     config: Fed | None = None,
     env_kwargs: Mapping[str, object] | None = None,
-    wrappers: Sequence[Wrapper] = (),
+    wrappers: Sequence[Wrapper] | None = None,
     data: Dataset | None = None,
     encoder: EncoderFactory | None = None,
     runs: str | Path = "runs",
@@ -72,7 +72,7 @@ def train(
     """Train `agent` in `env` and return the finished run. What is not given comes from the preset of the pair.
 
     agent: a name (`whorl list agents`), a class, or an agent that is built, which is trained as it is.
-    recipe: a run, its folder or its config.json, or a part of one, for all that is not given here.
+    recipe: a run, its folder or its config.json, or a part of one, for all that is not given here; what is yours is given again.
     env: an id (or Gymnasium's `module:id`, which is imported), the URL of an environment on a gym HTTP server, or of your own: a class or
     function that makes a `gymnasium.Env`, a subclass of `Env`, or an object, `Env`, `gymnasium.Env`, `VectorEnv`. With an object there is
     no evaluation, and it is yours to close.
@@ -84,8 +84,9 @@ def train(
     the policy and one for the critic.
     loggers, hooks: of your own, beside the run's (see training/loggers and training/hooks.py).
     fields: every option of training/settings.py (`total_steps=20_000`, `seed=1`), and fields of the agent's config
-    (`learning_rate=1e-3`). A preset that anneals over its own run anneals over yours. A function of the run's progress, from 0 to 1,
-    is a `Schedule` of the field, in the place of what anneals there: `learning_rate=lambda progress: 1e-3 * (1 - progress)`.
+    (`learning_rate=1e-3`), those of its feed by `feed={"steps": 16}` or `**{"feed.steps": 16}`. A preset that anneals over its own run
+    anneals over yours. A function of the run's progress, from 0 to 1, is a `Schedule` of the field, in the place of what anneals there:
+    `learning_rate=lambda progress: 1e-3 * (1 - progress)`.
     `init_from`: a run, or the folder of one.
     Raises BadInput or Incompatible before anything is written.
     """
@@ -94,9 +95,11 @@ def train(
         env, modules = typed(env)
         bring(modules)
     if recipe is not None:  # whose names import nothing
-        found = read_recipe(recipe, agent, env if isinstance(env, str) else None)
-        agent, env, config = found.agent, env or found.env or None, config or found.config
-        fields, env_kwargs = {**found.fields, **fields}, {**found.env_kwargs, **(env_kwargs or {})}
+        brought = {"config": config, "env_kwargs": env_kwargs, "wrappers": wrappers, "encoder": encoder, **fields}
+        brought |= {hook.field: hook for hook in hooks or () if isinstance(hook, Schedule)}
+        found = read_recipe(recipe, agent, env, brought)
+        agent, config, fields = found.agent, found.config, {**found.fields, **fields}
+        env, env_kwargs = found.env or None if env is None else env, found.env_kwargs
     if agent is None:
         raise BadInput("name an agent to train (whorl list agents), or pass its class")
     weights = _weights_of(begun := fields.get("init_from"))
@@ -242,14 +245,15 @@ def resume(
     among the hooks. env_kwargs: as they were, where its folder names files. config: only for a run whose feed is a class of yours, which
     its folder cannot name. logger: another than at its start; wandb and mlflow, which may connect, are used only where they are named
     again. agent: the class (or a new one that is built), for a run whose agent is yours; encoder: likewise. fields: what is to change from
-    here on (`learning_rate=1e-4`, `eval_every=5_000`); config.json holds it then, and the run's log says so.
+    here on (`learning_rate=1e-4`, `eval_every=5_000`); config.json holds it then, and the run's log says so. A
+    function that a field of the config is, such as `estimator=my_function`, is given again.
     Raises BadInput for a folder that is not a run, one that another process holds, a finished run without more steps, or fewer steps
     than the run was started for.
     """
     hooks, loggers = listed("hooks", hooks), listed("loggers", loggers)
     path = folder.open_run(path)
     with lock(path):
-        was = read_settings(path, config, agent)
+        was = read_settings(path, config, agent, fields)
         check_encoder(path, was[0], encoder)
         settings, config = changed(*was, grid.nested(fields))
         result = (read_result(path) if (path / "curve.png").exists() else None) or Result()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from os import PathLike
 from pathlib import Path
@@ -23,7 +24,7 @@ from whorl.nets.encoder import EncoderFactory
 from whorl.training import checkpoint, folder
 from whorl.training import state as states
 from whorl.training.actor import TrainedActor
-from whorl.training.brought import check_encoder, check_same, named
+from whorl.training.brought import check_encoder, check_same, functions_again, named
 from whorl.training.build import new_agent
 from whorl.training.catalog import AgentLike, check_config, config_from_json, config_to_json
 from whorl.training.evaluate import Evaluation, evaluate_in
@@ -144,6 +145,7 @@ def load(
     wrappers: Sequence[Wrapper] | None = None,
     agent: AgentLike | None = None,
     encoder: EncoderFactory | None = None,
+    **functions: Callable[..., object],
 ) -> Trained:
     """The policy of a run: `best` (by evaluation during training; the last where there was none), `last`, or a step.
 
@@ -151,13 +153,14 @@ def load(
     nothing is connected to; for any other, another environment with the same spaces, which it is evaluated in. env_kwargs: instead of
     ALL that the run was trained with, which are otherwise those of its own environment. wrappers: for a run that was trained with some.
     config: only for one whose feed is a class of yours. agent: the class (or one that is built) of a run whose agent is yours, which its
-    folder cannot name; encoder: likewise.
+    folder cannot name; encoder: likewise; functions: of yours that fields of its config are, such as `estimator=my_function`.
     Raises BadInput when `path` is not a run or has no such checkpoint, Damaged when the checkpoint is not what was written.
     """
     path = folder.open_run(path)
     if which == "best" and "best" not in checkpoint.marked(path / "checkpoints"):
         which = "last"
-    settings, config = read_settings(path, config, agent)
+    settings, config = read_settings(path, config, agent, functions)
+    check_taken(functions, config)
     check_encoder(path, settings, encoder)
     source = source_of(path, settings, env, env_kwargs, wrappers)
     made = source if isinstance(source, Env) else source.make(1, settings.seed)
@@ -170,16 +173,30 @@ def load(
     return Trained(path, settings, config, which, made, agent, encoder)
 
 
+def check_taken(functions: Mapping[str, object], config: Fed) -> None:
+    """Raises BadInput for what is no argument of `load`: no function that a field of the config is."""
+    taken = [field.name for field in options.fields(type(config)) if callable(getattr(config, field.name))]
+    known = [name for name in inspect.signature(load).parameters if name != "functions"] + taken
+    for name in functions:
+        if name not in taken:
+            raise BadInput(
+                f"whorl.load has no argument {name!r}{options.did_you_mean(name, known)}: there are {', '.join(known)}"
+            )
+
+
 def settings_json(settings: Settings, config: Fed, agent: AgentLike) -> Numbers:
     """What `config.json` holds. `progress`: the unit of the run's steps, for whoever draws it."""
     config_json = config_to_json(agent, config)
     return noted_only(options.to_json(settings)) | {"progress": config.feed.progress, "config": config_json}
 
 
-def read_settings(path: Path, config: Fed | None = None, agent: AgentLike | None = None) -> tuple[Settings, Fed]:
+def read_settings(
+    path: Path, config: Fed | None = None, agent: AgentLike | None = None, functions: Mapping[str, object] = {}
+) -> tuple[Settings, Fed]:
     """The settings and the agent's config that a run was started with.
 
-    config: the latter, of a run whose feed is a class of the user's; agent: of one whose agent is. Raises Damaged for a file that is not
+    config: the latter, of a run whose feed is a class of the user's; agent: of one whose agent is; functions: those that the config only
+    names, by field. Raises Damaged for a file that is not
     as it was written, naming the field, BadInput for an option that the agent does not have, and for a `config` or an agent that is not
     as written.
     """
@@ -191,7 +208,7 @@ def read_settings(path: Path, config: Fed | None = None, agent: AgentLike | None
         if config_to_json(kind, config) != written.config:
             raise BadInput(f"{path} was started with another config: pass the one that it was started with")
     try:
-        config = config or config_from_json(kind, written.config)
+        config = config or config_from_json(kind, functions_again(path, kind, written.config, functions))
         options.check(config)
     except BadInput as error:
         raise type(error)(f"{written.path}: {error}") from None
