@@ -69,6 +69,12 @@ class Batched(Env):
         return Step(standing, action.astype(np.float32), np.zeros_like(ended), ended, there)
 
 
+class Herd:
+    """As PettingZoo's environments are."""
+
+    possible_agents = ("a", "b")
+
+
 class Loud(gymnasium.RewardWrapper):
     def reward(self, reward):
         return 10 * reward
@@ -180,6 +186,8 @@ def test_wrappers(tmp_path):
         (Corridor, {"wrappers": [partial(Loud, 1, 2)]}, "does not go around .*TypeError"),
         (Batched, {"wrappers": [Loud]}, "Batched steps its environments together, and wrappers go around single ones"),
         (int, {}, "the callable must make a gymnasium.Env, it made int"),
+        (Herd, {}, "it made Herd: environments of several agents .* are not here yet"),
+        (Herd(), {}, "got Herd: environments of several agents .* are not here yet"),
         (partial(Corridor, 1, 2, 3), {}, "the environment cannot be made: TypeError"),
         (
             "http://localhost:1/X-v0",

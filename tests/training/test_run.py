@@ -323,6 +323,8 @@ def test_nan_stops_every_later_step_too():
         ({"hidden": 64}, BadInput, "hidden must be a tuple of whole numbers, got 64"),
         ({"normalize_observation": "no"}, BadInput, "normalize_observation must be True or False, got 'no'"),
         ({"device": "meta"}, BadInput, "device 'meta' holds no numbers"),
+        ({"device": "cuda:0,1"}, BadInput, "several devices are not here yet, a run takes one"),
+        ({"device": ["cuda:0", "cuda:1"]}, BadInput, "several devices are not here yet, a run takes one"),
         ({"agent": "reinforce", "feed": {"unit": "step"}}, Incompatible, "REINFORCE needs whole episodes"),
         ({"feed": {"unit": "episodes"}}, BadInput, "must be .*'step'.* 'episode', got 'episodes'"),
         ({"total_steps": 0}, BadInput, "total_steps must be at least 1, got 0"),

@@ -73,7 +73,7 @@ def test_what_cannot_be_drawn_is_refused(text, message):
     [
         (["ppo,ppo", "CartPole-v1"], "ppo comes twice"),
         (["ppo,pppo", "CartPole-v1"], "did you mean 'ppo'"),
-        (["ppo,dqn", "CartPole-v1", "--grid", "clip_range=0.1,0.2"], "there is no field 'clip_range' to vary"),
+        (["ppo,dqn", "CartPole-v1", "--grid", "clip_range=0.1,0.2"], "no field 'clip_range', which ppo has: vary what all of them have"),
         (["ppo", "CartPole-v1", "--grid", "discount=.9", "--sample", "discount=uniform:0:1"], "discount comes twice"),
         (["ppo", "CartPole-v1", "--sample", "discount=uniform:0:2"], "discount must be from 0 to 1, got"),
         (["ppo", "CartPole-v1", "--sample", "discount=uniform:0:1", "--trials", "0"], "trials must be at least 1, got 0"),

@@ -234,6 +234,32 @@ def test_unknown_names_are_refused(tmp_path, monkeypatch):
         sweep("ppo", "CartPole-v1", {"num_envs": ["four"]})
     with pytest.raises(BadInput, match="has no option 'total_step'; did you mean 'total_steps'"):
         sweep("ppo", "CartPole-v1", {"discount": [0.9]}, total_step=100)
+    for agent, values, options, message in (
+        (
+            "ppo,dqn,a2c",
+            {"clip_range": [0.1, 0.2]},
+            {},
+            "dqn and a2c have no field 'clip_range', which ppo has: vary what all",
+        ),
+        ("dqn,ppo", {}, {"samples": {"clip_range": "uniform:0.1:0.2"}}, "dqn has no field 'clip_range', which ppo has"),
+        (["ppo", "a2c"], {}, {}, "one text, their names with commas between them: 'ppo,a2c'"),
+        (
+            "ppo",
+            {"discount": [0.9]},
+            {"seeds": [0, 1, 2]},
+            "seeds is how many, not which: seeds=3 trains the seeds 0 to 2",
+        ),
+        ("ppo", {"discount": 0.9}, {}, r"a list of values for each field, one will do: {'discount': \[0.9\]}"),
+        (
+            "ppo",
+            {"discount": [0.9]},
+            {"learning_rate": 1e-3},
+            r"the config of ppo, .* stand in the grid.*: {'learning_rate': \[0.001\]}",
+        ),
+        ("ppo", {"discount": [0.9]}, {"feed": {"steps": 8}}, r"stand in the grid.*: {'feed.steps': \[8\]}"),
+    ):
+        with pytest.raises(BadInput, match=message):
+            sweep(agent, "CartPole-v1", values, **options)
     assert list(tmp_path.iterdir()) == []
 
 

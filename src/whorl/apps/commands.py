@@ -33,6 +33,7 @@ from whorl.training.start import OPTIONS
 from whorl.training.start import resume as resume_run
 from whorl.training.start import train as train_run
 from whorl.training.sweep import sweep as run_sweep
+from whorl.training.sweep_asked import check_fields
 from whorl.training.trained import load
 
 EXTRAS = {
@@ -128,6 +129,8 @@ def export(o: arguments.Export) -> None:
 
 def sweep(o: arguments.Sweep) -> None:
     first = find(o.algorithm.split(",")[0], o.environment)
+    names = [text.partition("=")[0] for text in (*o.grid, *o.sample)]
+    check_fields({name: name for name in o.algorithm.split(",")}, o.environment, names, {})
     varied, drawn = grid.parse(o.grid, first.config), samples.parse(o.sample)
     default = Settings(num_envs=first.num_envs, total_steps=first.total_steps)
     given = {name: value for name, value in _given(o.settings).items() if value != getattr(default, name)}

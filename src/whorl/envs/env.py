@@ -147,3 +147,10 @@ class Env:
     def __repr__(self) -> str:
         name = self.id or (type(self).__name__ if self.made_from is None else self.made_from.name)
         return f"{name} ({self.origin or 'custom'}, {self.num_envs} at once, on {self.device})"
+
+
+def of_several(env: object) -> str:
+    """For a message: that an environment of several agents, as PettingZoo's are, is none here yet; "" for any other object."""
+    if not hasattr(env, "possible_agents") and not type(env).__module__.startswith("pettingzoo"):
+        return ""
+    return ": environments of several agents (PettingZoo's) are not here yet, one agent learns in an environment"

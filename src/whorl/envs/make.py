@@ -17,7 +17,7 @@ import gymnasium
 
 from whorl.envs import native
 from whorl.envs.adapters import library
-from whorl.envs.env import Env
+from whorl.envs.env import Env, of_several
 from whorl.envs.ids import is_url
 from whorl.errors import BadInput
 
@@ -278,4 +278,5 @@ def as_env(env: EnvLike, num_envs: int = 1, seed: int = 0) -> Env:
         return env.make(num_envs, seed)
     raise BadInput(
         f"an environment is an id, an Env, a gymnasium.Env or VectorEnv, or a class or function that makes one; got {type(env).__name__}"
+        f"{of_several(env)}"
     )

@@ -5,10 +5,12 @@ from __future__ import annotations
 import torch
 
 from whorl.errors import BadInput
+from whorl.training.settings import check_one_device
 
 
 def check(device: str) -> None:
     """Raises BadInput for a device that cannot be used here."""
+    check_one_device(device)
     if device == "meta":
         raise BadInput("device 'meta' holds no numbers, so nothing can be learned on it")
     try:

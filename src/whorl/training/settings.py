@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
 
+from whorl.errors import BadInput
 from whorl.options import Amount, Count
 
 PARTS = 20  # of a run: it is evaluated and saved after each, where nothing else is said
@@ -93,4 +94,12 @@ class Settings:
             self,
             eval_every=often if self.eval_every is None else self.eval_every,
             checkpoint_every=saved if self.checkpoint_every is None else self.checkpoint_every,
+        )
+
+
+def check_one_device(device: object) -> None:
+    """Raises BadInput for several devices."""
+    if isinstance(device, list | tuple) or (isinstance(device, str) and "," in device):
+        raise BadInput(
+            f"device = {device!r}: several devices are not here yet, a run takes one, such as device='cuda:0'"
         )

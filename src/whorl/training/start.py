@@ -41,7 +41,7 @@ from whorl.training.own_hooks import Schedule, check_again, described, taken_out
 from whorl.training.process import threads_of_torch
 from whorl.training.recipe import read_recipe
 from whorl.training.run import Run
-from whorl.training.settings import NAMED, Settings
+from whorl.training.settings import NAMED, Settings, check_one_device
 from whorl.training.source import source_again
 from whorl.training.trained import read_settings
 from whorl.training.video import drawable
@@ -171,6 +171,7 @@ def planned(
     """
     source = EnvKind(env) if source is None else source
     asked = {o.name: fields[o.name] for o in OPTIONS if fields.get(o.name) is not None}
+    check_one_device(asked.get("device"))
     of_agent = {name: value for name, value in fields.items() if name not in {o.name for o in OPTIONS}}
     preset = find(agent, source.id)
     if config is not None:

@@ -33,6 +33,7 @@ from whorl.training.samples import Samples
 from whorl.training.samples import settings as draws
 from whorl.training.settings import Settings
 from whorl.training.start import planned, resume, train
+from whorl.training.sweep_asked import check_call, check_fields
 from whorl.training.written import read_result
 
 POLL = 0.05  # seconds between two looks at the processes
@@ -109,8 +110,8 @@ def sweep(
     check_no_token(env)
     env, modules = typed(env)
     bring(modules)
-    if not isinstance(agent, str | type):
-        raise BadInput("the runs of a sweep are processes of their own, which build their agents: pass the class")
+    values, samples = values or {}, samples or {}
+    check_call(agent, values, seeds=seeds, jobs=jobs, trials=trials)
     kinds = {each: each for each in agent.split(",")} if isinstance(agent, str) else {agent_name(agent): agent}
     agents = agent.split(",") if isinstance(agent, str) else [*kinds]
     owns, torso = [_importable(agent_class(kind)) for kind in kinds.values()], _importable(encoder)
@@ -118,16 +119,13 @@ def sweep(
     outside: dict[str, Any] = {"own": owns[0], "encoder": torso, "named": ":" not in agent, "path": sys.path}
     outside["imports"] = [*imports, *modules, *(own[0] for own in [*owns, torso] if own)]
     source = kind_or_env(env, env_kwargs)
-    for option, value in (("seeds", seeds), ("jobs", jobs), ("trials", trials)):
-        if value is not None and value < 1:
-            raise BadInput(f"{option} must be at least 1, got {value}")
-    values, samples = values or {}, samples or {}
     if not (values or samples or len(agents) > 1):
         raise BadInput(
             "the grid is empty: give at least one field with its values, --grid learning_rate=1e-3,1e-2, or by --sample, or several agents"
         )
     if twice := [name for name in [*values, *agents] if name in samples or agents.count(name) > 1]:
         raise BadInput(f"{twice[0]} comes twice")
+    check_fields(kinds, env, [*values, *samples], fields)
     if len(agents) > 1 and "total_steps" not in [*values, *samples]:
         fields = {"total_steps": find(kinds[agents[0]], env).total_steps, **fields}
     fixed = {each: _fixed(kinds[each], env, fields, {*values, *samples}) for each in agents}

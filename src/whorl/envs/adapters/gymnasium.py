@@ -24,7 +24,7 @@ from whorl.envs.adapters.goals import goal_of
 from whorl.envs.adapters.infos import Infos
 from whorl.envs.adapters.spaces import action_form, actions, discrete_sizes, observations
 from whorl.envs.adapters.together import MISFITS, Indexed, Together, copied, of_row, said, stacked
-from whorl.envs.env import Env, Observation, Step, check_has_spaces
+from whorl.envs.env import Env, Observation, Step, check_has_spaces, of_several
 from whorl.errors import BadInput, EnvError, NotReplayed, WhorlError, in_words
 
 
@@ -444,7 +444,7 @@ def _called(make: Callable[[], gymnasium.Env]) -> gymnasium.Env:
     except Exception as error:
         raise BadInput(f"the environment cannot be made: {in_words(error)}") from error
     if not isinstance(env, gymnasium.Env):
-        raise BadInput(f"the callable must make a gymnasium.Env, it made {type(env).__name__}")
+        raise BadInput(f"the callable must make a gymnasium.Env, it made {type(env).__name__}{of_several(env)}")
     return env
 
 
