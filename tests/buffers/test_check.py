@@ -199,7 +199,7 @@ class IntoTheStorage(Lookup):
         (lambda folder: replay(None, Gaps(3, length=4)), "sampler drew a sequence .* with a gap"),
         (lambda folder: replay(None, Unseeded()), "twice gives other batches: draw from seeds"),
         (lambda folder: replay(None, Forgetful(3)), "gives other batches after save and load"),
-        (lambda folder: replay(None, Deaf(3)), "sampler took a priority that is NaN"),
+        (lambda folder: replay(None, Deaf(3)), "sampler Deaf.feedback took NaN as the priority of a row: expected was BadInput"),
         (lambda folder: replay(None, Inverse(3)), "sampler draws the row .* after it got the priority"),
         (lambda folder: replay(None, SlotsForIndexes(3)), "priority of rows that were overwritten for that of others"),
         (lambda folder: replay(None, None, Blind(2, 0.9)), "'next.reward' when rows outside of its episode|other batches"),
@@ -211,6 +211,98 @@ def test_what_is_broken_is_found(make, said):
     looks = bool(make(None).lookups) and not isinstance(make(None).lookups[0], IntoTheStorage)
     with pytest.raises(BufferFault, match=said):
         whorl.check_buffer(make, changes=("next.reward",) if looks else ())
+
+
+class Raw(Memory):
+    """Each method gives what it is told to, or raises it."""
+
+    def __init__(self, **given):
+        super().__init__(CAPACITY, LANES)
+        self.given = given
+
+    def live(self):
+        return answered(self, "live", super().live())
+
+    def write(self, rollout, first_lane=0):
+        return answered(self, "write", super().write(rollout, first_lane))
+
+    def read(self, index):
+        return answered(self, "read", super().read(index))
+
+
+class RawDraw(Prioritized):
+    def __init__(self, **given):
+        super().__init__(3)
+        self.given = given
+
+    def draw(self, storage, size):
+        return answered(self, "draw", super().draw(storage, size))
+
+    def feedback(self, storage, index, priority):
+        if priority.isnan().any():
+            answered(self, "feedback", None)
+        super().feedback(storage, index, priority)
+
+    def state(self):
+        return answered(self, "state", super().state())
+
+
+class RawLookup(Lookup):
+    def __init__(self, what):
+        self.given = {"call": what}
+
+    def __call__(self, storage, index, rows):
+        return answered(self, "call", rows)
+
+
+class NoWindow:
+    lanes, rows, ring, device, count = LANES, 30, 30, torch.device("cpu"), 0
+
+    def keep(self, batches):
+        pass
+
+
+class Half(StreamBuffer):
+    def batches(self, count=None):
+        yield from super().batches(count)
+        raise KeyError("observation")
+
+
+def answered(part, name, right):
+    what = part.given.get(name, lambda right: right)(right)
+    if isinstance(what, Exception):
+        raise what
+    return what
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda folder: replay(Raw(write=lambda index: None)), r"storage Raw.write gave None, expected was the absolute index of each row"),
+        (lambda folder: replay(Raw(write=lambda index: index.int())), r"Raw.write gave int32 \[.*int64 \[rows\]"),
+        (lambda folder: replay(Raw(live=lambda live: [0, 5])), r"storage Raw.live gave \(0, 5\), expected was \(low, high\), numpy int64"),
+        (lambda folder: replay(Raw(read=lambda rows: rows.to_dict())), "storage Raw.read gave a dict, expected was a batch"),
+        (lambda folder: replay(Raw(read=lambda rows: IndexError("far"))), "storage Raw.read raised IndexError: far; expected was a batch"),
+        (lambda folder: replay(NoWindow()), "storage NoWindow lacks state, load_state, write, read, live, window"),
+        (lambda folder: replay(None, RawDraw(draw=lambda draw: draw[:2])), r"sampler RawDraw.draw gave \(int64 \[8\], float32 \[8\]\)"),
+        (lambda folder: replay(None, RawDraw(draw=lambda draw: TypeError("odd"))), "sampler RawDraw.draw raised TypeError: odd; expected"),
+        (lambda folder: replay(None, RawDraw(feedback=lambda _: ValueError("bad"))), "feedback raised ValueError: bad; .* BadInput where"),
+        (lambda folder: replay(None, RawDraw(state=lambda state: ({}, {"x": float("nan")}))), "sampler RawDraw.state gave .* plain JSON"),
+        (
+            lambda folder: replay(None, RawDraw(draw=lambda draw: (draw[0], draw[1] * torch.nan, draw[2]))),
+            "sampler gave 'weight' with NaN or infinity, .* look at its draw",
+        ),
+        (lambda folder: replay(None, None, RawLookup(lambda rows: None)), "lookup RawLookup.__call__ gave None, expected was the batch"),
+        (lambda folder: replay(None, None, RawLookup(lambda rows: KeyError("x"))), "lookup RawLookup.__call__ raised KeyError: 'x'"),
+        (lambda folder: replay(None, None, len), "lookup builtin_function_or_method is none of Lookup's"),
+        (lambda folder: Half(), "buffer Half.batches raised KeyError: 'observation'; expected was batches"),
+        (lambda folder: None, "buffer NoneType lacks state, load_state, add, batches, feedback"),
+        (lambda: None, "make.folder. must give a fresh buffer; it raised TypeError"),
+    ],
+)  # fmt: skip
+def test_a_part_that_raises_or_gives_another_kind_of_thing_is_named(make, said):
+    with pytest.raises(BufferFault, match=said):
+        whorl.check_buffer(make)
 
 
 def test_what_a_lookup_changes_must_be_named():

@@ -18,9 +18,10 @@ from torch import Tensor
 from whorl import batch
 from whorl.batch import Batch, Buffer, State
 from whorl.buffers.buffer import ReplayBuffer
+from whorl.buffers.check_answers import watch
 from whorl.buffers.check_storage import check_contents, check_lanes, check_storage
 from whorl.buffers.known_rows import KnownRows, demand, overwrite
-from whorl.errors import BadInput, BufferFault
+from whorl.errors import BadInput, BufferFault, WhorlError
 
 DRAWS = 8  # batches that are drawn between two rollouts, at most
 OTHERS = 4  # times that rows which must not be seen are exchanged for others
@@ -88,7 +89,19 @@ class _Check:
 
     def fresh(self) -> Buffer:
         self.made += 1
-        return self.make(self.folder / str(self.made))
+        return self.make_in(self.folder / str(self.made))
+
+    def make_in(self, folder: Path) -> Buffer:
+        """Watched, so that what goes wrong in a part is said of that part."""
+        try:
+            buffer = self.make(folder)
+        except WhorlError:
+            raise
+        except Exception as error:
+            raise BufferFault(
+                f"make(folder) must give a fresh buffer; it raised {type(error).__name__}: {error}"
+            ) from error
+        return watch(buffer)
 
     def replay(self) -> ReplayBuffer:
         buffer = self.fresh()
@@ -172,8 +185,11 @@ class _Check:
         batch.check(rows, *[name for name in batch.names(rows) if name in batch.VOCABULARY])
         for name in batch.names(rows):
             value = batch.get(rows, name)
+            part, whose = ("sampler", "draw") if name == "weight" else ("buffer", "lookups, if the storage passed")
             demand(
-                "buffer", not value.is_floating_point() or value.isfinite().all(), f"gave {name!r} with NaN or infinity"
+                part,
+                not value.is_floating_point() or value.isfinite().all(),
+                f"gave {name!r} with NaN or infinity, and only finite numbers and priorities were given to it: look at its {whose}",
             )
         weight = batch.get(rows, "weight")
         demand("sampler", weight is None or (weight > 0).all(), "gave a weight that is not above 0")
@@ -217,6 +233,8 @@ class _Check:
         """Rows with high priority are drawn more often; where rows have none, that is said."""
         buffer, untouched = self.filled(), self.filled()
         rows, size = untouched[1], 0
+        of = buffer[0].sampler if isinstance(buffer[0], ReplayBuffer) else buffer[0]
+        name = f"the {'sampler' if isinstance(buffer[0], ReplayBuffer) else 'buffer'} {type(of).__name__}.feedback"
         index = batch.get(rows, "index")
         if index is None:
             index = rows["row"]
@@ -232,8 +250,10 @@ class _Check:
         except BadInput:
             pass
         else:
-            raise BufferFault("the sampler took a priority that is NaN: raise BadInput and change nothing")
-        demand("sampler", _alike(before, _state(buffer[0])), "refused a priority and changed all the same")
+            raise BufferFault(f"{name} took NaN as the priority of a row: expected was BadInput, and nothing changed")
+        demand(
+            "sampler", _alike(before, _state(buffer[0])), f"refused NaN as a priority and changed all the same ({name})"
+        )
         priority.fill_(1e-3)[..., 0] = HUGE
         buffer[0].feedback(index, priority)
         chosen = rows["row"].reshape(-1, rows.batch_size[-1])[0, 0]
@@ -281,7 +301,7 @@ class _Check:
         theirs = self.folder / str(self.made)
         if mine.exists():
             shutil.copytree(mine, theirs)
-        new, way = self.make(theirs), "state and load_state"
+        new, way = self.make_in(theirs), "state and load_state"
         try:
             exact = new.load_state(arrays, numbers)
         except BadInput:
