@@ -80,14 +80,18 @@ class Folder:
             raise Damaged(f"{self.path} is not a folder but {_name(above.status(self.path.name))}: {ADVICE}") from None
 
     @classmethod
-    def inside(cls, path: str | Path, make: bool = False) -> Folder:
-        """The folder at `path`, for whose parent alone the caller vouches. make: if it is not there; then its name is on disk."""
+    def inside(cls, path: str | Path, make: bool = False, parts: int = 1) -> Folder:
+        """The folder at `path`, for whose last `parts` names the caller does not vouch. make: what is not there; then its name is on
+        disk."""
         path = Path(path) if Path(path).name else Path(path).resolve()
-        with cls(path.parent) as above:
-            if make and above.status(path.name) is None:
-                above.make(path.name).close()
-                above.sync()
-            return above.folder(path.name)
+        found = cls(path.parents[parts - 1])
+        for name in path.parts[-parts:]:
+            with found as above:
+                if make and above.status(name) is None:
+                    above.make(name).close()
+                    above.sync()
+                found = above.folder(name)
+        return found
 
     def folder(self, name: str) -> Folder:
         """A folder in it."""

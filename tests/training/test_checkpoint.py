@@ -19,9 +19,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from tests.training import run_folders
 from whorl.agents.optimizer_states import flatten, load_optimizer_state, optimizer_state
 from whorl.errors import BadInput, Damaged
 from whorl.training import checkpoint
+from whorl.training import state as states
+from whorl.training.written import read_config
 
 
 def example(step: int = 0) -> tuple[dict, dict]:
@@ -555,3 +558,21 @@ def test_an_optimizer_whose_state_is_not_tensors_is_refused():
 def test_flatten():
     one = torch.ones(1)
     assert flatten("a.", {0: {"b": one}, "c": one, "d": {}}) == {"a.0.b": one, "a.c": one}
+
+
+class NoRoom:
+    """A part that writes when it is loaded, onto a full disk."""
+
+    def state(self):
+        return {}, {}
+
+    def load_state(self, arrays, numbers):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_disk_without_room_is_no_damage(tmp_path):
+    written = read_config(run_folders.write(tmp_path, agent="ppo", env="CartPole-v1"))
+    path = states.save(tmp_path, 3, {"more": NoRoom()}, written)
+    with pytest.raises(OSError, match="No space left") as raised:
+        states.load(path, {"more": NoRoom()}, written)
+    assert not isinstance(raised.value, Damaged)

@@ -19,12 +19,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import gymnasium
+import numpy as np
 import pytest
 
 import whorl
 from tests.cases import each
 from tests.seeds import DATA
 from whorl.apps import cli
+from whorl.errors import Damaged
 
 FULL = "WHORL_KILLS" in os.environ  # make faults
 SHORT = {
@@ -189,6 +192,53 @@ def test_the_user_s_own_last_is_never_replaced(tmp_path, caplog):
         assert (run.path / "eval.json").exists() and tree(place)["last"] == before["last"]
         assert "last is yours, so it does not become a link to" in caplog.text
         caplog.clear()
+
+
+class Frames(gymnasium.Env):
+    """Images in stacks of two, and a picture."""
+
+    observation_space, action_space = gymnasium.spaces.Box(0, 255, (2, 12, 12), np.uint8), gymnasium.spaces.Discrete(2)
+    render_mode = "rgb_array"
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.t = 0
+        return np.zeros((2, 12, 12), np.uint8), {}
+
+    def step(self, action):
+        self.t += 1
+        seen = np.zeros((2, 12, 12), np.uint8)
+        seen[0], seen[1] = self.t - 1, self.t
+        return seen, 1.0, False, self.t == 4, {}
+
+    def render(self):
+        return np.zeros((8, 8, 3), np.uint8)
+
+
+@pytest.mark.parametrize("name", ["replay", "video", "checkpoints"])
+def test_what_becomes_a_link_while_a_run_goes_on_is_not_followed(name, tmp_path):
+    outside = tmp_path / "outside"
+    kept: list[dict[str, Any]] = []
+
+    def swap(rollout, metrics):
+        path = whorl.last_run().path / name
+        if path.exists() and not kept:
+            path.rename(outside)
+            path.symlink_to(outside)
+            kept.append(tree(outside) if outside.is_dir() else {"": None})
+
+    feed = {"capacity": 64, "warmup": 8, "batch_size": 4, "storage": "frames"}
+    options = SHORT | {
+        "hidden": (4,),
+        "feed": feed,
+        "video_every": 1,
+        "eval_every": 0,
+        "runs": tmp_path / "runs",
+        "quiet": True,
+    }
+    with pytest.raises(Damaged, match=f"{name} is not a .* but a symbolic link"):
+        whorl.train("dqn", Frames, hooks=[swap], **options)
+    assert not outside.is_dir() or tree(outside) == kept[0]
 
 
 # ------------------------------------------------------------------------------------------------- what is changed

@@ -18,7 +18,7 @@ from matplotlib.image import imread
 
 from tests.training import run_folders
 from whorl.collectors.ledger import Episode
-from whorl.errors import BadInput
+from whorl.errors import BadInput, Damaged
 from whorl.training.curve import draw_curve, moving_mean
 from whorl.training.loggers import Logger, Loggers
 from whorl.training.loggers.console import Console
@@ -325,3 +325,9 @@ def test_drawing_a_curve_leaves_pyplot_alone(tmp_path):
         assert "matplotlib.pyplot" not in sys.modules
     """
     subprocess.run([sys.executable, "-c", textwrap.dedent(code), str(tmp_path)], check=True)
+
+
+@pytest.mark.parametrize("step", [-1, 2**63 - 1, 2**64])
+def test_a_step_that_no_event_holds_is_no_step(step, tmp_path):
+    with pytest.raises(Damaged, match="is no step that was logged"):
+        TensorBoard(tmp_path).load_state({}, {"step": step})

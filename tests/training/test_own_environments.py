@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from functools import partial
 
 import gymnasium
@@ -338,3 +339,15 @@ def test_a_variant_keeps_the_wrappers_and_says_what_it_leaves_out(tmp_path, capl
     caplog.clear()
     whorl.load(run, env="CartPole-v1")
     assert "CartPole-v1 is made without the env_kwargs of the run" in caplog.text
+
+
+class Elsewhere(Corridor):
+    def step(self, action):
+        os.chdir("/")
+        return super().step(action)
+
+
+def test_an_environment_may_go_to_another_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = whorl.train("random", Elsewhere, runs="runs", checkpoint_every=64, **SHORT)
+    assert run.path.is_relative_to(tmp_path) and (run.path / "eval.json").exists()

@@ -17,7 +17,7 @@ def test_a_long_gif_keeps_every_second_frame_or_every_fourth(ending, monkeypatch
     policy = build("random", "CartPole-v1", num_envs=1).agent.policy
     written: list[list] = []
     # a GIF file joins frames that look alike, so what goes into it is looked at
-    monkeypatch.setattr(video, "_write", lambda file, frames: written.append(frames))
+    monkeypatch.setattr(video, "_write", lambda file, frames, folder: written.append(frames))
 
     def frames(most: int) -> tuple[int, np.ndarray]:
         monkeypatch.setattr(video, "MAX_FRAMES", most)

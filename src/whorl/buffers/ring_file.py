@@ -27,8 +27,9 @@ CHUNK = 1 << 26  # bytes copied at once
 
 
 class RingFile:
-    def __init__(self, folder: str | Path):
-        self.folder = Path(folder)
+    def __init__(self, folder: str | Path, parts: int = 1):
+        """parts: names at the end of `folder` that may be a stranger's (see `Folder.inside`)."""
+        self.folder, self.parts = Path(folder), parts
         self.flushed: np.ndarray | None = None  # counts of the rows that are in the file; None: not begun
         self.branches: list[list[int]] = []  # counts at which each life but the first began
         self.past: np.ndarray | None = None  # highest counts that former lives began to write
@@ -39,8 +40,8 @@ class RingFile:
 
     def flush(self, rows: Tensor, layout: Layout, lanes: int, count: np.ndarray) -> None:
         """Writes what came since the last flush; on return it is on disk. `rows`: all slots [ring * lanes, row_bytes]."""
-        make(self.folder.absolute().parent)
-        with Folder.inside(self.folder, make=True) as folder:
+        make(self.folder.absolute().parents[self.parts - 1])
+        with Folder.inside(self.folder, True, self.parts) as folder:
             if self.flushed is None:
                 self._begin(folder, rows, layout, lanes)
             self._flush(folder, rows, layout, lanes, count)
@@ -84,7 +85,7 @@ class RingFile:
     def read(self, layout: Layout, lanes: int, slots: int) -> Numbers:
         """The counters. Raises BadInput when the file holds other rows, Damaged when it is not as it was written."""
         try:
-            with Folder.inside(self.folder) as folder:
+            with Folder.inside(self.folder, parts=self.parts) as folder:
                 counters = folder.read_json("counters.json")
                 file = folder.status("rows.bin") if folder.holds("rows.bin") else None
         except FileNotFoundError:
@@ -123,7 +124,7 @@ class RingFile:
             raise Damaged(
                 f"{self.folder / 'rows.bin'} holds {written.tolist()} rows of each lane, the checkpoint needs {count.tolist()}"
             )
-        load_rows(self.folder / "rows.bin", rows)
+        load_rows(self.folder / "rows.bin", rows, self.parts)
         self.branches = counters["branches"]
         self.past = np.array(counters["past"])
         if life != self.life or (count != written).any() or counters["begun"] != counters["written"]:
@@ -166,10 +167,10 @@ def save_rows(path: Path, rows: Tensor) -> None:
         os.fsync(file.fileno())
 
 
-def load_rows(path: Path, rows: Tensor) -> None:
-    """The inverse: fills `rows` from the beginning of the file. Raises Damaged when it is too short."""
+def load_rows(path: Path, rows: Tensor, parts: int = 1) -> None:
+    """The inverse: fills `rows` from the beginning of the file. parts: of its folder. Raises Damaged when it is too short."""
     step = max(CHUNK // max(rows.shape[1], 1), 1)
-    with Folder.inside(path.parent) as folder, folder.file(path.name) as file:
+    with Folder.inside(path.parent, parts=parts) as folder, folder.file(path.name) as file:
         for i in range(0, len(rows), step):
             part = rows[i : i + step]
             here = part if part.device.type == "cpu" else torch.empty(part.shape, dtype=torch.uint8)

@@ -51,10 +51,10 @@ class Frames:
         if stack < 1:
             raise BadInput(f"a stack has at least 1 frame, got stack={stack}")
         folders = [Path(folder) / part for part in ("transitions", "frames")] if folder is not None else [None, None]
-        self.transitions = Memory(capacity, lanes, slack, writer=writer, folder=folders[0])
+        self.transitions = Memory(capacity, lanes, slack, writer=writer, folder=folders[0], parts=2)
         frames = math.ceil(self.transitions.rows * (1 + MARGIN)) + stack + 1
         # all the rows in the slack may have begun episodes: the frames they wrote must not reach those of live rows
-        self.pixels = Memory(frames * lanes, lanes, slack * (stack + 1), folder=folders[1])
+        self.pixels = Memory(frames * lanes, lanes, slack * (stack + 1), folder=folders[1], parts=2)
         self.stack = stack
         self.capacity, self.lanes, self.slack, self.writer = capacity, lanes, slack, writer
         self.rows, self.ring, self.device = self.transitions.rows, self.transitions.ring, self.transitions.device

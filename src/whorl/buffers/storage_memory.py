@@ -31,7 +31,8 @@ class Memory:
 
     `capacity` rows altogether can be sampled. `writer`: "ring" forgets the oldest, "once" refuses rows beyond the
     capacity (an offline dataset). Memory is taken at the first write, which shows the keys, or by `allocate`. With a
-    `folder`, `flush` keeps a copy of the rows there, so that `state` is a few counters (see ring_file.py).
+    `folder`, `flush` keeps a copy of the rows there, so that `state` is a few counters (see ring_file.py); `parts` of its
+    names may be a stranger's.
 
     Raises BadInput for sizes that cannot be.
     """
@@ -44,6 +45,7 @@ class Memory:
         device: str | torch.device = "cpu",
         writer: str = "ring",
         folder: str | Path | None = None,
+        parts: int = 1,
     ):
         if lanes < 1 or slack < 0:
             raise BadInput(f"a storage needs at least 1 lane and 0 rows of slack, got lanes={lanes}, slack={slack}")
@@ -64,7 +66,7 @@ class Memory:
         self.floor = np.zeros(lanes, np.int64)  # rows before these are gone for another reason than age
         self._kept = 1  # batches of one shape that stay valid at the same time
         self.layout: Layout | None = None
-        self._file = RingFile(folder) if folder is not None else None
+        self._file = RingFile(folder, parts) if folder is not None else None
         self._batches: dict[Any, list[_Batch]] = {}  # by shape, the one to write next first
         self._floored = False  # whether any floor is above 0
         self._even = True  # all lanes have equal counts, and no floor

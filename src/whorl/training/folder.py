@@ -23,7 +23,8 @@ MARKS = ("best", "last")  # links to such folders, beside them
 
 
 def create(runs: str | Path, env_id: str, agent: str, seed: int, name: str | None = None) -> Path:
-    """Makes and returns a new folder `runs/<env>/<agent>/<name, or time_s<seed>>`.
+    """Makes and returns a new folder `runs/<env>/<agent>/<name, or time_s<seed>>`, absolute: an environment may change the working
+    directory.
 
     Characters of `env_id` that no path should hold become "_". A name that is taken gets "-2", "-3", ...: two runs
     never share a folder, even if they start in the same second. Raises BadInput for a name that cannot be a folder's.
@@ -31,7 +32,7 @@ def create(runs: str | Path, env_id: str, agent: str, seed: int, name: str | Non
     label = check_name(name, "the run name") if name is not None else f"{datetime.now():%Y-%m-%d_%H-%M-%S}_s{seed}"
     env = re.sub(r"[^A-Za-z0-9._-]", "_", env_id).lstrip(".") or "_"
     parent = (
-        Path(runs) / env / check_name(re.split("[:.]", agent)[-1] if ":" in agent else agent, "the agent")
+        Path(runs).absolute() / env / check_name(re.split("[:.]", agent)[-1] if ":" in agent else agent, "the agent")
     )  # of module:Class the class
     make(parent)
     number = 1

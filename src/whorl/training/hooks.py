@@ -26,6 +26,7 @@ from whorl.envs.env import Env, Kind
 from whorl.envs.guard import close
 from whorl.envs.make import EnvLike
 from whorl.errors import BadInput, command
+from whorl.folders import Folder
 from whorl.functional.streams import stream
 from whorl.policies.policy import Policy
 from whorl.training import checkpoint
@@ -251,11 +252,11 @@ class Film:
     def __call__(self, rollout: Batch | None, metrics: Metrics) -> None:
         run, finished = self._run, self._run.progress.finished
         if self.every and self.kind and finished // self.every > (finished - len(run.progress.episodes)) // self.every:
-            file = run.path / "video" / f"episode_{finished // self.every * self.every:06d}.gif"
+            name = f"episode_{finished // self.every * self.every:06d}.gif"
             s = run.settings
             limit = s.max_episode_steps or 10_000
-            with run.disk.tolerated("a video"):
-                film(run.agent.policy, self.kind, file, stream(s.seed, "video", finished), limit)
+            with run.disk.tolerated("a video"), Folder.inside(run.path / "video", make=True) as folder:
+                film(run.agent.policy, self.kind, folder.path / name, stream(s.seed, "video", finished), limit, folder)
 
 
 class Checkpoint:

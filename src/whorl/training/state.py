@@ -9,6 +9,7 @@ from whorl.batch import Arrays, Numbers, Part, State
 from whorl.errors import Damaged, WhorlError
 from whorl.options import CHANGED, shown
 from whorl.training import checkpoint
+from whorl.training.full_disk import FULL
 from whorl.training.written import Written
 
 NEEDED = (
@@ -61,6 +62,8 @@ def _load(path: Path, name: str, part: Part, arrays: Arrays, numbers: Numbers) -
     except WhorlError as error:
         raise type(error)(f"{path}: the state of {name!r}: {error}") from None
     except Exception as error:  # a stranger's numbers can break a part in any way
+        if isinstance(error, OSError) and error.errno in FULL:
+            raise
         what = (
             f"has no {error}" if isinstance(error, KeyError) else f"does not fit: {' '.join(str(error).split())[:300]}"
         )

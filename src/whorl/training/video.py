@@ -4,26 +4,30 @@ from __future__ import annotations
 
 import os
 import tempfile
+from contextlib import nullcontext
 from pathlib import Path
 from typing import cast
 
 import numpy as np
 import torch
 
-from whorl import files, folders
 from whorl.envs.env import Env, Kind
 from whorl.envs.guard import Guard, close, guarded
 from whorl.errors import BadInput, EnvError
+from whorl.folders import Folder, make
 from whorl.functional.streams import stream
 from whorl.policies.policy import Array, Held, Policy
 
 MAX_FRAMES = 250  # of a GIF: longer episodes keep every second frame, every fourth, ...
 
 
-def film(policy: Policy, kind: Kind, file: Path, seed: int = 0, max_steps: int = 10_000) -> tuple[float, int]:
+def film(
+    policy: Policy, kind: Kind, file: Path, seed: int = 0, max_steps: int = 10_000, folder: Folder | None = None
+) -> tuple[float, int]:
     """Play one greedy episode (at most `max_steps` of it) and write it to `file` (.gif or .mp4); returns its return and length.
 
-    It has an environment and random streams of its own. Raises BadInput when the environment has no picture or the ending is neither.
+    It has an environment and random streams of its own. folder: the file's own, held open; None: it is opened by its path.
+    Raises BadInput when the environment has no picture or the ending is neither.
     """
     if file.suffix not in (".gif", ".mp4"):
         raise BadInput(f"a video ends in .gif or .mp4, got {file}")
@@ -49,7 +53,7 @@ def film(policy: Policy, kind: Kind, file: Path, seed: int = 0, max_steps: int =
                 break
     finally:
         close(env)
-    _write(file, frames)
+    _write(file, frames, folder)
     return total, steps
 
 
@@ -80,10 +84,12 @@ def _picture(world: Env | Guard, before: list[np.ndarray]) -> np.ndarray:
     return picture
 
 
-def _write(file: Path, frames: list[np.ndarray]) -> None:
+def _write(file: Path, frames: list[np.ndarray], folder: Folder | None) -> None:
     data = _encoded(frames, file.suffix)
-    folders.make(file.absolute().parent)
-    files.write(file, data)
+    if folder is None:
+        make(file.absolute().parent)
+    with nullcontext(folder) if folder else Folder(file.absolute().parent) as here:
+        here.write(file.name, data)
 
 
 def _encoded(frames: list[np.ndarray], kind: str) -> bytes:

@@ -8,7 +8,9 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from whorl import options
 from whorl.batch import Arrays, Numbers, State
+from whorl.errors import Damaged
 from whorl.files import Lines
 from whorl.folders import Folder, make
 from whorl.training.loggers import Logger
@@ -48,6 +50,8 @@ class TensorBoard(Logger):
 
     def load_state(self, arrays: Arrays, numbers: Numbers) -> bool:
         """Makes TensorBoard forget all later steps, in older files too."""
+        if not 0 <= numbers["step"] < options.MOST - 1:
+            raise Damaged(f"{numbers['step']} is no step that was logged: {options.CHANGED}")
         self._last = numbers["step"]
         self._purge(self._last + 1)
         return True
