@@ -13,12 +13,11 @@ from typing import Any, NamedTuple
 
 import torch
 
-from whorl import batch, options, spaces
+from whorl import batch, options
 from whorl.agents.agent import Agent
 from whorl.batch import Buffer
 from whorl.buffers.buffer import ReplayBuffer
 from whorl.buffers.datasets import Dataset
-from whorl.buffers.layout import Layout, check_disk, check_room
 from whorl.buffers.lookup.n_step import NStep
 from whorl.buffers.parts import Sampler, Storage
 from whorl.buffers.rollout import RolloutBuffer
@@ -179,7 +178,7 @@ def assemble(agent: Agent, env: Env | None, seed: int = 0, buffer: bool = True, 
     else:
         feed.check(env.num_envs)
         if feed.replays:
-            check_replay(env, feed)
+            sizes.check_replay(env, feed)
         on_cpu = env.device == "cpu" == agent.env_steps.device.type
         collector = _named(COLLECTORS, "collector", feed.collector(on_cpu))(agent, env, seed)
         progress = collector.ledger
@@ -227,7 +226,7 @@ def _rollouts(asked: Asked) -> RolloutBuffer:
 
 def _replay(asked: Asked) -> ReplayBuffer:
     """One lane for each environment; it takes its memory at the first write. Raises BadInput for a memmap without a folder; what else
-    can be wrong, `check_replay` has found."""
+    can be wrong, `sizes.check_replay` has found."""
     feed: Feed = asked.agent.config.feed
     size: Any = {
         "capacity": feed.capacity,
@@ -318,45 +317,7 @@ BUFFERS: dict[str, Callable[[Asked], Buffer]] = {
 }
 LOOPS = ("plain", "offline", "hogwild", "compiled_td")  # modules of training/loops
 
-# ------------------------------------------------------------------------------------------------ what it needs
-
-
-def check_replay(env: Env, feed: Feed, slack: int = 0, folder: Path | None = None) -> int:
-    """The bytes that a feed's rows will take, `slack` rows of each environment included; folder: where they are kept on disk.
-
-    Raises BadInput when memory or disk is too small for them, Incompatible for frames of anything but stacked images, and for
-    hindsight where the environment does not say how its goals are rewarded. Nothing is allocated or written.
-    """
-    if feed.relabel != "none" and env.goal is None:
-        raise Incompatible(
-            f"feed.relabel = {feed.relabel!r} gives transitions other goals, but {env!r} does not say how a goal is rewarded "
-            "(an attribute `goal` with `reward` and `terminated`); use relabel='none'"
-        )
-    one = (1, env.num_envs)
-    size: Any = {"capacity": feed.capacity, "lanes": env.num_envs, "slack": slack}
-    flags = {name: torch.zeros(one, dtype=torch.bool) for name in ("terminated", "truncated")}
-    rows: dict[str, Any] = {"is_first": flags["truncated"], "action": spaces.zeros(env.action_space, one)}
-    rows["next"] = {"reward": torch.zeros(one), **flags}
-    if feed.storage == "frames":
-        from whorl.buffers.storage_frames import Frames
-
-        space = env.observation_space
-        if space.dtype != "uint8" or len(space.shape or ()) != 3:
-            raise Incompatible(
-                f"feed.storage = 'frames' keeps each image of a stack once: observations must be uint8 [stack, height, width], those "
-                f"of {env!r} are {spaces.describe(space)}; use storage='memory'"
-            )
-        stack, height, width = space.shape or ()
-        wanted = Frames(**size, stack=stack).needs(height, width, Layout.of(batch.make(rows, one)))
-    else:
-        seen = {"observation": spaces.zeros(env.observation_space, one)}
-        layout = Layout.of(batch.make({**seen, **rows, "next": {**seen, **rows["next"]}}, one))
-        wanted = Memory(**size).needs(layout)
-    if feed.storage != "memmap":
-        check_room(wanted, torch.device("cpu"))
-    if folder is not None or feed.storage == "memmap":
-        check_disk(wanted, folder or Path())
-    return wanted
+# ------------------------------------------------------------------------------------------------ the agent
 
 
 def new_agent(

@@ -8,7 +8,7 @@ from pathlib import Path
 from whorl.collectors.collector import Collector
 from whorl.envs.env import Env
 from whorl.feeds import Feed
-from whorl.training.build import check_replay
+from whorl.training.sizes import check_replay
 
 
 def of_start(path: Path, env: Env | None, feed: Feed, slack: int) -> Iterator[str]:

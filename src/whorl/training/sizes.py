@@ -5,12 +5,17 @@ from __future__ import annotations
 
 from itertools import pairwise
 from math import prod
+from pathlib import Path
+from typing import Any
 
+import torch
 from gymnasium import Space
 
-from whorl import options
-from whorl.buffers.layout import available_memory
-from whorl.errors import BadInput
+from whorl import batch, options, spaces
+from whorl.buffers.layout import Layout, available_memory, check_disk, check_room
+from whorl.buffers.storage_memory import Memory
+from whorl.envs.env import Env
+from whorl.errors import BadInput, Incompatible
 from whorl.feeds import Feed
 from whorl.spaces import action_size, flat_size
 
@@ -82,6 +87,44 @@ def check_rollout(feed: Feed, num_envs: int, observation: Space, action: Space) 
             f"a batch of feed.batch_size = {feed.batch_size:,}",
             "use a smaller one",
         )
+
+
+def check_replay(env: Env, feed: Feed, slack: int = 0, folder: Path | None = None) -> int:
+    """The bytes that a feed's rows will take, `slack` rows of each environment included; folder: where they are kept on disk.
+
+    Raises BadInput when memory or disk is too small for them, Incompatible for frames of anything but stacked images, and for
+    hindsight where the environment does not say how its goals are rewarded. Nothing is allocated or written.
+    """
+    if feed.relabel != "none" and env.goal is None:
+        raise Incompatible(
+            f"feed.relabel = {feed.relabel!r} gives transitions other goals, but {env!r} does not say how a goal is rewarded "
+            "(an attribute `goal` with `reward` and `terminated`); use relabel='none'"
+        )
+    one = (1, env.num_envs)
+    size: Any = {"capacity": feed.capacity, "lanes": env.num_envs, "slack": slack}
+    flags = {name: torch.zeros(one, dtype=torch.bool) for name in ("terminated", "truncated")}
+    rows: dict[str, Any] = {"is_first": flags["truncated"], "action": spaces.zeros(env.action_space, one)}
+    rows["next"] = {"reward": torch.zeros(one), **flags}
+    if feed.storage == "frames":
+        from whorl.buffers.storage_frames import Frames
+
+        space = env.observation_space
+        if space.dtype != "uint8" or len(space.shape or ()) != 3:
+            raise Incompatible(
+                f"feed.storage = 'frames' keeps each image of a stack once: observations must be uint8 [stack, height, width], those "
+                f"of {env!r} are {spaces.describe(space)}; use storage='memory'"
+            )
+        stack, height, width = space.shape or ()
+        wanted = Frames(**size, stack=stack).needs(height, width, Layout.of(batch.make(rows, one)))
+    else:
+        seen = {"observation": spaces.zeros(env.observation_space, one)}
+        layout = Layout.of(batch.make({**seen, **rows, "next": {**seen, **rows["next"]}}, one))
+        wanted = Memory(**size).needs(layout)
+    if feed.storage != "memmap":
+        check_room(wanted, torch.device("cpu"))
+    if folder is not None or feed.storage == "memmap":
+        check_disk(wanted, folder or Path())
+    return wanted
 
 
 def check_memory(wanted: int, what: str, how: str) -> None:

@@ -30,7 +30,7 @@ from whorl.options import did_you_mean, listed, override
 from whorl.presets import Preset
 from whorl.training import folder, grid
 from whorl.training.brought import check_encoder, check_hidden, encoder_name
-from whorl.training.build import check_replay, new_agent
+from whorl.training.build import new_agent
 from whorl.training.catalog import AgentLike, agent_class, agent_name, check_config, find
 from whorl.training.changes import Changes, between, changed
 from whorl.training.hooks import Hook
@@ -42,6 +42,7 @@ from whorl.training.process import threads_of_torch
 from whorl.training.recipe import read_recipe
 from whorl.training.run import Run
 from whorl.training.settings import NAMED, Settings, check_one_device
+from whorl.training.sizes import check_replay
 from whorl.training.source import source_again
 from whorl.training.trained import read_settings
 from whorl.training.video import drawable
