@@ -22,6 +22,7 @@ from whorl.envs.adapters import install, library
 from whorl.envs.adapters.episodes import SEEN, Episodes
 from whorl.envs.adapters.goals import goal_of
 from whorl.envs.adapters.infos import Infos
+from whorl.envs.adapters.mujoco_warnings import say_once
 from whorl.envs.adapters.spaces import action_form, actions, discrete_sizes, observations
 from whorl.envs.adapters.together import MISFITS, Indexed, Together, copied, of_row, said, stacked
 from whorl.envs.env import Env, Observation, Step, check_has_spaces, of_several
@@ -391,6 +392,7 @@ def _unknown(id: str) -> BadInput:
 def _engine(env: Any, num_envs: int, options: dict[str, Any], wrappers: Sequence[Callable]) -> Any:
     if num_envs < 1:
         raise BadInput(f"num_envs must be at least 1, got {num_envs}")
+    say_once(isinstance(env, str) and library(env).extra == "mujoco")
     if isinstance(env, VectorEnv):
         if num_envs not in (1, env.num_envs):
             raise BadInput(f"num_envs={num_envs}, but the VectorEnv given holds {env.num_envs}: leave num_envs out")
