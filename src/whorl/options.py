@@ -263,6 +263,16 @@ def override(settings: T, values: Mapping[str, Any]) -> T:
     return dataclasses.replace(settings, **replaced) if replaced else settings  # type: ignore[type-var]
 
 
+def changes(old: Any, new: Any) -> dict[str, Any]:
+    """What `override` makes `new` of `old` with: the fields that differ, nested for settings inside settings."""
+    found = {}
+    for field in fields(type(old)):
+        was, now = getattr(old, field.name), getattr(new, field.name)
+        if was != now:
+            found[field.name] = changes(was, now) if dataclasses.is_dataclass(was) else now
+    return found
+
+
 def to_json(settings: Any) -> dict[str, Any]:
     """A (nested) dataclass as plain dicts and lists; of a function the name, "module:function"."""
     return json.loads(json.dumps(dataclasses.asdict(settings), default=name_of))

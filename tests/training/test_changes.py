@@ -9,6 +9,7 @@ import torch
 
 import whorl
 from tests.cases import each
+from whorl.apps.cli import main
 from whorl.errors import BadInput
 from whorl.feeds import Rollouts
 
@@ -130,3 +131,43 @@ def test_a_field_of_a_feed_is_named_with_a_dot(tmp_path):
     ]):  # fmt: skip
         with pytest.raises(BadInput, match=message):
             whorl.train("ppo", "CartPole-v1", runs=tmp_path / "x", **QUICK, **fields)
+
+
+def test_a_resume_on_the_command_line_changes_the_same(tmp_path, capfd):
+    run = whorl.train("ppo", "CartPole-v1", runs=tmp_path, **QUICK, **PPO)
+    words = [
+        "--learning-rate",
+        "1e-4",
+        "--feed.epochs=2",
+        "--no-normalize-advantage",
+        "--log-every",
+        "100",
+        "--eval-episodes",
+        "3",
+    ]
+    main(["resume", "--total-steps", "600", str(run.path), *words])
+    said = [line.partition(": ")[2] for line in capfd.readouterr().err.splitlines() if "changed from here on" in line]
+    expected = [
+        "total_steps: 400 -> 600",
+        "eval_episodes: 100 -> 3",
+        "log_every: 2000 -> 100",
+        "learning_rate: 0.0003 -> 0.0001",
+    ]
+    assert said == [*expected, "normalize_advantage: True -> False", "feed.epochs: 1 -> 2"]
+    main(["resume", str(run.path), "--total-steps", "800", "--agent.discount", "0.9", "--quiet"])
+    written = json.loads((run.path / "config.json").read_text())
+    assert (
+        written["config"]["discount"] == 0.9
+        and written["config"]["learning_rate"] == 1e-4
+        and written["log_every"] == 100
+    )
+    for words, message in each([
+        (["--seed", "3"], "seed cannot change on the way"),
+        (["--gamma", "0.9"], "what others call gamma is discount"),
+        (["--hidden", "9"], "hidden changes the shape"),
+        (["--learning-rte", "0.9"], "learning-rte"),
+    ]):  # fmt: skip
+        with pytest.raises(SystemExit) as stop:
+            main(["resume", str(run.path), "--total-steps", "1000", *words])
+        captured = capfd.readouterr()
+        assert stop.value.code == 2 and message in captured.err + captured.out

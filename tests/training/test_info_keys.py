@@ -132,3 +132,17 @@ def test_a_discounted_return_needs_a_discount(tmp_path):
         BadInput, match="info_keys asks for discounted_return, and RandomConfig has no field 'discount'"
     ):
         whorl.train("random", Telling, info_keys=["discounted_return"], runs=tmp_path, **SHORT)
+
+
+def test_an_entry_that_no_info_has_is_said_once(tmp_path, capfd):
+    options = {**SHORT, "num_envs": 2, "runs": tmp_path, "feed": {"steps": 16}}
+    for given in (
+        {"eval_every": 64, "eval_episodes": 2},
+        {"hooks": [AtStep(64)]},
+    ):  # at the first evaluation, or at the end
+        whorl.train("ppo", Telling, info_keys="x,sucess,zzzz", **{**options, **given, "quiet": False})
+        lines = [line for line in capfd.readouterr().err.splitlines() if "info_keys" in line]
+        assert lines == [
+            "info_keys: no step's info has had 'sucess' so far; did you mean 'success'?",
+            "info_keys: no step's info has had 'zzzz' so far: there was other, success, x",
+        ]

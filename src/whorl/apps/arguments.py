@@ -21,6 +21,10 @@ class Repeated(Settings):
     """The settings that all runs of a sweep share: each has a seed of its own."""
 
 
+class Changed(Settings):
+    """The settings that a resume may change."""
+
+
 @dataclass(kw_only=True)
 class Named:
     """A command that takes names."""
@@ -100,7 +104,8 @@ class Export(Named):
 
 @dataclass
 class Resume(Named):
-    """Go on with a run that was stopped or killed, or give a finished one more steps."""
+    """Go on with a run that was stopped or killed, or give a finished one more steps. Options of `whorl train` change what may change on
+    the way, --learning-rate 1e-4: whorl resume RUN --help shows them as they are."""
 
     run: RunFolder
     # the URL of its environment, where it was trained on a server: nothing else is connected to
@@ -109,6 +114,12 @@ class Resume(Named):
     total_steps: int | None = None
     # where metrics go beside metrics.jsonl, if not where they went: wandb and mlflow are used only where they are named again
     logger: str | None = None
+    # what may change on the way, as it is; once RUN is known
+    settings: Suppress[Any] = None
+    # the agent's config, as it is; --agent. need not be written
+    agent: Suppress[Any] = None
+    # which of these fields do
+    changes: Suppress[Any] = None
     quiet: bool = False
     # end with one line of JSON
     json: bool = False

@@ -6,9 +6,11 @@ import dataclasses
 import inspect
 import json
 import math
+import os
 import re
 import sys
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_type_hints
 
 import tyro
@@ -23,7 +25,7 @@ from tyro.constructors import (
 
 from whorl import options
 from whorl.apps import twrl
-from whorl.apps.arguments import COMMANDS, Repeated, Sweep, Train
+from whorl.apps.arguments import COMMANDS, Changed, Repeated, Resume, Sweep, Train
 from whorl.errors import BadInput, WhorlError
 from whorl.training import imports
 from whorl.training.settings import NAMED, Settings
@@ -31,7 +33,11 @@ from whorl.training.settings import NAMED, Settings
 if TYPE_CHECKING:
     from whorl.training.recipe import Recipe
 
-HIDDEN: dict[type, tuple[str, ...]] = {Settings: NAMED, Repeated: (*NAMED, "seed")}  # fields that are no options
+HIDDEN: dict[type, tuple[str, ...]] = {  # fields that are no options, or another's
+    Settings: NAMED,
+    Repeated: (*NAMED, "seed"),
+    Changed: (*NAMED, "total_steps", "logger"),
+}
 LISTS = (tuple[int, ...], tuple[float, ...])
 
 
@@ -82,6 +88,9 @@ def parse(arguments: list[str]) -> Any:
             kinds[arguments[0]] = _of_the_pair(kind, names[0], names[1], recipe)
             _refuse_foreign(rest, kinds[arguments[0]])
         arguments = [arguments[0], *names, *rest]
+    was = _of_a_run(arguments[1:]) if arguments[:1] == ["resume"] else None
+    if was:
+        kinds["resume"], arguments = _resumed(was, arguments)
     with _REGISTRY:
         command: Any = tyro.extras.subcommand_cli_from_dict(
             kinds,
@@ -91,6 +100,11 @@ def parse(arguments: list[str]) -> Any:
         )
     if env_kwargs := {**(recipe.env_kwargs if recipe else {}), **env_kwargs}:
         command.env_kwargs = env_kwargs
+    if was:
+        changes = options.changes(was[0], command.settings)
+        command.changes = {k: v for k, v in changes.items() if k not in HIDDEN[Changed]} | options.changes(
+            was[1], command.agent
+        )
     return command
 
 
@@ -141,6 +155,43 @@ def _of_the_pair(kind: type, agent: str, env: str, recipe: Recipe | None) -> typ
     made = dataclasses.make_dataclass(kind.__name__, extended, bases=(kind,))
     made.__doc__ = kind.__doc__
     return made
+
+
+def _of_a_run(words: list[str]) -> tuple[Changed, Any] | None:
+    """What the run among the words was started with; None: no word is one. Raises BadInput for a folder that is none."""
+    bare = [word for word in words if not word.startswith("-")]
+    first = "".join(bare[:1]) if words[:1] == bare[:1] else ""
+    run = next((word for word in bare if os.path.lexists(Path(word) / "config.json")), first)
+    if not run:
+        return None
+    from whorl.training.folder import open_run
+    from whorl.training.trained import read_settings
+
+    settings, config = read_settings(open_run(run))
+    return Changed(**vars(settings)), config
+
+
+def _resumed(was: tuple[Changed, Any], words: list[str]) -> tuple[type, list[str]]:
+    """`Resume` with what the run was started with as defaults, and the words with `agent.` before the fields of its config."""
+    settings, config = was
+    fields: list[Any] = [
+        ("settings", tyro.conf.OmitArgPrefixes[Changed], dataclasses.field(default=settings)),
+        ("agent", type(config), dataclasses.field(default=config)),
+    ]
+    made = dataclasses.make_dataclass("Resume", fields, bases=(Resume,))
+    made.__doc__ = Resume.__doc__
+    _refuse_foreign(words, made)
+    own, inside = _kinds(Resume) | _kinds(settings), _kinds(config)
+    for i, word in enumerate(words):
+        name = word.removeprefix("--").partition("=")[0].replace("-", "_")
+        group, dot, last = name.rpartition(".")
+        if (
+            word.startswith("--")
+            and name not in own
+            and {name, f"{group}{dot}{last.removeprefix('no_')}"} & inside.keys()
+        ):
+            words = [*words[:i], f"--agent.{word.removeprefix('--')}", *words[i + 1 :]]
+    return made, words
 
 
 # ---------------------------------------------------------------------------------------------- the words

@@ -66,7 +66,7 @@ def _given(settings: Settings) -> dict[str, Any]:
 
 
 def resume(o: arguments.Resume) -> None:
-    _report(resume_run(o.run, o.total_steps, o.quiet, o.env, logger=o.logger), o)
+    _report(resume_run(o.run, o.total_steps, o.quiet, o.env, logger=o.logger, **(o.changes or {})), o)
 
 
 def _report(run: Run, o: arguments.Train | arguments.Resume) -> None:

@@ -12,6 +12,7 @@ from whorl.batch import Arrays, Numbers, State
 from whorl.collectors.ledger import Episode
 from whorl.envs.env import Info
 from whorl.errors import BadInput, EnvError
+from whorl.options import did_you_mean
 
 WAYS = ("sum", "mean", "last")  # of an episode's steps
 DISCOUNTED_RETURN, NONZERO_REWARDS = "discounted_return", "nonzero_rewards"
@@ -33,6 +34,7 @@ class Tally:
         self.totals = np.zeros((len(ways), num_envs))
         self.counts = np.zeros((len(ways), num_envs), np.int64)
         self.weights = np.ones(num_envs)  # discount**k
+        self.unseen, self.words = set(self.keys), set[str]()  # what no info had so far, and what there was instead
 
     def read(self, info: Info, ended: np.ndarray) -> dict[str, np.ndarray]:
         """The entries of one step, float32 [N] each, NaN where an environment gave none. Where an episode ended, they are those of its
@@ -43,6 +45,9 @@ class Tally:
             found[key] = _numbers(key, info, len(ended))
             if ended.any():
                 found[key] = np.where(ended, _numbers(key, final, len(ended)), found[key])
+        if self.unseen:
+            self.unseen -= {key for key in self.unseen if not np.isnan(found[key]).all()}
+            self.words |= {str(name) for said in (info, final) for name in said if not str(name).startswith("_")}
         return found
 
     def add(self, memory: Memory, rows: int, episodes: Sequence[Episode]) -> list[Episode]:
@@ -73,6 +78,17 @@ class Tally:
         means = np.array([way == "mean" and name not in OF_REWARDS for name, way in self.ways.items()])
         total, count = self.totals[:, i], self.counts[:, i]
         return np.where(count > 0, np.where(means, total / np.maximum(count, 1), total), np.nan)
+
+    def missed(self) -> list[str]:
+        """A line, once, for each entry that no step's info has had so far: its name may be misspelt."""
+        words = sorted(self.words - {"final_info", "final_obs"})
+        there = f": there was {', '.join(words)[:200] or 'nothing at all'}"
+        lines = [
+            f"info_keys: no step's info has had {key!r} so far{did_you_mean(key, words) or there}"
+            for key in sorted(self.unseen)
+        ]
+        self.unseen = set()
+        return lines
 
     def forget(self) -> None:
         """The episodes under way were given up."""

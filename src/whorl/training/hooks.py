@@ -213,6 +213,7 @@ class Evaluate:
         evaluation = self.play(run.agent.policy, run.settings.eval_episodes, run.settings.seed)
         result = evaluation.summary()
         self.newest = result["mean"]
+        run.logs.messages(run.tally.missed() if run.tally else ())
         if evaluation.cut:
             run.logs.message(f"{evaluation.cut} of {result['episodes']} evaluation episodes had no end and were cut")
         row = {"eval/mean_reward": result["mean"], "eval/std_reward": result["std"], "time/seconds": run.elapsed}

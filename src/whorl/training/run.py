@@ -198,6 +198,7 @@ class Run:
             if not self.over and self.settings.checkpoint_every:  # a hook has ended it
                 self.save()
         self.seconds = time.monotonic() - began
+        self.logs.messages(self.tally.missed() if self.tally else ())
 
     # -- saving and restoring ----------------------------------------------------------------------------------------
 

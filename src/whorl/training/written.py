@@ -87,12 +87,12 @@ def read_config(run: Path) -> Written:
 
 def noted_only(data: Numbers) -> Numbers:
     """Settings as config.json holds them: without the note that older folders have not, where nothing is noted."""
-    return data if data["spaces"] else {name: value for name, value in data.items() if name != "spaces"}
+    return data if data.get("spaces") else {name: value for name, value in data.items() if name != "spaces"}
 
 
 def write_config(run: Path, data: Numbers) -> Written:
     """Writes `config.json`: what `trained.settings_json` gives. One that is there already and says the same stays."""
-    path, earlier = run / "config.json", tuple[str, ...]()
+    path, earlier, data = run / "config.json", tuple[str, ...](), noted_only(data)
     if path.exists():
         old = read_config(run)
         if _hash(data | {"earlier": list(old.earlier)}) == old.sha256:
