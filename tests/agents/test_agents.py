@@ -17,7 +17,7 @@ LEARNERS = [*SMALL]  # one loss, one Adam; the others have tests of their own
 
 def parts(name, env="CartPole-v1", compile=False, **fields):
     config = override(override(agent_class(name).Config(), SMALL[name]), fields)
-    return build(name, env, config, num_envs=4, seed=0, compile=compile)
+    return build(name, env, config, num_envs=4, seed=0, update="compiled" if compile else "eager")
 
 
 @pytest.mark.parametrize(("name", "env"), [("ppo", "CartPole-v1"), ("reinforce", "Pendulum-v1")])

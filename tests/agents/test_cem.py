@@ -213,4 +213,4 @@ def test_spaces_it_cannot_do():
 
 def test_there_is_nothing_to_compile():
     with pytest.raises(BadInput, match="CEM takes no gradient step, so there is nothing to compile"):
-        build("cem", "CartPole-v1", num_envs=4, compile=True)
+        build("cem", "CartPole-v1", num_envs=4, update="compiled")

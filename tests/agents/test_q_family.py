@@ -15,7 +15,7 @@ FEED = {"batch_size": 16, "warmup": 40, "replay_ratio": 0.5}
 
 def parts(name, env="CartPole-v1", compile=False, **fields):
     config = override(agent_class(name).Config(), {"hidden": (16, 16), "feed": FEED, **fields})
-    return build(name, env, config, num_envs=4, seed=0, compile=compile)
+    return build(name, env, config, num_envs=4, seed=0, update="compiled" if compile else "eager")
 
 
 def filled(name, env="CartPole-v1", **fields):

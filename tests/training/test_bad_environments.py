@@ -20,8 +20,9 @@ from whorl.agents.td import TDConfig
 from whorl.envs.adapters.gymnasium import Gymnasium
 from whorl.errors import EnvError, NotFinite
 from whorl.training import checkpoint
-from whorl.training.build import assemble, new_agent
+from whorl.training.build import assemble
 from whorl.training.evaluate import evaluate
+from whorl.training.new_agent import new_agent
 from whorl.training.start import train
 
 BOX, TABLE = spaces.Box(-1, 1, (2,), np.float32), spaces.Discrete(4)

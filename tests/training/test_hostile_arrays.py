@@ -60,7 +60,7 @@ REPLAY = feeds.Replay(steps=2, batch_size=8, capacity=64, warmup=8, prioritized=
 MADE: dict[str, Any] = {
     "td": lambda: build("td", "CliffWalking-v1", TDConfig(), num_envs=1),
     "hashed td": lambda: build("td", "CartPole-v1", TDConfig(memory=64, tilings=2, trace="dutch"), num_envs=2),
-    "compiled td": lambda: build("td", "CliffWalking-v1", TDConfig(), num_envs=1, compile=True),
+    "compiled td": lambda: build("td", "CliffWalking-v1", TDConfig(), num_envs=1, update="compiled"),
     "ppo": lambda: build("ppo", "BitFlipping8-v0", PPOConfig(feed=feeds.Rollouts(steps=8), hidden=(4,)), num_envs=2),
     "dqn": lambda: build("dqn", "GridWorld-v0", DQNConfig(feed=REPLAY, hidden=(4,)), num_envs=2, buffer=False),
 }

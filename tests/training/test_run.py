@@ -252,7 +252,7 @@ def test_nan_in_learning_leaves_the_weights_bit_equal(what, compile, tmp_path, m
     import whorl.agents.ppo as module
     from whorl.training.build import build
 
-    parts = build("ppo", "CartPole-v1", num_envs=4, compile=compile)
+    parts = build("ppo", "CartPole-v1", num_envs=4, update="compiled" if compile else "eager")
     agent, collector, buffer = parts.agent, parts.collector, parts.buffer
     rollout = agent.prepare(collector.collect())
     if not compile:  # a graph is built once, with what is wrong in it

@@ -9,8 +9,9 @@ from gymnasium import spaces
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from whorl.agents.micro_batches import Batches, Weights
 from whorl.agents.optimizer_states import load_optimizer_states, optimizer_states, optimizers_in
-from whorl.agents.step import Batches, Loss, OptimizerStep, Weights, confirm, feed_back, finite, mean, set_mode
+from whorl.agents.step import Loss, OptimizerStep, confirm, feed_back, finite, mean, set_mode
 from whorl.batch import Arrays, Batch, Buffer, Metrics, Numbers, State, Tree, get
 from whorl.errors import AgentError
 from whorl.feeds import Fed
@@ -30,6 +31,7 @@ class Agent(nn.Module, Generic[C]):
 
     Config: ClassVar[type]  # the frozen dataclass of its settings
     reads: ClassVar[frozenset[str]] = frozenset()  # costly batch keys it wants, such as "next.action"
+    packed: ClassVar[str] = ""  # its loss by rows, for small networks: a function of agents/packed_losses.py
     uncompiled: ClassVar[str] = ""  # why it cannot be compiled, if it cannot
     env_steps: Tensor
     optimizer: Optimizer
@@ -51,9 +53,7 @@ class Agent(nn.Module, Generic[C]):
     ) -> Agent[C]:  # fmt: skip
         """The agent with its default parts for these spaces; encoder: makes the network that looks at observations, one for the policy
         and one for the critic. Raises Incompatible(reason) when it cannot work there, or has no place for an encoder."""
-        raise AgentError(
-            f"{cls.__name__} has no `build`: build(observation_space, action_space, config) makes its parts"
-        )
+        raise AgentError(f"{cls.__name__} has no `build`: it makes its parts for an observation and an action space")
 
     def prepare(self, rollout: Batch) -> Batch:
         """Once per rollout [T, N]: count its steps and gather observation statistics. Agents add returns, advantages, ..."""

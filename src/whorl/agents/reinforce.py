@@ -102,6 +102,7 @@ class REINFORCE(Agent[REINFORCEConfig]):
     """
 
     Config = REINFORCEConfig
+    packed = "reinforce"
     policy: Stochastic
     episodes: Tensor
 

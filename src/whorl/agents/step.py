@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from math import inf, isfinite
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -15,18 +16,26 @@ from torch.optim import Optimizer
 from torch.optim.adam import adam as adam_step
 
 from whorl.agents.contract import blame, blame_metrics, numbers
+from whorl.agents.micro_batches import Batches, Weights, cut, joined
 from whorl.agents.optimizers import FusedAdam, adam_state, is_fused_adam, limits
-from whorl.batch import Batch, Buffer, Metrics, get
+from whorl.batch import Batch, Buffer, Metrics
 from whorl.errors import AgentError, BadInput, NotFinite, WhorlError
 from whorl.nets.walk import modules_in
 
 Loss = Callable[[Batch], tuple[Tensor, Metrics]]
-Batches = Batch | list[Batch]  # one, or micro-batches
-Weights = Sequence[float | Tensor] | None  # of micro-batches
+
+
+class Plan(Protocol):
+    """Steps of small networks without autograd (agents/packed.py)."""
+
+    def take(
+        self, step: OptimizerStep, loss: Loss, optimizer: Optimizer, batches: Batches, weights: Weights
+    ) -> Metrics:
+        """As `OptimizerStep.eager`."""
 
 
 class OptimizerStep(nn.Module):
-    """The optimizer steps of one agent: eager, lean where the optimizer is a plain Adam, or each as one compiled graph.
+    """The optimizer steps of one agent: eager, lean where the optimizer is a plain Adam; packed; or each as one compiled graph.
 
     `void`, a scalar, says whether a step went wrong: 0 none, 1 the loss, 2 the gradient was NaN or infinite. Such a step is not done,
     and no other is until somebody has set `void` to 0.
@@ -42,6 +51,7 @@ class OptimizerStep(nn.Module):
         self.register_buffer("void", torch.zeros((), dtype=torch.float32), persistent=False)
         self.reduce: Callable[[list[Tensor]], None] | None = None
         self.leaves: dict[int, list[Tensor]] = {}
+        self.plan: Plan | None = None  # of packed steps, where they are (agents/packed.py)
         self.forget()
 
     def forget(self) -> None:
@@ -50,15 +60,23 @@ class OptimizerStep(nn.Module):
         self._lean: dict[int, FusedAdam] = {}
 
     def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_graphs": {}, "_lean": {}}  # they hold the memory of this one: a copy makes its own
+        own: dict[str, object] = {
+            "_graphs": {},
+            "_lean": {},
+            "plan": None,
+        }  # they hold the memory of this one: a copy makes its own
+        return {**self.__dict__, **own}
 
     def take(
         self, agent: nn.Module, loss: Loss, optimizer: Optimizer, batches: Batches, weights: Weights = None
     ) -> Metrics:
-        """See `Agent.optimize`: compiled where the agent is, else eager. Raises AgentError for a loss that does not give what it must."""
+        """See `Agent.optimize`: compiled or packed where the agent is, else eager. Raises AgentError for a loss that does not give what it
+        must."""
         try:
             if agent.compiled:
                 return self.compiled(agent, loss, optimizer, batches, weights)
+            if self.plan is not None:
+                return self.plan.take(self, loss, optimizer, batches, weights)
             return self.eager(loss, optimizer, batches, weights)
         except WhorlError:
             raise
@@ -95,10 +113,7 @@ class OptimizerStep(nn.Module):
         told = named(name_of(loss), value.detach(), norm) | {key: x.detach() for key, x in metrics.items()}
         (limit, bound), void = limits(optimizer), None
         if norm.is_cpu:  # where looking at two numbers costs less than computing with them
-            bad = 1 if not isfinite(value.item()) else 2 if not isfinite(norm.item()) else 0
-            if bad and not self.void:
-                self.void.fill_(bad)
-            if self.void:
+            if not self.sound(value.item(), norm.item()):
                 return told
             limit = inf if norm.item() + 1e-6 <= limit else limit
         else:
@@ -115,6 +130,13 @@ class OptimizerStep(nn.Module):
         elif void is None or not void:
             optimizer.step()
         return told
+
+    def sound(self, loss: float, norm: float) -> bool:
+        """Whether the step may be done; what is wrong is noted."""
+        bad = 1 if not isfinite(loss) else 2 if not isfinite(norm) else 0
+        if bad and not self.void:
+            self.void.fill_(bad)
+        return not self.void
 
     def compiled(
         self, agent: nn.Module, loss: Loss, optimizer: Optimizer, batches: Batches, weights: Weights = None
@@ -181,41 +203,6 @@ class OptimizerStep(nn.Module):
         tags.cache_key_tag += own if own not in tags.cache_key_tag else ""
         step.__code__ = step.__code__.replace()  # torch recompiles one code object 8 times at most: each has its own
         return torch.compile(step, fullgraph=True)
-
-
-def cut(batches: Batches, weights: Weights, device: torch.device) -> tuple[list[Batch], Tensor | None]:
-    """(micro-batches, their shares [n] of the gradient, which sum to 1); no shares where there is one batch alone."""
-    if not isinstance(batches, list):
-        batches = [batches]
-    if not batches or (weights is not None and len(weights) != len(batches)):
-        raise BadInput(
-            f"got {len(batches)} micro-batches and {len(weights or [])} weights: at least one, and one weight for each or none"
-        )
-    if len(batches) == 1:
-        return batches, None
-    if empty := [i for i, batch in enumerate(batches) if 0 in batch.batch_size]:
-        raise BadInput(f"micro-batch {empty[0]} of {len(batches)} has no rows: leave it out")
-    amounts = [rows_of(batch) for batch in batches] if weights is None else weights
-    total = torch.stack([torch.as_tensor(x, dtype=torch.float32, device=device) for x in amounts])
-    if weights is not None and not (total.isfinite() & (total >= 0)).all():
-        raise BadInput(f"weights of micro-batches are finite numbers of at least 0, got {total.tolist()}")
-    return batches, total / total.sum().clamp(min=torch.finfo(total.dtype).tiny)
-
-
-def rows_of(batch: Batch) -> int | Tensor:
-    """How many rows of a batch count."""
-    mask = get(batch, "mask")
-    return batch.numel() if mask is None else mask.sum()
-
-
-def joined(results: Sequence[tuple[Tensor, Metrics]], shares: Tensor) -> tuple[Tensor, Metrics]:
-    """(loss, metrics) of micro-batches as of one batch: the mean of what is one number, the rows of what has rows."""
-    mean = lambda numbers: (shares * torch.stack([x.detach() for x in numbers])).sum()  # noqa: E731
-    metrics = {}
-    for key in results[0][1]:
-        found = [own[key] for _, own in results]
-        metrics[key] = torch.cat(found) if found[0].ndim else mean(found)
-    return mean([value for value, _ in results]), metrics
 
 
 def mean(history: Sequence[Metrics]) -> Metrics:

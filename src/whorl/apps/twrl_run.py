@@ -29,10 +29,10 @@ from whorl.feeds import Rollouts
 from whorl.options import override
 from whorl.spaces import describe
 from whorl.training import folder
-from whorl.training.build import new_agent
 from whorl.training.catalog import agent_class, config_to_json
 from whorl.training.curve import moving_mean
 from whorl.training.loggers import Logger
+from whorl.training.new_agent import new_agent
 from whorl.training.run import Run
 from whorl.training.start import resume, train
 from whorl.training.video import drawable

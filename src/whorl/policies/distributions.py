@@ -17,8 +17,8 @@ from torch.nn.functional import softplus
 
 from whorl.functional.divergences import categorical_entropy, categorical_kl, gaussian_entropy, gaussian_kl
 
-_NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(16)
-_WEIGHTS = _WEIGHTS / math.sqrt(2 * math.pi)  # sums to 1: an expectation over N(0, 1)
+NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(16)
+WEIGHTS = WEIGHTS / math.sqrt(2 * math.pi)  # sums to 1: an expectation over N(0, 1)
 LOG_STD_RANGE = (-5.0, 2.0)  # of a state-dependent std, as in most SAC code
 SDE_MEAN = 2.0  # bound of the mean before the tanh under gSDE, as in Stable-Baselines3
 MASKED = -1e8  # a logit that never wins and still has a finite gradient
@@ -228,7 +228,7 @@ class SquashedGaussian(Gaussian):
 
     def entropy(self) -> Tensor:
         """H(normal) + E[log |d action / d u|], the expectation by 16-point Gauss-Hermite quadrature: no closed form exists."""
-        nodes = torch.as_tensor(_NODES, dtype=self.mean.dtype, device=self.mean.device)
-        weights = torch.as_tensor(_WEIGHTS, dtype=self.mean.dtype, device=self.mean.device)
+        nodes = torch.as_tensor(NODES, dtype=self.mean.dtype, device=self.mean.device)
+        weights = torch.as_tensor(WEIGHTS, dtype=self.mean.dtype, device=self.mean.device)
         u = self.mean.unsqueeze(-2) + self.log_std.exp().unsqueeze(-2) * nodes.unsqueeze(-1)  # [..., 16, D]
         return gaussian_entropy(self.log_std) + self._log_slope(u).sum(-1) @ weights

@@ -14,8 +14,8 @@ from whorl.envs.env import Env
 from whorl.errors import BadInput
 from whorl.feeds import Fed
 from whorl.nets.encoder import EncoderFactory
-from whorl.training.build import new_agent
 from whorl.training.catalog import AgentLike, agent_class, agent_name, known_agents
+from whorl.training.new_agent import new_agent
 from whorl.training.settings import Settings
 
 

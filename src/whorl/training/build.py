@@ -4,14 +4,10 @@ here say what those names are."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from importlib import import_module
-from inspect import signature
 from pathlib import Path
 from typing import Any, NamedTuple
-
-import torch
 
 from whorl import batch, options
 from whorl.agents.agent import Agent
@@ -31,15 +27,16 @@ from whorl.collectors.stream import StreamCollector
 from whorl.envs import native
 from whorl.envs.env import Env
 from whorl.envs.make import EnvKind, EnvLike, kind_or_env
-from whorl.errors import AgentError, BadInput, Incompatible
+from whorl.errors import BadInput
 from whorl.feeds import Fed, Feed, Part
-from whorl.functional.streams import stream
-from whorl.nets.encoder import EncoderFactory, torso
+from whorl.nets.encoder import EncoderFactory
 from whorl.training import devices, sizes
-from whorl.training.catalog import AgentLike, agent_class, agent_name, check_config, find
-from whorl.training.finished import fitting
+from whorl.training.bodies import choose
+from whorl.training.catalog import AgentLike, agent_name, check_config, find
 from whorl.training.hooks import Hook
+from whorl.training.new_agent import new_agent
 from whorl.training.same_spaces import check_spaces
+from whorl.training.settings import Update
 
 
 def anything(agent: Agent, collector: Collector | Ledger) -> None:
@@ -80,6 +77,8 @@ class Parts:
     buffer: Buffer  # not there until `new_buffer` has made it, where `build` was told so
     progress: Ledger  # of the collector, or of the updates where there is none
     loop: Loop
+    update: Update = "eager"  # how optimizer steps are computed
+    why: str = ""  # "auto" chose that
 
     def check(self) -> None:
         """Raises BadInput or Incompatible for parts that the loop cannot take."""
@@ -102,7 +101,7 @@ def build(
     num_envs: int | None = None,
     seed: int = 0,
     device: str = "cpu",
-    compile: bool = False,
+    update: Update = "auto",
     max_episode_steps: int | None = None,
     buffer: bool = True,
     data: Dataset | None = None,
@@ -113,19 +112,18 @@ def build(
     pair where `config` and `num_envs` are not given.
 
     data: what an agent with an Offline feed learns from; no environment is made then, and `env` only finds the preset.
+    update: how optimizer steps are computed (see `bodies.choose`); `Parts.update` says what "auto" chose.
     buffer: False leaves it out (None), for `new_buffer` to make. encoder: see `Agent.build`.
     spaces_before: those that a run was started with, which they must be again (`same_spaces.noted`).
     Raises BadInput or Incompatible before anything is trained or written.
     """
-    cls, name = agent_class(agent), agent_name(agent)
+    name = agent_name(agent)
     source = None if env is None else kind_or_env(env)
     preset = find(agent, "" if source is None else source.id)
     config = config if config is not None else preset.config
     check_config(agent, config)
     options.check(config)
     feed: Feed = config.feed
-    if compile and cls.uncompiled:
-        raise BadInput(f"{cls.uncompiled}. Leave compile=True out")
     if feed.one_by_one and device != "cpu":
         raise BadInput(f"{name} learns on the CPU, one step at a time; got device={device!r}")
     devices.check(device)
@@ -148,8 +146,8 @@ def build(
         feed.check(made.num_envs)
         sizes.check_rollout(feed, made.num_envs, made.observation_space, made.action_space)
     learner = new_agent(agent, known, config, seed, encoder).to(device)
-    learner.compiled = compile
-    return assemble(learner, made, seed, buffer, data)
+    body, why = choose(learner, update)
+    return replace(assemble(learner, made, seed, buffer, data), update=body, why=why)
 
 
 def _made(env: EnvKind | Env, feed: Feed, num_envs: int, seed: int, device: str, limit: int | None) -> Env:
@@ -212,8 +210,13 @@ def _named(table: dict[str, Callable], what: str, part: Part | None) -> Callable
 
 
 def _serial(agent: Agent, env: Env, seed: int) -> SerialCollector:
-    feed = agent.config.feed
-    return SerialCollector(env, agent.policy, feed.steps, seed=seed, whole_episodes=feed.unit == "episode")
+    feed, policy = agent.config.feed, agent.policy
+    if agent.step.plan is not None and feed.unit == "step":  # whose bits are not those of autograd anyway
+        from whorl.collectors.native import NativeCollector, compiled_around
+
+        if compiled_around(env, policy):
+            return NativeCollector(env, policy, feed.steps, seed)
+    return SerialCollector(env, policy, feed.steps, seed=seed, whole_episodes=feed.unit == "episode")
 
 
 def _stream(agent: Agent, env: Env, seed: int) -> StreamCollector:
@@ -316,32 +319,3 @@ BUFFERS: dict[str, Callable[[Asked], Buffer]] = {
     "data": _recorded,
 }
 LOOPS = ("plain", "offline", "hogwild", "compiled_td")  # modules of training/loops
-
-# ------------------------------------------------------------------------------------------------ the agent
-
-
-def new_agent(
-    agent: AgentLike, source: Env | Dataset, config: Fed, seed: int, encoder: EncoderFactory | None = None
-) -> Agent:
-    """Fresh weights from the initialisation stream, for the spaces of an environment or of data; the global torch stream is left as
-    it was. An agent that is built is taken as it is; raises BadInput where it acts on other spaces or another config is asked for."""
-    if isinstance(agent, Agent):
-        learner = fitting(agent, source, config, encoder)
-    else:
-        sizes.check_networks(config, source.observation_space, source.action_space)
-        with torch.random.fork_rng():
-            torch.manual_seed(stream(seed, "initialisation"))
-            learner = _build(agent_class(agent), source, config, encoder)
-        if not isinstance(learner, Agent):
-            raise AgentError(f"{agent_name(agent)}: build must return the agent, got {type(learner).__name__}")
-    learner.seed = seed
-    return learner
-
-
-def _build(cls: type[Agent], source: Env | Dataset, config: Fed, encoder: EncoderFactory | None) -> Agent:
-    """An agent of the user's may have no place for an encoder."""
-    if encoder is None:
-        return cls.build(source.observation_space, source.action_space, config)
-    if "encoder" not in signature(cls.build).parameters:
-        raise Incompatible(f"{cls.__name__} takes no encoder: leave it out, or give its `build` a place for one")
-    return cls.build(source.observation_space, source.action_space, config, encoder=partial(torso, encoder))

@@ -15,8 +15,8 @@ from whorl.envs.make import make_env
 from whorl.errors import BadInput
 from whorl.feeds import Fed
 from whorl.spaces import describe, flat_size
-from whorl.training.build import new_agent
 from whorl.training.catalog import AGENTS, default_config, presets
+from whorl.training.new_agent import new_agent
 
 FAMILIES = ("classic_control", "toy_text", "box2d")  # of Gymnasium, beside the native worlds
 COMMAND = "whorl list envs --compat --markdown"

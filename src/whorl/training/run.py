@@ -65,12 +65,13 @@ class Run:
         self.path, self.config, self.data = path, config, data
         with threads_of_torch(s.threads):  # initial weights come from a QR decomposition, whose bits depend on them too
             self.parts = build(
-                self.kind, source, config, s.num_envs, s.seed, s.device, s.compile, s.max_episode_steps,
+                self.kind, source, config, s.num_envs, s.seed, s.device, s.update, s.max_episode_steps,
                 buffer=False, data=data, encoder=encoder, spaces_before=s.spaces,
             )  # fmt: skip
         self.parts.check()
         self.known, self.slack = cast(Env | Dataset, self.parts.env or data), self.parts.slack(s.checkpoint_every)
-        self.settings = replace(settings, spaces=noted(self.known))
+        body, compiled = self.parts.update, self.parts.agent.compiled
+        self.settings = s = replace(settings, spaces=noted(self.known), update=body, compile=compiled)
         if self.parts.env is not None:
             self.parts.env.replay_steps = s.replay_steps
         self.agent, self.progress = self.parts.agent, self.parts.progress
@@ -185,7 +186,7 @@ class Run:
             self.save()
 
     def _begin(self) -> None:
-        self.logs.messages(filter(None, [self.parts.loop.notice, *notices(self.agent.policy)]))
+        self.logs.messages(filter(None, [self.parts.loop.notice, self.parts.why, *notices(self.agent.policy)]))
         for hook in self.hooks.values():
             if hasattr(hook, "begin"):
                 hook.begin(self)

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from whorl.errors import BadInput
 from whorl.options import Amount, Count
 
+Update = Literal["auto", "eager", "packed", "compiled"]
 PARTS = 20  # of a run: it is evaluated and saved after each, where nothing else is said
 NAMED = (
     "agent",
@@ -62,7 +63,10 @@ class Settings:
     replay_steps: Annotated[int, Amount] = 10_000
     # where the agent learns
     device: str = "cpu"
-    # every optimizer step as one compiled graph; td: the whole loop
+    # how the optimizer steps are computed: without autograd where networks are small (packed), by autograd (eager), each as one graph of
+    # torch.compile; auto chooses packed where it can, else eager
+    update: Update = "auto"
+    # another word for update=compiled; td: the whole loop
     compile: bool = False
     # of torch: part of the run, because sums in another order give other bits. One is fastest for small networks, more help convolutions
     threads: Annotated[int, Count] = 1
@@ -87,11 +91,17 @@ class Settings:
     video_every: Annotated[int, Amount] = 0
 
     def settled(self, most_between_checkpoints: int) -> Settings:
-        """With the intervals that were left open. Raises nothing: `options.check` has held the rest."""
+        """With what was left open: intervals, and the body of updates that `compile` says. Raises BadInput where these contradict."""
+        if self.compile and self.update not in ("auto", "compiled"):
+            raise BadInput(
+                f"compile is a word for update='compiled', and update is {self.update!r}: leave one of them out"
+            )
         often = max(1, self.total_steps // PARTS)
         saved = min(often, most_between_checkpoints)
         return replace(
             self,
+            update="compiled" if self.compile else self.update,
+            compile=self.compile or self.update == "compiled",
             eval_every=often if self.eval_every is None else self.eval_every,
             checkpoint_every=saved if self.checkpoint_every is None else self.checkpoint_every,
         )

@@ -30,13 +30,13 @@ from whorl.options import did_you_mean, listed, override
 from whorl.presets import Preset
 from whorl.training import folder, grid
 from whorl.training.brought import check_encoder, check_hidden, encoder_name
-from whorl.training.build import new_agent
 from whorl.training.catalog import AgentLike, agent_class, agent_name, check_config, find
 from whorl.training.changes import Changes, between, changed
 from whorl.training.hooks import Hook
 from whorl.training.imports import bring, typed
 from whorl.training.loggers import Logger
 from whorl.training.loggers.places import of_folder
+from whorl.training.new_agent import new_agent
 from whorl.training.own_hooks import Schedule, check_again, described, taken_out, unannealed
 from whorl.training.process import threads_of_torch
 from whorl.training.recipe import read_recipe

@@ -25,10 +25,10 @@ from whorl.training import checkpoint, folder
 from whorl.training import state as states
 from whorl.training.actor import TrainedActor
 from whorl.training.brought import check_encoder, check_same, functions_again, named
-from whorl.training.build import new_agent
 from whorl.training.catalog import AgentLike, check_config, config_from_json, config_to_json
 from whorl.training.evaluate import Evaluation, evaluate_in
 from whorl.training.export import Format, export
+from whorl.training.new_agent import new_agent
 from whorl.training.same_spaces import check_spaces
 from whorl.training.settings import Settings
 from whorl.training.source import source_of, variant

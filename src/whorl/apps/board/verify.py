@@ -23,8 +23,8 @@ from whorl.errors import BadInput, Damaged
 from whorl.policies.policy import Policy
 from whorl.spaces import action_size, flat_size
 from whorl.training import folder, sizes
-from whorl.training.build import new_agent
 from whorl.training.catalog import config_from_json, config_to_json
+from whorl.training.new_agent import new_agent
 from whorl.training.plot import flat
 
 NOISE = 2  # standard errors of the difference that another version or machine may make

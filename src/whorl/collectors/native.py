@@ -1,0 +1,114 @@
+"""The compiled collector: a native world, a small network and the record of both in one loop over the rollout.
+
+Equal to the serial collector but for float32 rounding of the network's outputs (a test holds it). Larger batches of environments go
+through the serial collector: there a product of matrices is faster than one row after the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+from zlib import crc32
+
+import numpy as np
+
+from whorl.batch import Batch
+from whorl.collectors.serial import SerialCollector
+from whorl.envs.env import Env
+from whorl.envs.native.world import Arrays, World, advance, begin
+from whorl.jit import jit
+from whorl.policies.actors.native import SOURCES, Decided, Network, RowPolicy, compilable, outputs
+from whorl.policies.policy import Policy
+from whorl.policies.stochastic import Stochastic
+
+Rows = np.ndarray
+FEW = 64  # environments up to which one row after the other is faster
+
+
+class Record(NamedTuple):
+    """What the loop writes, [T, N, ...]."""
+
+    observation: Rows
+    is_first: Rows
+    successor: Rows
+    reward: Rows
+    terminated: Rows
+    truncated: Rows
+
+
+def compiled_around(env: Env, policy: Policy) -> bool:
+    """Whether the loop is for these: a native world of few environments, and a policy that is `compilable`."""
+    return isinstance(env, World) and env.num_envs <= FEW and env.device == "cpu" and compilable(policy)
+
+
+class NativeCollector(SerialCollector):
+    """As `SerialCollector`, for what it is `compiled_around`."""
+
+    def __init__(self, env: Env, policy: Policy, steps: int, seed: int = 0):
+        super().__init__(env, policy, steps, seed)
+        assert isinstance(env, World) and isinstance(policy, Stochastic)
+        self._world: World = env
+        self._policy = RowPolicy(policy)
+        self._run = compiled(type(env).dynamics, type(env).observe, self._policy.decide)
+
+    def collect(self) -> Batch:
+        record = self.recorder
+        if record.tally is not None:  # what environments say beside their answers is read step by step
+            return super().collect()
+        if record.observation is None:
+            record.reset(self.seed)
+            self.ledger.forget()
+        if not record.memory:
+            n, like = self.env.num_envs, self._policy.action
+            record.allocate({"action": np.zeros((n, *like.shape[1:]), like.dtype), "log_prob": np.zeros(n, np.float32)})
+        self._policy.refresh()
+        m, after = record.memory, record.memory["next"]
+        columns = (m["observation"], m["is_first"], *(after[key] for key in AFTER))
+        written, decided = (
+            Record(*map(np.asarray, columns)),
+            Decided(np.asarray(m["action"]), np.asarray(m["log_prob"])),
+        )
+        p = self._policy
+        self._run(self._world.arrays, p.network, self._noise(0), record.is_first, written, decided, p.scratch)
+        return self._finish(self.target)
+
+
+AFTER = ("observation", "reward", "terminated", "truncated")
+
+
+@cache
+def compiled(dynamics: Callable, observe: Callable, decide: Callable) -> Callable:
+    """The loop around one world's functions (see envs/native/world.py) and one of `choose`, `draw`."""
+
+    def run(
+        world: Arrays, network: Network, noise: Rows, is_first: Rows, m: Record, decided: Decided, scratch: Rows
+    ) -> None:
+        state, clock, settings, start, observation = (
+            world.state,
+            world.clock,
+            world.settings,
+            world.start,
+            world.observation,
+        )
+        for t in range(len(noise)):
+            for i in range(len(is_first)):
+                for k in range(observation.shape[1]):
+                    m.observation[t, i, k] = observation[i, k]
+                m.is_first[t, i] = is_first[i]
+                output = scratch[outputs(m.observation[t, i], network, scratch)]
+                decide(output, network, noise[t, i], decided, t, i)
+                reward, terminated, truncated = advance(dynamics, state[i], decided.action[t, i], i, clock, settings)
+                observe(state[i], m.successor[t, i])
+                m.reward[t, i], m.terminated[t, i], m.truncated[t, i] = reward, terminated, truncated
+                is_first[i] = terminated or truncated
+                if is_first[i]:
+                    begin(state[i], i, clock, settings, start)
+                observe(state[i], observation[i])
+
+    # numba's cache on disk watches this file only: the name tells the others, and their versions, apart
+    files = (dynamics.__code__.co_filename, advance.__code__.co_filename, *SOURCES)
+    source = crc32(b"".join(Path(file).read_bytes() for file in files))
+    run.__qualname__ = f"{dynamics.__module__}.{dynamics.__name__}_rollout_{source:08x}"
+    return jit(error_model="numpy", nogil=True, _nrt=False)(run)

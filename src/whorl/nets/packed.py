@@ -1,0 +1,250 @@
+"""Small networks in one flat vector: their outputs and their gradient in numpy and numba, without autograd. float32, CPU.
+
+At 64 units nearly all of an update's time in torch is the calls and not the arithmetic (docs/design/020).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from whorl.jit import jit
+
+Rows = np.ndarray
+CHUNK = 256  # rows that go through a network together: what one layer leaves is still in the cache for the next
+ALIGNED = 16  # floats between the starts of two slices, so that each begins on a cache line
+FAST = {"contract", "arcp", "nsz", "reassoc"}  # of LLVM; never "nnan" or "ninf": what is not finite must be seen
+
+
+class Vector:
+    """Parameters as slices of one flat vector: whoever holds a parameter sees the same memory, before and after.
+
+    value, gradient: float32 [size]. `slices[i]` is where parameter i lies; between two slices there may be zeros.
+    """
+
+    def __init__(self, parameters: Sequence[nn.Parameter]):
+        self.parameters = list(parameters)
+        self.slices, size = [], 0
+        for p in self.parameters:
+            self.slices.append(slice(size, size + p.numel()))
+            size += -(-p.numel() // ALIGNED) * ALIGNED
+        self.value, self.gradient = aligned(size), aligned(size)
+        self._place = {id(p): place for p, place in zip(self.parameters, self.slices, strict=True)}
+        for p in self.parameters:
+            view = self.like(p, self.value)
+            np.copyto(view, p.detach().numpy())
+            p.data = torch.from_numpy(view)
+        self._pointers = [p.data_ptr() for p in self.parameters]
+
+    def like(self, parameter: Tensor, flat: Rows) -> Rows:
+        """The slice of a flat vector [size] that belongs to a parameter, in its shape."""
+        return flat[self._place[id(parameter)]].reshape(parameter.shape)
+
+    def holds(self) -> bool:
+        """Whether the parameters still lie here."""
+        return [p.data_ptr() for p in self.parameters] == self._pointers
+
+
+def aligned(size: int) -> Rows:
+    """Zeros, float32 [size], on a cache line."""
+    raw = np.zeros(size + ALIGNED, np.float32)
+    start = -raw.ctypes.data // raw.itemsize % ALIGNED
+    return raw[start : start + size]
+
+
+class Tower:
+    """Linear layers with an activation between them, and after the last one if `open`: x [n, inputs] -> [n, outputs], n <= chunk.
+
+    vector: where the gradient goes; without one there is none, and the weights are looked at where they lie.
+    What `forward` returns lives until its next call; `add_gradient` belongs to the last `forward`.
+    """
+
+    def __init__(
+        self, layers: Iterable[nn.Module], activation: str, vector: Vector | None = None, open: bool = False, chunk: int = CHUNK
+    ):  # fmt: skip
+        linear = [layer for layer in layers if isinstance(layer, nn.Linear)]
+        self.weights = [layer.weight.detach().numpy() for layer in linear]
+        self._weights_t = [w.T for w in self.weights]
+        self.biases = [layer.bias.detach().numpy() for layer in linear]
+        self.outs = [np.empty((chunk, len(b)), np.float32) for b in self.biases]
+        self._add, self._back = (_add_tanh, _back_tanh) if activation == "tanh" else (_add_relu, _back_relu)
+        self._active = len(linear) if open else len(linear) - 1  # layers with an activation
+        self._seen: list[Rows] = []  # what each layer was given
+        if vector is not None:
+            self._d_weights = [vector.like(layer.weight, vector.gradient) for layer in linear]
+            self._d_biases = [vector.like(layer.bias, vector.gradient) for layer in linear]
+            self._products = [np.empty_like(w) for w in self.weights]
+            self._d_inputs = [np.empty((chunk, w.shape[1]), np.float32) for w in self.weights]
+
+    def forward(self, x: Rows) -> Rows:
+        """x [n, inputs] -> [n, outputs]."""
+        n, self._seen = len(x), []
+        for i, (weight, bias, out) in enumerate(zip(self._weights_t, self.biases, self.outs)):
+            self._seen.append(x)
+            x = np.matmul(x, weight, out=out[:n])
+            if i < self._active:
+                self._add(x, bias)
+            else:
+                _add(x, bias)
+        self._seen.append(x)
+        return x
+
+    def add_gradient(self, d: Rows, inputs: bool = False) -> Rows | None:
+        """Add that of the weights, from that of the first n outputs [n, outputs], which is overwritten. inputs: return that of x."""
+        n = len(d)
+        for i in reversed(range(len(self.weights))):
+            if i < self._active:
+                self._back(d, self._seen[i + 1][:n], self._d_biases[i])
+            else:
+                _sum(d, self._d_biases[i])
+            self._d_weights[i] += np.matmul(d.T, self._seen[i][:n], out=self._products[i])
+            if i or inputs:
+                d = np.matmul(d, self.weights[i], out=self._d_inputs[i][:n])
+        return d if inputs else None
+
+
+@jit(fastmath=FAST, error_model="numpy")
+def tanh(x: Any) -> Any:
+    """tanh of a float32 by a rational function (Eigen's coefficients), off by less than 1e-6; a loop over it is vectorised."""
+    f, limit = np.float32, np.float32(7.90531110763549805)
+    x = limit if x > limit else x  # a NaN stays one
+    x = -limit if x < -limit else x
+    y = x * x
+    p = y * f(-2.76076847742355e-16) + f(2.00018790482477e-13)
+    p = y * p + f(-8.60467152213735e-11)
+    p = y * p + f(5.12229709037114e-08)
+    p = y * p + f(1.48572235717979e-05)
+    p = y * p + f(6.37261928875436e-04)
+    p = y * p + f(4.89352455891786e-03)
+    q = y * f(1.19825839466702e-06) + f(1.18534705686654e-04)
+    q = y * q + f(2.26843463243900e-03)
+    q = y * q + f(4.89352518554385e-03)
+    return x * p / q
+
+
+@jit(fastmath=FAST, error_model="numpy", _nrt=False)
+def affine(x: Rows, theta: Rows, at: int, inputs: int, outputs: int, out: Rows) -> None:
+    """out [outputs] <- x @ weight + bias, of one row; theta[at:] holds weight [inputs, outputs], then bias [outputs]."""
+    end = at + inputs * outputs
+    bias = theta[end : end + outputs]
+    for j in range(outputs):
+        out[j] = bias[j]
+    k = 0
+    while k + 4 <= inputs:  # four at a time: `out` is read and written a quarter as often
+        w = at + k * outputs  # slices, because an index that might count from the end is not vectorised
+        p, q = theta[w : w + outputs], theta[w + outputs : w + 2 * outputs]
+        r, s = theta[w + 2 * outputs : w + 3 * outputs], theta[w + 3 * outputs : w + 4 * outputs]
+        a, b, c, d = x[k], x[k + 1], x[k + 2], x[k + 3]
+        for j in range(outputs):
+            out[j] += a * p[j] + b * q[j] + c * r[j] + d * s[j]
+        k += 4
+    while k < inputs:
+        w = at + k * outputs
+        p, a = theta[w : w + outputs], x[k]
+        for j in range(outputs):
+            out[j] += a * p[j]
+        k += 1
+
+
+@jit(fastmath=FAST, error_model="numpy")
+def _add_tanh(z: Rows, bias: Rows) -> None:
+    """z <- tanh(z + bias)."""
+    for i in range(z.shape[0]):
+        for j in range(z.shape[1]):
+            z[i, j] = tanh(z[i, j] + bias[j])
+
+
+@jit(fastmath=FAST, error_model="numpy")
+def _add_relu(z: Rows, bias: Rows) -> None:
+    """z <- max(z + bias, 0)."""
+    zero = np.float32(0)
+    for i in range(z.shape[0]):
+        for j in range(z.shape[1]):
+            x = z[i, j] + bias[j]
+            z[i, j] = zero if x < zero else x
+
+
+@jit(fastmath=FAST, error_model="numpy")
+def _add(z: Rows, bias: Rows) -> None:
+    """z <- z + bias."""
+    for i in range(z.shape[0]):
+        for j in range(z.shape[1]):
+            z[i, j] += bias[j]
+
+
+@jit(fastmath=FAST, error_model="numpy")
+def _back_tanh(d: Rows, h: Rows, total: Rows) -> None:
+    """d <- d (1 - h^2), where h = tanh(z); total += the sum of its rows."""
+    one = np.float32(1)
+    for i in range(d.shape[0]):
+        for j in range(d.shape[1]):
+            x = d[i, j] * (one - h[i, j] * h[i, j])
+            d[i, j] = x
+            total[j] += x
+
+
+@jit(fastmath=FAST, error_model="numpy")
+def _back_relu(d: Rows, h: Rows, total: Rows) -> None:
+    """d <- d where h = max(z, 0) is above 0, else 0; total += the sum of its rows."""
+    zero = np.float32(0)
+    for i in range(d.shape[0]):
+        for j in range(d.shape[1]):
+            x = zero if h[i, j] <= zero else d[i, j]
+            d[i, j] = x
+            total[j] += x
+
+
+@jit(fastmath=FAST, error_model="numpy")
+def _sum(d: Rows, total: Rows) -> None:
+    """total += the sum of d's rows."""
+    for i in range(d.shape[0]):
+        for j in range(d.shape[1]):
+            total[j] += d[i, j]
+
+
+@jit(fastmath=FAST, error_model="numpy")
+def normalize(x: Rows, mean: Rows, scale: Rows, clip: float, out: Rows) -> None:
+    """out <- clip((x - mean) * scale, +-clip), as `Normalizer` does it: x, out [n, D], mean, scale [D]."""
+    limit = np.float32(clip)
+    for i in range(x.shape[0]):
+        for j in range(x.shape[1]):
+            z = (x[i, j] - mean[j]) * scale[j]
+            z = limit if z > limit else z
+            out[i, j] = -limit if z < -limit else z
+
+
+@jit(fastmath=FAST, error_model="numpy")
+def norm(x: Rows) -> np.float32:
+    """sqrt(sum x^2)."""
+    total = np.float32(0)
+    for i in range(len(x)):
+        total += x[i] * x[i]
+    return np.sqrt(total)
+
+
+@jit(fastmath=FAST, error_model="numpy")
+def adam(
+    value: Rows, gradient: Rows, mean: Rows, square: Rows, scale: float, bound: float, rate: float, root: float, eps: float, beta1: float,
+    beta2: float, decay: float,
+) -> None:  # fmt: skip
+    """One step of Adam (Kingma and Ba 2015, algorithm 1) on flat vectors, as torch does it.
+
+    g = clip(scale * gradient, +-bound) + decay * value; mean <- lerp(g, mean, beta1); square <- lerp(g^2, square, beta2);
+    value -= rate * mean / (sqrt(square) * root + eps), where rate = learning rate / (1 - beta1^t), root = 1 / sqrt(1 - beta2^t).
+    """
+    f = np.float32
+    by, most, far, root_, small, pull = f(scale), f(bound), f(rate), f(root), f(eps), f(decay)
+    b1, b2, c1, c2 = f(beta1), f(beta2), f(1 - beta1), f(1 - beta2)
+    for i in range(len(value)):
+        g = by * gradient[i]
+        g = most if g > most else g
+        g = -most if g < -most else g
+        g += pull * value[i]
+        m = b1 * mean[i] + c1 * g
+        s = b2 * square[i] + c2 * g * g
+        mean[i], square[i] = m, s
+        value[i] -= far * m / (np.sqrt(s) * root_ + small)

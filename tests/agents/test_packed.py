@@ -1,0 +1,251 @@
+"""Packed steps: an agent's loss by rows is `agent.loss`: value, metrics and gradient; void steps, states, refusals."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from whorl import batch as batches
+from whorl.agents.a2c import A2C
+from whorl.agents.agent import Agent
+from whorl.agents.dqn import DQN
+from whorl.agents.packed import pack
+from whorl.agents.ppo import PPO, PPOConfig
+from whorl.agents.reinforce import REINFORCE
+from whorl.batch import Batch, Metrics
+from whorl.errors import AgentError, Incompatible, NotFinite
+from whorl.feeds import Replay
+
+SEEN = spaces.Box(-np.inf, np.inf, (5,), np.float32)
+FEW, SEVERAL = spaces.Discrete(3), spaces.MultiDiscrete([3, 2, 4])
+BOX = spaces.Box(np.array([-1, -2], np.float32), np.array([1, 3], np.float32))
+
+CASES = {
+    "ppo": (PPO, FEW, {}),
+    "ppo, every option": (
+        PPO, FEW,
+        {"value_clip_range": 0.1, "entropy_weight": 0.02, "normalize_observation": True, "normalize_return": True, "activation": "relu",
+         "hidden": (16,), "max_grad_norm": 0.0, "normalize_advantage": False},
+    ),
+    "ppo, several choices": (PPO, SEVERAL, {"entropy_weight": 0.1}),
+    "ppo, normal": (PPO, BOX, {"entropy_weight": 0.01}),
+    "ppo, std of the state": (PPO, BOX, {"std": "dependent", "entropy_weight": 0.01, "hidden": (8, 24, 8)}),
+    "ppo, squashed": (PPO, BOX, {"squash": True, "entropy_weight": 0.05}),
+    "ppo, squashed, std of the state": (PPO, BOX, {"squash": True, "std": "dependent", "entropy_weight": 0.05}),
+    "a2c": (A2C, FEW, {"normalize_return": True}),
+    "a2c, normal": (A2C, BOX, {}),
+    "reinforce": (REINFORCE, FEW, {"entropy_weight": 0.01}),
+    "reinforce, sum": (REINFORCE, SEVERAL, {"reduction": "sum", "clip_value": 0.01, "weight_decay": 0.1}),
+    "reinforce, critic": (REINFORCE, BOX, {"baseline": "value", "mean": "tanh", "scale": True, "reduction": "sum"}),
+    "dqn": (DQN, FEW, {}),
+    "dqn, every option": (
+        DQN, FEW, {"dueling": True, "double": False, "huber": 0.0, "activation": "tanh", "hidden": (16, 8), "max_grad_norm": 0.0}
+    ),
+    "dqn, two streams alone": (DQN, FEW, {"dueling": True, "hidden": (12,), "huber": 0.5}),
+    "dqn, normalized": (DQN, FEW, {"feed": Replay(normalize_observation=True)}),
+    "reinforce, fixed": (REINFORCE, BOX, {"std": "fixed", "fixed_std": 0.5, "initialization": "uniform"}),
+}  # fmt: skip
+
+
+def built(case: str) -> Agent:
+    cls, space, fields = CASES[case]
+    torch.manual_seed(0)
+    agent = cls.build(SEEN, space, cls.Config(**fields))
+    with torch.no_grad():  # the head's first outputs are near 0
+        for p in agent.parameters():
+            p.add_(0.2 * torch.randn_like(p))
+    return agent
+
+
+def rows(agent: Agent, n: int, masked: bool, extreme: float = 1.0, seed: int = 1) -> Batch:
+    """A batch that the agent could have acted, some of it some steps ago."""
+    g = torch.Generator().manual_seed(seed)
+    if isinstance(agent, DQN):
+        return replayed(g, n, masked, extreme)
+    draw = lambda *shape: extreme * torch.randn(*shape, generator=g)  # noqa: E731
+    policy, observation = agent.policy, draw(n, 5)
+    allowed = None
+    if policy.sizes is not None and masked:
+        allowed = torch.rand(n, sum(policy.sizes), generator=g) < 0.6
+        start = 0
+        for size in policy.sizes:
+            allowed[:, start] = True
+            start += size
+    with torch.no_grad():
+        decided, _ = policy.act(observation, None, torch.zeros(n, dtype=torch.bool), policy.noise((n,), g), allowed)
+    found = {
+        "observation": observation, "action": decided["action"], "log_prob": decided["log_prob"] + 0.3 * torch.randn(n, generator=g),
+        "advantage": draw(n), "return": draw(n), "value": draw(n),
+    }  # fmt: skip
+    if masked:
+        found["mask"] = torch.rand(n, generator=g) < 0.7
+    return batches.make(found | ({} if allowed is None else {"action_mask": allowed}), (n,))
+
+
+def replayed(g: torch.Generator, n: int, masked: bool, extreme: float) -> Batch:
+    """Three actions; with masks, importance weights and discounts of n steps where `masked`."""
+    draw = lambda *shape: extreme * torch.randn(*shape, generator=g)  # noqa: E731
+    share = lambda *shape: torch.rand(*shape, generator=g)  # noqa: E731
+    after = {"observation": draw(n, 5), "reward": draw(n), "terminated": share(n) < 0.3, "truncated": share(n) < 0.3}
+    found = {"observation": draw(n, 5), "action": (3 * share(n)).long()}
+    if masked:
+        found |= {"mask": share(n) < 0.7, "weight": share(n)}
+        after |= {"discount": share(n), "action_mask": torch.cat([share(n, 2) < 0.5, torch.ones(n, 1) > 0], 1)}
+    return batches.make(found | {"next": batches.make(after, (n,))}, (n,))
+
+
+def gradients(agent: Agent, batch: Batch) -> tuple[Tensor, Metrics, list[Tensor]]:
+    """Of `agent.loss`, by autograd."""
+    value, metrics = agent.loss(batch)
+    return value.detach(), metrics, list(torch.autograd.grad(value, agent.optimizer.param_groups[0]["params"]))
+
+
+def far(found: list[Tensor], exact: list[Tensor]) -> float:
+    """The largest difference, over the largest size."""
+    size = max(float(x.abs().max()) for x in exact)
+    return max(float((x.double() - y).abs().max()) for x, y in zip(found, exact, strict=True)) / max(size, 1e-12)
+
+
+def double(batch: Batch) -> Batch:
+    return batch.apply(lambda x: x.double() if x.is_floating_point() else x)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("case", CASES)
+def test_loss_by_rows(case: str, masked: bool) -> None:
+    """As near to float64 as 1e-5, or as autograd in float32 is."""
+    packed, eager = built(case), built(case)
+    exact = copy.deepcopy(eager).double()
+    pack(packed)
+    for seed, (n, extreme) in enumerate([(700, 1.0), (64, 1.0), (1, 1.0), (300, 30.0)]):
+        batch = rows(eager, n, masked, extreme, seed)
+        packed.step.plan.vector.gradient[:] = 0
+        value, metrics = packed.step.plan.rows(batch, 1.0)
+        true_value, true_metrics, true_gradient = gradients(exact, double(batch))
+        near_value, near_metrics, near_gradient = gradients(eager, batch)
+        assert metrics.keys() == near_metrics.keys()
+        told = [(metrics[key], near_metrics[key].detach(), true_metrics[key].detach()) for key in metrics]
+        for found, near, true in [(torch.tensor(value), near_value, true_value), *told]:
+            bound = max(1e-5 * max(1, float(true.abs().max())), 3 * float((near - true).abs().max()))
+            assert found.shape == true.shape and (found - true).abs().max() <= bound
+        assert far(packed.step.plan.gradients, true_gradient) <= max(1e-5, 3 * far(near_gradient, true_gradient))
+
+
+@pytest.mark.parametrize("pieces", [1, 3])
+@pytest.mark.parametrize("case", ["ppo, every option", "a2c", "reinforce, sum"])
+def test_steps_are_adams(case: str, pieces: int) -> None:
+    """Ten of them: clip, weight decay, micro-batches; what a checkpoint holds goes on in either body."""
+    eager, packed = built(case), built(case)
+    pack(packed)
+    for i in range(10):
+        batch = rows(eager, 90, masked=True, seed=i)
+        cut = [batch] if pieces == 1 else list(batch.split(30))
+        told, told_b = (a.optimize(a.loss, a.optimizer, cut) for a in (eager, packed))
+        assert all(told_b[key].item() == pytest.approx(told[key].item(), rel=1e-3, abs=1e-4) for key in told | told_b)
+    arrays, numbers = packed.state()
+    packed.load_state(*eager.state())
+    eager.load_state(arrays, numbers)
+    for agent in (eager, packed):
+        agent.update(batch)
+    assert far(list(packed.parameters()), [p.double() for p in eager.parameters()]) < 1e-3
+    steps = {float(packed.optimizer.state[p]["step"]) for p in packed.optimizer.param_groups[0]["params"]}
+    assert steps == {11.0}
+
+
+@pytest.mark.parametrize("where", ["observation", "advantage", "return"])
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_void_steps(where: str, bad: float) -> None:
+    """What is not finite is told as in eager, and nothing has moved, whichever layer it would have passed."""
+    told = []
+    for packed in (False, True):
+        agent = built("ppo")
+        if packed:
+            pack(agent)
+        before, batch = [p.clone() for p in agent.parameters()], rows(agent, 40, masked=False)
+        batch[where].view(40, -1)[3] = bad
+        agent.update(batch)
+        agent.update(rows(agent, 40, masked=False))  # void, too
+        assert all(torch.equal(a, b) for a, b in zip(before, agent.parameters(), strict=True))
+        told.append(int(agent.step.void))
+    assert told == [1, 1]
+
+
+def test_weights_that_are_not_finite() -> None:
+    for packed in (False, True):
+        agent = built("a2c")
+        if packed:
+            pack(agent)
+        with torch.no_grad():
+            agent.policy.encoder.mlp[0].weight[0, 0] = np.nan
+        agent.update(rows(built("a2c"), 40, masked=False))
+        assert agent.step.void == 1
+
+
+class OwnLoss(PPO):
+    def loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
+        value, metrics = super().loss(batch)
+        return 2 * value, metrics
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda a: a.policy.encoder.mlp.append(torch.nn.Dropout()), "a Dropout is more than a linear layer"),
+        (lambda a: setattr(a, "optimizer", torch.optim.SGD(a.parameters(), 0.1)), "no plain Adam but SGD"),
+        (lambda a: setattr(a, "packed", ""), "PPO has no loss by rows"),
+        (lambda a: setattr(a, "__class__", OwnLoss), "OwnLoss changes the loss of PPO"),
+        (lambda a: a.critic.requires_grad_(False), "do not learn"),
+        (lambda a: a.double(), "no float32 on the CPU"),
+        (lambda a: setattr(a.critic, "__class__", torch.nn.Module), "its critic is a Module"),
+    ],
+)
+def test_what_is_not_packed(change: object, words: str) -> None:
+    agent = built("ppo")
+    change(agent)
+    with pytest.raises(Incompatible, match=words):
+        pack(agent)
+    assert agent.step.plan is None
+
+
+def test_images_and_dicts_are_not_packed() -> None:
+    for space in (spaces.Dict({"a": SEEN}), spaces.Box(0, 255, (64, 64, 3), np.uint8)):
+        with pytest.raises(Incompatible, match="more than one float vector"):
+            pack(PPO.build(space, FEW, PPOConfig()))
+
+
+def test_a_plan_knows_its_memory() -> None:
+    """A copy has memory of its own, where the first one's actors do not look: it is packed anew, or says so."""
+    agent = built("ppo")
+    pack(agent)
+    twin = copy.deepcopy(agent)
+    assert twin.step.plan is None and twin.policy.head.weight.data_ptr() != agent.policy.head.weight.data_ptr()
+    agent.policy.head.weight.data = agent.policy.head.weight.data.clone()
+    with pytest.raises(AgentError, match="pack the agent again"):
+        agent.update(rows(agent, 40, masked=False))
+    pack(agent)
+    agent.update(rows(agent, 40, masked=False))
+
+
+def test_actors_see_packed_steps() -> None:
+    agent = built("ppo")
+    pack(agent)
+    act = agent.policy.actor(4)
+    x, first = np.ones((4, 5), np.float32), np.zeros(4, bool)
+    before = act(x, None, first, None)[0]["log_prob"].copy()
+    agent.update(rows(agent, 40, masked=False))
+    assert (act(x, None, first, None)[0]["log_prob"] != before).all()
+
+
+def test_not_finite_is_raised() -> None:
+    from whorl.training.build import build
+
+    parts = build("ppo", "CartPole-v1", replace(PPOConfig(), learning_rate=1e20), num_envs=2)
+    pack(parts.agent)
+    with pytest.raises(NotFinite, match="became NaN or infinite after"):
+        parts.train(5_000)
