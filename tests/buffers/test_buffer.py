@@ -287,7 +287,7 @@ def test_lookups_come_back_with_their_arrays(way, tmp_path):
         buffer.sample()
     if way == "state":
         arrays, numbers = buffer.state()
-        assert set(arrays) == {"lookup0.times"} and set(numbers) == {"storage", "sampler", "lookup0", "added", "drawn"}
+        assert set(arrays) == {"lookup0.times"} and set(numbers) == {"storage", "sampler", "lookup0", "added", "left"}
         assert other.load_state({name: x.clone() for name, x in arrays.items()}, json.loads(json.dumps(numbers)))
     else:
         buffer.save(tmp_path / "saved")
@@ -402,3 +402,18 @@ def test_a_save_is_loaded_into_the_same_parts_only(tmp_path):
         with pytest.raises(BadInput, match="was saved by a buffer of Prioritized, alpha 0.5, this one is of"):
             other.load(tmp_path / "saved")
         assert len(other) == 0 and other.added == 0
+
+
+@pytest.mark.parametrize("change", [{"left": -(2**63)}, {"left": 2**62}, {"added": 2**70}, {"added": 3}, {"added": -1}])
+def test_counts_of_a_stranger_would_keep_it_busy_for_ever(change, tmp_path):
+    def made():
+        return ReplayBuffer(Memory(64, 2, folder=tmp_path), Uniform(0), batch_size=4)
+
+    buffer = made()
+    buffer.add(rollout(20))
+    assert len(list(buffer.batches())) == 40
+    arrays, numbers = buffer.state()
+    with pytest.raises(Damaged, match="cannot be left to draw"):
+        made().load_state(arrays, numbers | change)
+    again = made()
+    assert again.load_state(arrays, numbers) and not list(again.batches())

@@ -107,6 +107,14 @@ def test_what_only_says_how_learning_begins_does_not_change(tmp_path):
     assert whorl.resume(path, 300, quiet=True, target_rate=0.1, feed={"batch_size": 4}).steps == 300
 
 
+def test_another_replay_ratio_counts_from_here_on(tmp_path):
+    small = {"hidden": (8,), "feed": {"batch_size": 8, "capacity": 400, "warmup": 50, "replay_ratio": 0.1}}
+    run = whorl.train("sac", "Pendulum-v1", runs=tmp_path, **QUICK | {"total_steps": 200}, **small)
+    assert run.agent.updates == 15
+    assert whorl.resume(run.path, 250, quiet=True, feed={"replay_ratio": 1.0}).agent.updates == 15 + 50
+    assert whorl.resume(run.path, 300, quiet=True, feed={"replay_ratio": 0.2}).agent.updates == 15 + 50 + 10
+
+
 def test_threads_of_the_process_are_no_change_of_the_run(tmp_path):
     """Initial weights come from a decomposition whose bits depend on them; a run has its own number."""
     before = torch.get_num_threads()

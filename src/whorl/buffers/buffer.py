@@ -17,7 +17,8 @@ from whorl.buffers import saved
 from whorl.buffers.lookup.lookup import Lookup
 from whorl.buffers.parts import Sampler, Storage
 from whorl.buffers.transfer import Transfer
-from whorl.errors import BadInput
+from whorl.errors import BadInput, Damaged
+from whorl.options import CHANGED, MOST
 
 TRIES = 100  # draws for one batch while other processes write over its rows
 
@@ -118,8 +119,7 @@ class ReplayBuffer:
         """
         due = count is None
         if count is None:
-            ratio = self.replay_ratio  # in whole numbers: a Fraction's product looks for common factors each time
-            count = ratio.numerator * (self.added - self.warmup) // ratio.denominator - self.drawn if len(self) else 0
+            count = self._due() - self.drawn if len(self) else 0
         try:
             for i in range(count):
                 self.drawn += due
@@ -127,6 +127,11 @@ class ReplayBuffer:
         finally:
             self._settle()
             self._ahead.clear()
+
+    def _due(self) -> int:
+        """Batches that were due so far, drawn or not."""
+        ratio = self.replay_ratio  # in whole numbers: a Fraction's product looks for common factors each time
+        return max(ratio.numerator * (self.added - self.warmup) // ratio.denominator, 0)
 
     def _next(self, left: int) -> Batch:
         """The oldest batch drawn ahead, while the thread goes on; `left` batches are still to come, with this one."""
@@ -159,12 +164,13 @@ class ReplayBuffer:
         else:
             self.storage.flush()
             arrays, numbers = states({"storage": self.storage, **self.drawing()})
-        return arrays, numbers | {"added": self.added, "drawn": self.drawn}
+        return arrays, numbers | {"added": self.added, "left": self._due() - self.drawn}
 
     def load_state(self, arrays: Arrays, numbers: Numbers) -> bool:
         """Whether the buffer is exactly as it was; else the oldest rows had been overwritten and it is shorter.
 
-        Raises BadInput where recorded data is other data than it was.
+        What is due counts from here on: another replay ratio does not reach back. Raises BadInput where recorded data is other data than
+        it was, Damaged for counts that cannot be.
         """
         self._settle()
         parts: dict[str, Part] = self.drawing()
@@ -176,8 +182,12 @@ class ReplayBuffer:
             )
         elif numbers["sha256"] != self._digest():
             raise BadInput("the recorded data is not what it was when this state was saved: use the same data")
-        self.added, self.drawn = numbers["added"], numbers["drawn"]
-        return load_states(parts, arrays, numbers)
+        exact = load_states(parts, arrays, numbers)
+        self.added = numbers["added"]
+        self.drawn = self._due() - numbers["left"]
+        if not ((self.recorded or len(self) <= self.added < MOST) and 0 <= self.drawn <= self._due()):
+            raise Damaged(f"{numbers['left']:,} batches of {self.added:,} added rows cannot be left to draw: {CHANGED}")
+        return exact
 
     def _digest(self) -> str:
         """SHA-256 of recorded rows, with their names and the number of lanes."""
