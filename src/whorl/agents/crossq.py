@@ -11,7 +11,7 @@ from torch import Tensor
 
 from whorl.agents.agent import Agent
 from whorl.agents.optimizers import adam
-from whorl.agents.parts import count_update, learned, loss_of, mean_of, td, warm_up, with_temperature
+from whorl.agents.parts import count_update, learned, loss_of, mean_of, soft_actor_loss, td, warm_up
 from whorl.batch import Batch, Metrics, Tree
 from whorl.feeds import Feed, Replay
 from whorl.nets.batch_renorm import BatchRenormEncoder, BatchRenormQ, flat, follow
@@ -106,14 +106,13 @@ class CrossQ(Agent[CrossQConfig]):
 
     def actor_loss(self, batch: Batch) -> tuple[Tensor, Metrics]:  # [B]
         """SAC's, the policy in training and the critics as they act: by running statistics."""
-        observation, alpha = self.policy.normalizer(batch["observation"]), self.temperature()
+        observation, learn = self.policy.normalizer(batch["observation"]), self.config.learn_temperature
         moments: list[Tensor] = []
         distribution = self.policy.distribution(self.policy.encoder(observation, moments))
         action, log_prob = distribution.sample_and_log_prob(batch["noise"][:, 1])
         log_prob = log_prob + self.policy.log_half
-        actor_loss = loss_of(alpha.detach() * log_prob - self.critic(observation, action).amin(0), batch)
-        learn = self.config.learn_temperature
-        loss, metrics = with_temperature(actor_loss, alpha, -log_prob.detach(), self.target_entropy, batch, learn)
+        q = self.critic(observation, action).amin(0)
+        loss, metrics = soft_actor_loss(log_prob, q, self.temperature(), self.target_entropy, batch, learn)
         return loss, metrics | {"moments": flat(moments)}
 
     def update(self, batch: Batch) -> Metrics:

@@ -109,6 +109,15 @@ def with_temperature(
     return actor_loss + temperature_loss, metrics | {"temperature_loss": temperature_loss}
 
 
+def soft_actor_loss(
+    log_prob: Tensor, q: Tensor, alpha: Tensor, target_entropy: float, batch: Batch, learn: bool
+) -> tuple[Tensor, Metrics]:
+    """alpha log pi(a|s) - Q(s, a) of actions drawn anew, whose log_prob and q are [*rows], Haarnoja et al. 2018b, eq. 7, and the loss of
+    the temperature: see `with_temperature`."""
+    actor_loss = loss_of(alpha.detach() * log_prob - q, batch)
+    return with_temperature(actor_loss, alpha, -log_prob.detach(), target_entropy, batch, learn)
+
+
 def learned(*parts: nn.Module) -> list[nn.Parameter]:
     """Their parameters, but those that stay what they are."""
     return [p for part in parts for p in part.parameters() if p.requires_grad]

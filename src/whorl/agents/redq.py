@@ -12,7 +12,7 @@ from torch import Tensor
 
 from whorl.agents.agent import Agent
 from whorl.agents.optimizers import adam
-from whorl.agents.parts import count_update, learned, loss_of, mean_of, td, warm_up, with_temperature
+from whorl.agents.parts import count_update, learned, loss_of, mean_of, soft_actor_loss, td, warm_up
 from whorl.batch import Batch, Metrics, Tree
 from whorl.errors import BadInput
 from whorl.feeds import Feed, Replay
@@ -111,12 +111,10 @@ class REDQ(Agent[REDQConfig]):
 
     def actor_loss(self, batch: Batch) -> tuple[Tensor, Metrics]:  # [B] or [T, B]
         """Algorithm 1, line 12, and the temperature's."""
-        observation, alpha = batch["observation"], self.temperature()
+        observation, c = batch["observation"], self.config
         action, log_prob = self.policy.sample(observation, batch["noise"][..., 1, :])
         q = self.critic(self.policy.normalizer(observation), action).mean(0)
-        actor_loss = loss_of(alpha.detach() * log_prob - q, batch)
-        learn = self.config.learn_temperature
-        return with_temperature(actor_loss, alpha, -log_prob.detach(), self.target_entropy, batch, learn)
+        return soft_actor_loss(log_prob, q, self.temperature(), self.target_entropy, batch, c.learn_temperature)
 
     def update(self, batch: Batch) -> Metrics:
         c, shape = self.config, (*batch.shape, 2, self.policy.outputs)  # of the next and of the new actions
