@@ -219,7 +219,7 @@ def submit(o: arguments.Submit) -> None:
 
 def _report_entry(entry: Entry, board: Path) -> None:
     place = board / "entries" / entry.id
-    print(f"{place}: {entry.agent} on {entry.env}, mean {entry.mean:.2f} over {len(entry.returns)} held-out episodes")
+    print(f"{place}: {entry.agent} on {entry.world}, mean {entry.mean:.2f} over {len(entry.returns)} held-out episodes")
 
 
 def board(o: arguments.Board) -> None:

@@ -214,12 +214,16 @@ def check_kwargs(kwargs: Mapping[str, object]) -> None:
 def check_harmless(kwargs: Mapping[str, object], where: str) -> None:
     """Raises BadInput for options, from a folder that may be a stranger's, with a text that could name a file, a module or an address:
     whoever made the environment could be made to open it."""
-    for key, value in kwargs.items():
-        if any(not re.fullmatch(r"[\w +-]*", text) for text in _texts(value)):
-            raise BadInput(
-                f"{where} says {key} = {value!r:.80} for its environment, which could name a file or a module: if you trust it, pass it "
-                f"yourself, env_kwargs={{{key!r}: ...}}"
-            )
+    for key in naming(kwargs):
+        raise BadInput(
+            f"{where} says {key} = {kwargs[key]!r:.80} for its environment, which could name a file or a module: if you trust it, pass it "
+            f"yourself, env_kwargs={{{key!r}: ...}}"
+        )
+
+
+def naming(kwargs: Mapping[str, object]) -> list[str]:
+    """The options with a text that could name a file, a module or an address."""
+    return [key for key, value in kwargs.items() if any(not re.fullmatch(r"[\w +-]*", text) for text in _texts(value))]
 
 
 def _texts(value: Any) -> list[str]:

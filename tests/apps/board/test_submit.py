@@ -9,18 +9,21 @@ import shutil
 import subprocess
 import sys
 
+import gymnasium
 import imageio.v3 as imageio
 import numpy as np
 import pytest
 
 import whorl
 from tests.training import run_folders
+from whorl.apps.board import rank
 from whorl.apps.board import submit as submit_module
 from whorl.apps.board.entry import entries, read
 from whorl.apps.board.forms import EPISODES, HELD_OUT
+from whorl.apps.board.page import export
 from whorl.apps.board.submit import FRAMES, SIDE, submit
 from whorl.apps.board.verify import verify
-from whorl.envs.make import make_env
+from whorl.envs.make import EnvKind, make_env
 from whorl.errors import BadInput
 from whorl.training import checkpoint
 from whorl.training.evaluate import Evaluation, evaluate
@@ -95,6 +98,7 @@ def test_the_same_run_gives_the_same_entry_once(run, made, tmp_path):
 def test_another_process_plays_the_same_episodes(run, made, tmp_path):
     code = """
 import sys
+from whorl.apps.board.page import export
 from whorl.apps.board.submit import submit
 from whorl.apps.board.verify import verify
 print(verify(sys.argv[1]).confirmed, submit(*sys.argv[2:]).id)
@@ -119,6 +123,37 @@ def test_episodes_are_played_again_exactly_where_gymnasium_steps_and_the_ice_is_
     assert made.gif_returns["best"] == 1.0 > made.mean
     assert made.which == "last" and made.curve == {"step": [], "seconds": [], "mean": [], "std": []}
     assert made.steps_to_threshold is None and made.steps == 64
+
+
+def test_options_of_the_environment_stand_in_the_entry_and_are_a_world_of_their_own(tmp_path):
+    given = {"total_steps": 64, "num_envs": 2, "eval_every": 0}
+    board, icy = tmp_path / "board", train("random", "FrozenLake-v1", tmp_path, **given)
+    firm = train("random", "FrozenLake-v1", tmp_path, env_kwargs={"is_slippery": False}, **given)
+    made, plain = submit(firm.path, board), submit(icy.path, board)
+    assert made.env_kwargs == {"is_slippery": False} and made.world == "FrozenLake-v1 is_slippery=false"
+    assert "env_kwargs" not in plain.settings and plain.world == "FrozenLake-v1"
+    assert made.mean > 2 * plain.mean and made.setting != plain.setting and made.gif_returns is not None
+    assert verify(made.path).confirmed
+    assert {world: [row.env for row in table] for world, table in rank.rows([made, plain]).items()} == {
+        "FrozenLake-v1": ["FrozenLake-v1"], "FrozenLake-v1 is_slippery=false": ["FrozenLake-v1 is_slippery=false"],
+    }  # fmt: skip
+    page = export(board, tmp_path / "pages")
+    assert "FrozenLake-v1 is_slippery=false" in (page / "index.html").read_text()
+    assert "FrozenLake-v1 is_slippery=false" in (page / "run" / f"{made.id}.html").read_text()
+
+
+def test_wrappers_and_texts_that_name_something_are_refused(tmp_path):
+    given = {"total_steps": 64, "num_envs": 2, "eval_every": 0}
+    wrapped = train("random", "FrozenLake-v1", tmp_path, wrappers=[gymnasium.Wrapper], **given)
+    run = train("random", "FrozenLake-v1", tmp_path, env_kwargs={"map_name": "4x4"}, **given)
+    run_folders.change(run.path, env_kwargs={"map_name": "../4x4"})
+    for path, message in (
+        (wrapped.path, "with wrappers .Wrapper., which are code"),
+        (run.path, "could name a file or a module"),
+    ):
+        with pytest.raises(BadInput, match=message):
+            submit(path, tmp_path / "board")
+    assert not (tmp_path / "board").exists()
 
 
 def test_an_environment_without_a_picture_has_none(tmp_path):
@@ -178,10 +213,10 @@ def test_the_policy_is_the_one_that_was_scored_when_best_moves_meanwhile(copy, m
 
 def test_a_picture_of_another_episode_is_left_out(run):
     policy = whorl.load(run.path, "best").policy
-    score, _ = submit_module.examine(policy, "CartPole-v1")
-    assert sorted(submit_module.pictures(policy, "CartPole-v1", score)) == ["best", "typical"]
+    score, _ = submit_module.examine(policy, EnvKind("CartPole-v1"))
+    assert sorted(submit_module.pictures(policy, EnvKind("CartPole-v1"), score)) == ["best", "typical"]
     otherwise = dataclasses.replace(score, returns=score.returns + 1)
-    assert submit_module.pictures(policy, "CartPole-v1", otherwise) == {}
+    assert submit_module.pictures(policy, EnvKind("CartPole-v1"), otherwise) == {}
 
 
 def test_a_run_that_was_stopped_counts_with_the_steps_it_took(copy, scored, tmp_path):

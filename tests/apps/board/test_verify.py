@@ -206,6 +206,21 @@ def test_a_policy_that_is_none(made, forge):
     assert not verify(forge(safetensors.torch.save(broken))).confirmed
 
 
+def test_options_of_the_environment_from_a_stranger(made, forge):
+    for kwargs, message in (
+        ({"map_name": "/etc/passwd"}, "could name a file or a module"),
+        ({"prefer": "gymnasium"}, "prefer is no option of an environment"),
+        ({"sutton": 3}, "does not take these options: sutton"),
+    ):
+        with pytest.raises(BadInput, match=message):
+            verify(forge(settings=made.settings | {"env_kwargs": kwargs}))
+    assert verify(forge(settings=made.settings | {"env_kwargs": {}})).confirmed
+    other = verify(forge(settings=made.settings | {"env_kwargs": {"sutton_barto_reward": True}}))
+    assert not other.confirmed and other.found < 0
+    with pytest.raises(BadInput, match="settings.env_kwargs should be an object of numbers"):
+        forge(settings=made.settings | {"env_kwargs": [1]})
+
+
 def test_names_from_a_stranger_import_nothing(made, forge):
     before = set(sys.modules)
     with pytest.raises(Damaged, match="its policy cannot be built .*unknown agent 'this'"):

@@ -23,11 +23,11 @@ from whorl.apps.board.forms import (
     GIFS,
     MACHINE,
     PROTOCOL,
-    SETTINGS,
     VERSIONS,
     check,
     is_id,
     printable,
+    settings_forms,
     short,
 )
 from whorl.errors import BadInput, Damaged, command
@@ -83,6 +83,16 @@ class Entry:
     curve_sha256: str
     gif_returns: dict[str, float] | None  # best and typical: of the episodes in the GIFs; None: there is no picture
     gif_sha256: dict[str, str] | None
+
+    @property
+    def env_kwargs(self) -> dict[str, Any]:
+        """The options that its environment is made with."""
+        return self.settings.get("env_kwargs", {})
+
+    @property
+    def world(self) -> str:
+        """The environment with its options, `FrozenLake-v1 is_slippery=false`: what policies are compared in."""
+        return " ".join([self.env, *(f"{key}={json.dumps(value)}" for key, value in sorted(self.env_kwargs.items()))])
 
 
 # ------------------------------------------------------------------------------------------------------ reading
@@ -157,7 +167,7 @@ def parse(files: dict[str, bytes], path: Path) -> Entry:
     where = path / "entry.json"
     data = _json(files["entry.json"], where)
     check(data, FIELDS, where)
-    check(data["settings"], SETTINGS, where, "settings.", more=True)
+    check(data["settings"], settings_forms(data["settings"]), where, "settings.", more=True)
     check(data["versions"], VERSIONS, where, "versions.", more=True)
     check(data["machine"], MACHINE, where, "machine.")
     check(data["evaluated"]["versions"], VERSIONS, where, "evaluated.versions.", more=True)
@@ -273,6 +283,8 @@ def setting(claim: dict[str, Any]) -> str:
     of_run = ("num_envs", "total_steps", "total_episodes", "max_episode_steps", "compile")
     parts = {name: claim[name] for name in ("env", "agent", "config")}
     parts |= {name: claim["settings"][name] for name in of_run}
+    if kwargs := claim["settings"].get("env_kwargs"):
+        parts["env_kwargs"] = kwargs
     return _hash(canonical(parts))[:12]
 
 

@@ -176,6 +176,13 @@ SETTINGS: dict[str, Form] = {
     "device": LINE,
     "threads": POSITIVE,
 }
+
+
+def settings_forms(settings: dict[str, Any]) -> dict[str, Form]:
+    """Those of a run's settings; options of the environment are there where it was made with some."""
+    return SETTINGS | ({"env_kwargs": TREE} if "env_kwargs" in settings else {})
+
+
 VERSIONS: dict[str, Form] = dict.fromkeys(("whorl", "torch", "numpy", "gymnasium", "python"), _optional(LINE))
 MACHINE: dict[str, Form] = {"cpu": LINE, "cpu_count": _optional(POSITIVE), "system": LINE}
 CURVE: dict[str, Form] = {

@@ -167,6 +167,6 @@ def _media(one: Entry, out: Path, problems: list[str]) -> list[dict[str, Any]]:
         reached = number(reward)
         found.append({
             "path": path, "still": path.replace(".gif", ".png"), "width": width, "height": height, "title": TITLES[name],
-            "text": f"return {reached}", "alt": f"{TITLES[name]} of {one.agent} in {one.env}: return {reached}",
+            "text": f"return {reached}", "alt": f"{TITLES[name]} of {one.agent} in {one.world}: return {reached}",
         })  # fmt: skip
     return found

@@ -37,7 +37,7 @@ class Row:
     """One setting. Steps are environment steps, seconds those of training."""
 
     setting: str  # 12 hex digits
-    env: str
+    env: str  # with its options: `Entry.world`
     agent: str
     entries: list[Entry]  # one of each seed, by seed
     repeated: list[
@@ -76,10 +76,10 @@ def rows(entries: Iterable[Entry]) -> dict[str, list[Row]]:
     """Environment -> its rows, best first. The order of the entries makes no difference."""
     settings: dict[tuple[str, str], list[Entry]] = defaultdict(list)
     for entry in entries:
-        settings[entry.env, entry.setting].append(entry)
+        settings[entry.world, entry.setting].append(entry)
     of_env: dict[str, Counter] = defaultdict(Counter)
     for members in settings.values():
-        of_env[members[0].env].update(entry.reward_threshold for entry in members)
+        of_env[members[0].world].update(entry.reward_threshold for entry in members)
     thresholds = {env: max(found, key=lambda one: (found[one], one is not None, one)) for env, found in of_env.items()}
     tables: dict[str, list[Row]] = defaultdict(list)
     for (env, _), members in sorted(settings.items(), key=lambda item: item[0]):
@@ -101,7 +101,7 @@ def _row(members: list[Entry], threshold: float | None) -> Row:
     middle, low, high = iqm_band(np.array([[entry.mean] for entry in chosen]))[:, 0]
     return Row(
         setting=first.setting,
-        env=first.env,
+        env=first.world,
         agent=first.agent,
         entries=chosen,
         repeated=repeated,

@@ -21,7 +21,7 @@ from whorl.apps.board.forms import EPISODES, FIELDS, GIFS, HELD_OUT, LINE
 from whorl.envs.adapters.gymnasium import Gymnasium
 from whorl.envs.env import Env, Observation
 from whorl.envs.ids import environment_behind
-from whorl.envs.make import EnvKind, make_env
+from whorl.envs.make import EnvKind, naming
 from whorl.errors import BadInput, Damaged
 from whorl.folders import Folder
 from whorl.functional.streams import stream
@@ -50,19 +50,19 @@ def submit(run: str | Path, board: str | Path = "board", author: str = "", note:
     for what, line in (("author", author), ("note", note)):
         if not LINE[0](line):
             raise BadInput(f"{what} should be {LINE[1]}, got {line[:300]!r}")
-    trained, which, env_id, policy = _best(folder.open_run(run))
+    trained, which, kind, policy = _best(folder.open_run(run))
     s = trained.settings
     made_at = read_meta(trained.path)
     now = folder.meta()
-    score, threshold = examine(trained.policy, env_id)
+    score, threshold = examine(trained.policy, kind)
     if not np.isfinite(score.returns).all():
         raise BadInput(
             f"{trained.path} cannot be ranked: its returns are not finite ({score.returns[:3].tolist()}, ...)"
         )
-    gifs = pictures(trained.policy, env_id, score)
+    gifs = pictures(trained.policy, kind, score)
     curve, seconds, steps_per_second = _progress(trained.path)
     claim = {
-        "env": env_id,
+        "env": kind.id,
         "agent": s.agent,
         "author": author,
         "note": note,
@@ -70,7 +70,7 @@ def submit(run: str | Path, board: str | Path = "board", author: str = "", note:
         "settings": {
             name: value
             for name, value in dataclasses.asdict(s).items()
-            if name not in ("env", "agent", "own_env", "env_kwargs", "wrappers", "spaces")
+            if name not in ("env", "agent", "own_env", "wrappers", "spaces") and (name != "env_kwargs" or value)
         },
         "config": read_config(trained.path).config,
         "versions": made_at.versions,
@@ -89,9 +89,8 @@ def submit(run: str | Path, board: str | Path = "board", author: str = "", note:
     return entry.write(board, claim, curve, policy, gifs)
 
 
-def _best(path: Path) -> tuple[Trained, str, str, bytes]:
-    """The policy, which checkpoint it is, the id of the environment to score it in (of a remote one, that of its kind here), and the
-    policy's file.
+def _best(path: Path) -> tuple[Trained, str, EnvKind, bytes]:
+    """The policy, which checkpoint it is, the environment to score it in (of a remote one, that of its kind here), and the policy's file.
 
     The checkpoint is looked up once: `best` moves while a run trains.
     """
@@ -101,28 +100,32 @@ def _best(path: Path) -> tuple[Trained, str, str, bytes]:
             f"{path} was trained on an environment object ({settings.env}), with which nobody else can play it again: "
             "train on an environment's id, such as those of `whorl list envs`"
         )
-    if settings.env_kwargs or settings.wrappers:
-        changed = ", ".join([*(f"{key} = {value}" for key, value in settings.env_kwargs.items()), *settings.wrappers])
+    if settings.wrappers:
         raise BadInput(
-            f"{path} was trained in {settings.env} with options or wrappers of its own ({changed:.200}), and a board compares policies in "
-            "environments as their ids make them: train without, or register the environment under an id of its own"
+            f"{path} was trained in {settings.env} with wrappers ({', '.join(settings.wrappers):.200}), which are code that an entry "
+            "cannot hold: train without, or register the wrapped environment under an id of its own"
+        )
+    for key in naming(settings.env_kwargs):
+        raise BadInput(
+            f"{path} was trained with {key} = {settings.env_kwargs[key]!r:.80}, which could name a file or a module: nobody would verify "
+            "it, register the environment with it under an id of its own"
         )
     checkpoints = path / "checkpoints"
     which = next((name for name in ("best", "last") if name in checkpoint.marked(checkpoints)), "")
     if not which:
         raise BadInput(f"{path} has no checkpoint to score: let it train with checkpoint_every above 0, then submit it")
-    env_id = environment_behind(settings.env)
-    env = make_env(env_id, 1)
+    kind = EnvKind(environment_behind(settings.env), settings.env_kwargs)
+    env = kind.make()
     try:
         found = checkpoint.find(checkpoints, which)
         with Folder.inside(found) as folder:
             policy = folder.read("policy.safetensors")
-        return load(path, _steps(found), env), which, env_id, policy
+        return load(path, _steps(found), env), which, kind, policy
     except (BadInput, Damaged, RuntimeError) as error:
-        if env_id == settings.env:
+        if kind.id == settings.env:
             raise
         raise BadInput(
-            f"{path} was trained on {settings.env}, whose spaces are not those of {env_id} here: {error}"
+            f"{path} was trained on {settings.env}, whose spaces are not those of {kind.id} here: {error}"
         ) from None
     finally:
         env.close()
@@ -170,9 +173,9 @@ def _progress(run: Path) -> tuple[dict[str, list | None], float | None, float | 
 # ---------------------------------------------------------------------------------------------------- the protocol
 
 
-def examine(policy: Policy, env_id: str) -> tuple[Evaluation, float | None]:
+def examine(policy: Policy, kind: EnvKind) -> tuple[Evaluation, float | None]:
     """The score of a policy under the protocol, and the environment's reward threshold. Raises BadInput for an unknown environment."""
-    env = make_env(env_id, EPISODES, seed=HELD_OUT)
+    env = kind.make(EPISODES, HELD_OUT)
     try:
         with threads_of_torch(1):
             return evaluate(policy, env, EPISODES, HELD_OUT), env.reward_threshold
@@ -180,32 +183,32 @@ def examine(policy: Policy, env_id: str) -> tuple[Evaluation, float | None]:
         env.close()
 
 
-def pictures(policy: Policy, env_id: str, score: Evaluation) -> dict[str, bytes]:
+def pictures(policy: Policy, kind: EnvKind, score: Evaluation) -> dict[str, bytes]:
     """GIFs of the best episode of a score and of a typical one (of median return); none without a picture.
 
     Both are played again. There are none either if one comes out otherwise than in the score, because the environment keeps randomness
     that neither its state nor its seed brings back.
     """
     try:
-        drawable(EnvKind(env_id), 0).close()
+        drawable(kind, 0).close()
     except BadInput:  # it could be made a moment ago, so what it lacks is the picture
         return {}
     order = np.argsort(score.returns, kind="stable")
     chosen = dict(zip(GIFS, (order[-1], order[(EPISODES - 1) // 2]), strict=True))
     with threads_of_torch(1):
-        films = {name: _film(policy, env_id, int(index), int(score.lengths[index])) for name, index in chosen.items()}
+        films = {name: _film(policy, kind, int(index), int(score.lengths[index])) for name, index in chosen.items()}
     exact = {name: total for name, (_, total) in films.items()} == entry.replays(score.returns.tolist())
     return {name: gif for name, (gif, _) in films.items()} if exact else {}
 
 
-def _film(policy: Policy, env_id: str, index: int, length: int) -> tuple[bytes, float]:
+def _film(policy: Policy, kind: EnvKind, index: int, length: int) -> tuple[bytes, float]:
     """One episode of the protocol, that of environment `index`, as a GIF with its return.
 
     The policy acts for EPISODES equal rows, as it did in the score, because another number of rows can give other bits.
     """
     import imageio.v3 as imageio
 
-    env, observation = _alone(env_id, index)
+    env, observation = _alone(kind, index)
     actor, is_first = policy.actor(EPISODES), np.ones(EPISODES, bool)
     carry: Held = policy.initial(EPISODES)
     generator = torch.Generator().manual_seed(stream(HELD_OUT, "evaluation"))
@@ -231,11 +234,11 @@ def _film(policy: Policy, env_id: str, index: int, length: int) -> tuple[bytes, 
     return imageio.imwrite("<bytes>", np.stack(frames), extension=".gif", duration=40, loop=0), total
 
 
-def _alone(env_id: str, index: int) -> tuple[Env, Observation]:
+def _alone(kind: EnvKind, index: int) -> tuple[Env, Observation]:
     """One environment with pictures, at the beginning of the episode that environment `index` of the protocol plays."""
-    env = drawable(EnvKind(env_id), 0)
+    env = drawable(kind, 0)
     if env.origin == "native":
-        many = make_env(env_id, EPISODES)
+        many = kind.make(EPISODES)
         many.reset(EPISODE_STREAM)
         state: Any = many.state()
         return env, env.load_state(
@@ -245,7 +248,8 @@ def _alone(env_id: str, index: int) -> tuple[Env, Observation]:
     seed = int(
         np.random.SeedSequence((EPISODE_STREAM, index)).generate_state(1)[0]
     )  # as envs/adapters/gymnasium.py says
-    made = gymnasium.make(gymnasium.registry[env_id], disable_env_checker=True, render_mode="rgb_array")
+    options: dict[str, Any] = {**kind.kwargs, "disable_env_checker": True, "render_mode": "rgb_array"}
+    made = gymnasium.make(gymnasium.registry[kind.id], **options)
     env = Gymnasium(_Seeded(made, seed))
     return env, env.reset()
 

@@ -18,8 +18,8 @@ from whorl.apps.board import entry
 from whorl.apps.board.entry import MIB, Entry
 from whorl.apps.board.forms import EPISODES
 from whorl.apps.board.submit import examine, machine
-from whorl.envs.make import make_env
-from whorl.errors import BadInput, Damaged
+from whorl.envs.make import EnvKind, check_harmless, check_kwargs
+from whorl.errors import BadInput, Damaged, WhorlError, in_words
 from whorl.policies.policy import Policy
 from whorl.spaces import action_size, flat_size
 from whorl.training import folder, sizes
@@ -51,7 +51,7 @@ def verify(entry_or_id: str | Path, board: str | Path | None = None) -> Verdict:
     """
     path = entry.find(entry_or_id, board)
     claim = entry.read(path)
-    score, threshold = examine(policy(claim), claim.env)
+    score, threshold = examine(policy(claim), _kind(claim))
     mean, std = float(score.returns.mean()), float(score.returns.std())
     same_length, same_return = score.lengths == claim.lengths, score.returns == claim.returns
     equal = int(np.sum(same_length & same_return))
@@ -66,7 +66,7 @@ def verify(entry_or_id: str | Path, board: str | Path | None = None) -> Verdict:
     elsewhere = f"not as at the submission: {', '.join(changed)}"
     confirmed, plausible = False, False
     if threshold != claim.reward_threshold:
-        said = f"refuted: {both}; the reward threshold of {claim.env} is {threshold}, not {claim.reward_threshold}"
+        said = f"refuted: {both}; the reward threshold of {claim.world} is {threshold}, not {claim.reward_threshold}"
     elif equal == EPISODES:
         confirmed = True
         said = f"confirmed, all {EPISODES} episodes equal: mean return {mean:.6g} +- {std:.3g}"
@@ -90,10 +90,24 @@ def _changed(claim: Entry) -> list[str]:
     return [name for name, (before, now) in pairs.items() if before != now]
 
 
+def _kind(claim: Entry) -> EnvKind:
+    """What its environment is made from. Raises BadInput for options that a stranger's entry should not have, and what makes none."""
+    check_kwargs(claim.env_kwargs)
+    check_harmless(claim.env_kwargs, str(claim.path / "entry.json"))
+    kind = EnvKind(claim.env, claim.env_kwargs)
+    try:
+        kind.make().close()
+    except WhorlError:
+        raise
+    except Exception as error:  # the options are a stranger's
+        raise BadInput(f"{claim.path}: {claim.world} cannot be made here: {in_words(error)}") from None
+    return kind
+
+
 def policy(claim: Entry) -> Policy:
     """The policy of an entry, ready to act. Raises BadInput for an unknown environment, Damaged for a policy that does not fit."""
     data = entry.contents(claim.path)["policy.safetensors"]
-    env = make_env(claim.env, 1)
+    env = _kind(claim).make()
     try:
         config = config_from_json(claim.agent, claim.config)
         options.check(config)

@@ -49,7 +49,7 @@ def counts(entries: Sequence[Entry], rows: int) -> View:
     return {
         "runs": count(len(entries), "run"),
         "settings": count(rows, "setting"),
-        "envs": count(len({entry.env for entry in entries}), "environment"),
+        "envs": count(len({entry.world for entry in entries}), "environment"),
     }
 
 
@@ -225,10 +225,10 @@ def run(entry: Entry, row: Row, env: View, differing: dict[str, dict[str, str]])
     others = [other for other in env["rows"] if other["setting"] != row.setting][:OTHERS]
     here = differing[row.setting]
     there = differing[others[0]["setting"]] if others else here
-    curves = Curves(entry.agent, entry.env, {}, [_evaluations(entry)])
+    curves = Curves(entry.agent, entry.world, {}, [_evaluations(entry)])
     return {
         "agent": entry.agent,
-        "env": entry.env,
+        "env": entry.world,
         "seed": entry.settings["seed"],
         "author": entry.author,
         "note": entry.note,
@@ -265,7 +265,8 @@ def _origin(entry: Entry) -> list[tuple[str, str]]:
         ("setting", entry.setting),
         ("submitted by", entry.author),
         ("started", entry.created),
-        *((name, text(value)) for name, value in entry.settings.items() if value is not None),
+        ("environment", entry.world),
+        *((name, text(value)) for name, value in entry.settings.items() if value is not None and name != "env_kwargs"),
         ("steps", f"{entry.steps:,}"),
         ("time", "" if entry.seconds is None else chart.seconds_text(entry.seconds)),
         ("steps/s", "" if entry.steps_per_second is None else f"{entry.steps_per_second:,.0f}"),
