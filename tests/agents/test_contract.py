@@ -10,10 +10,11 @@ from tests.cases import each
 from whorl.agents.a2c import A2C, A2CConfig
 from whorl.agents.agent import Agent
 from whorl.agents.contract import numbers
+from whorl.agents.dqn import DQN, DQNConfig
 from whorl.agents.step import mean
 from whorl.envs.make import make_env
 from whorl.errors import AgentError, BadInput
-from whorl.feeds import Rollouts
+from whorl.feeds import Replay, Rollouts
 from whorl.training.build import build
 
 HALF = Rollouts(steps=8, minibatches=2)
@@ -58,6 +59,20 @@ def test_what_a_loss_must_give():
 def test_compiled_steps_say_the_same():
     for loss, message in each(LOSSES[:2]):
         refused(loss, message, compile=True)
+
+
+def test_what_an_update_must_give():
+    prioritized = DQNConfig(feed=Replay(capacity=64, warmup=8, batch_size=4, replay_ratio=1.0, prioritized=True))
+    for cls, config, given, message in each([
+        (A2C, A2CConfig(feed=HALF), lambda metrics: None, "must return its metrics, a dict of tensors, got None"),
+        (A2C, A2CConfig(feed=HALF), lambda metrics: (1, metrics), ".*a dict of tensors, got a tuple"),
+        (DQN, prioritized, lambda metrics: {"x": torch.ones(())}, r"gives no 'priority' \[B\]: return it"),
+        (DQN, prioritized, lambda metrics: {"priority": 1.0}, r"gives a float as 'priority' \[B\]"),
+    ]):  # fmt: skip
+        update = lambda self, batch, cls=cls, given=given: given(cls.update(self, batch))  # noqa: E731
+        mine = type("Mine", (cls,), {"update": update})
+        with pytest.raises(AgentError, match=r"^Mine\.update " + message):
+            build(mine, "CartPole-v1", config, num_envs=2).train(32)
 
 
 def test_an_error_of_the_loss_itself_stays_what_it_is():
@@ -114,6 +129,7 @@ def test_what_an_agent_must_have():
         ({"build": classmethod(lambda *_: None)}, "build must return the agent, got NoneType"),
         ({"build": classmethod(lambda cls, *spaces: Agent.build(*spaces))}, "has no `build`"),
         ({"loss": Agent.loss}, "Mine has no `loss`"),
+        ({"policy": property(lambda self: torch.nn.Linear(4, 2), lambda self, value: None)}, "is a whorl Policy, got Linear"),
     ]):  # fmt: skip
         with pytest.raises(AgentError, match=message):
             build(type("Mine", (A2C,), attributes), env, A2CConfig(feed=HALF)).train(8)

@@ -79,6 +79,7 @@ def test_a_module_that_is_no_encoder_is_named():
     cases = [
         (nn.Linear(2, 3), "Linear does not"),
         (lambda x: x, "says in `width` how many features it gives; function is no module"),
+        (Wrong("3", torch.zeros(2, 3)), r"Wrong does not \(it says '3'\)"),
         (Wrong(3, torch.zeros(2, 4)), r"must give float32 \[rows, width\] = \(2, 3\) for 2 rows of .*got float32 \(2, 4\)"),
         (Wrong(3, torch.zeros(3)), r"got float32 \(3,\)"),
         (Wrong(3, torch.zeros(2, 3, dtype=torch.float64)), r"got float64 \(2, 3\)"),
@@ -101,6 +102,7 @@ def test_what_makes_no_network_for_a_space_is_named():
         encoder_for(BOX, lambda space: Torso(space, Narrow()), (8,), "tanh")
     assert raised.value.__notes__ == ["the encoder Narrow was tried on 2 rows of zeros of Box(2)"]
     made = Torso(SPACE, Both(SPACE))
+    assert Torso(BOX, Wrong(np.int64(3), torch.zeros(2, 3))).width == 3
     assert torso(lambda space: made, SPACE) is made  # once around the user's
 
 

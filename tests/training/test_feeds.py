@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import whorl
+from tests.cases import each
 from tests.training.fingerprint import fingerprint
 from whorl.agents.dqn import DQNConfig
 from whorl.agents.ppo import PPOConfig
@@ -146,6 +147,16 @@ def test_an_unknown_feed_is_an_error():
         build("ppo", "CartPole-v1", PPOConfig(feed=Unknown()))
     with pytest.raises(BadInput, match="a feed names its loop as one of plain, .* it gave 'os'"):
         build("ppo", "CartPole-v1", PPOConfig(feed=NoLoop()))
+
+
+def test_a_buffer_of_a_feed_that_is_none_is_named():
+    for buffer, message in each([
+        (lambda asked: None, "must give a buffer; what it gave, a NoneType, lacks add, batches"),
+        (lambda: None, r"a feed's buffer is called with \(asked\): too many positional arguments"),
+    ]):  # fmt: skip
+        feed = dataclass(frozen=True)(type("Own", (Rollouts,), {"buffer": staticmethod(buffer)}))()
+        with pytest.raises(BadInput, match=message):
+            build("ppo", "CartPole-v1", PPOConfig(feed=feed))
 
 
 class Halves:

@@ -118,7 +118,12 @@ class Forgets:
         pass
 
     def state(self):
-        return {}, {}
+        return {"waited": 3}
+
+
+class OddState(Forgets):
+    def load_state(self, arrays, numbers):
+        return True
 
 
 def test_what_is_no_list_of_hooks_and_loggers_is_said_before_anything_is_written(tmp_path):
@@ -140,6 +145,11 @@ def test_what_is_no_list_of_hooks_and_loggers_is_said_before_anything_is_written
     path = train(tmp_path, total_steps=256).path
     with pytest.raises(BadInput, match="hooks takes a list"):
         whorl.resume(path, 512, hooks=At(0, None))
+
+
+def test_a_state_is_two_dicts(tmp_path):
+    with pytest.raises(BadInput, match=r"OddState.state must return \(arrays, numbers\), .* got a dict"):
+        train(tmp_path, hooks=[OddState()])
 
 
 def test_a_resumed_run_says_that_its_hooks_are_others(tmp_path, capsys):

@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from whorl.agents.micro_batches import Batches, Weights
 from whorl.agents.optimizer_states import load_optimizer_states, optimizer_states, optimizers_in
-from whorl.agents.step import Loss, OptimizerStep, confirm, feed_back, finite, mean, set_mode
+from whorl.agents.step import Loss, OptimizerStep, confirm, feed_back, finite, given, mean, set_mode
 from whorl.batch import Arrays, Batch, Buffer, Metrics, Numbers, State, Tree, get
 from whorl.errors import AgentError
 from whorl.feeds import Fed
@@ -102,7 +102,7 @@ class Agent(nn.Module, Generic[C]):
         set_mode(self, True)
         history, prioritized = [], self.config.feed.prioritized
         for batch in buffer.batches(count):
-            metrics = self.update(batch)
+            metrics = given(self.update(batch), self)
             priority = metrics.pop("priority", None)
             if prioritized and not self.step.void:
                 feed_back(buffer, batch, priority, self)

@@ -15,7 +15,7 @@ from torch.nn.utils import clip_grad_value_, clip_grads_with_norm_
 from torch.optim import Optimizer
 from torch.optim.adam import adam as adam_step
 
-from whorl.agents.contract import blame, blame_metrics, numbers
+from whorl.agents.contract import blame, blame_metrics, kind_of, numbers
 from whorl.agents.micro_batches import Batches, Weights, cut, joined
 from whorl.agents.optimizers import FusedAdam, adam_state, is_fused_adam, limits
 from whorl.batch import Batch, Buffer, Metrics
@@ -227,11 +227,23 @@ def finite(metrics: Metrics) -> dict[str, float]:
     return {key: value for key, value in numbers(metrics).items() if isfinite(value)}
 
 
+def given(metrics: object, agent: nn.Module) -> Metrics:
+    """What an update gave. Raises AgentError unless it is a dict."""
+    if not isinstance(metrics, dict):
+        raise AgentError(
+            f"{type(agent).__name__}.update must return its metrics, a dict of tensors, got {kind_of(metrics)}"
+        )
+    return metrics
+
+
 def feed_back(buffer: Buffer, batch: Batch, priority: Tensor | None, agent: nn.Module) -> None:
     """Give the priorities [B] of an update to a prioritized buffer. Raises AgentError where the agent has none."""
-    if priority is None:
-        name = type(agent).__name__
-        raise AgentError(f"{name}.update gives no 'priority' [B]: return it, or use feed.prioritized=False")
+    if not isinstance(priority, Tensor):
+        name, came = (
+            type(agent).__name__,
+            "no 'priority' [B]" if priority is None else f"{kind_of(priority)} as 'priority' [B]",
+        )
+        raise AgentError(f"{name}.update gives {came}: return it, or use feed.prioritized=False")
     buffer.feedback(batch["index"], priority)
 
 

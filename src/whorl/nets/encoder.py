@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from whorl.errors import BadInput, Incompatible
 from whorl.nets.cnn import NatureCNN
 from whorl.nets.mlp import MLP, initialize
-from whorl.options import misfit
+from whorl.options import misfit, whole
 from whorl.spaces import describe, flat_size, flatten, is_image, looks_like_image, numpy_dtype, tree_map, zeros
 
 # makes a network of the user's for an observation space: observation [rows, *obs] (nested dicts for a Dict) -> float32 [rows, width]
@@ -106,12 +106,12 @@ class Torso(nn.Module):
     def __init__(self, space: spaces.Space, module: nn.Module):
         super().__init__()
         name = type(module).__name__
-        if not isinstance(module, nn.Module) or not isinstance(module, HasWidth):
-            raise BadInput(
-                f"an encoder is an nn.Module that says in `width` how many features it gives; {name} "
-                f"{'does not' if isinstance(module, nn.Module) else 'is no module'}"
-            )
-        self.module, self.width = module.float(), int(module.width)
+        width = whole(module.width) if isinstance(module, HasWidth) else None
+        if not isinstance(module, nn.Module) or not isinstance(width, int):
+            came = "is no module" if not isinstance(module, nn.Module) else "does not"
+            came += f" (it says {width!r})" if isinstance(module, HasWidth) else ""
+            raise BadInput(f"an encoder is an nn.Module that says in `width` how many features it gives; {name} {came}")
+        self.module, self.width = module.float(), width
         self.path, leaf = next(_leaf_spaces(space))  # by name: the keys of an observation may come in another order
         self.axes = len(leaf.shape or ())
         self.notices = [f"{name} looks at observations, in the place of the policy's hidden layers"]

@@ -178,7 +178,7 @@ def assemble(agent: Agent, env: Env | None, seed: int = 0, buffer: bool = True, 
         if feed.replays:
             sizes.check_replay(env, feed)
         on_cpu = env.device == "cpu" == agent.env_steps.device.type
-        collector = _named(COLLECTORS, "collector", feed.collector(on_cpu))(agent, env, seed)
+        collector = _named(COLLECTORS, "collector", feed.collector(on_cpu), "agent", "env", "seed")(agent, env, seed)
         progress = collector.ledger
     rows: Any = new_buffer(agent, env, seed, data=data) if buffer else None
     return Parts(agent, env, collector, rows, progress, _loop(feed.loop(agent.compiled)))
@@ -194,15 +194,24 @@ def new_buffer(
 ) -> Buffer:
     """The buffer that the agent's feed asks for. folder, slack: see `Asked`."""
     lanes = env.num_envs if env is not None else data.rows.batch_size[1] if data is not None else 1
-    return _named(BUFFERS, "buffer", agent.config.feed.buffer)(Asked(agent, lanes, seed, env, data, folder, slack))
+    buffer = _named(BUFFERS, "buffer", agent.config.feed.buffer, "asked")(
+        Asked(agent, lanes, seed, env, data, folder, slack)
+    )
+    if lacking := [name for name in ("add", "batches", "feedback", "state", "load_state") if not hasattr(buffer, name)]:
+        raise BadInput(
+            f"a feed's buffer must give a buffer; what it gave, a {type(buffer).__name__}, lacks {', '.join(lacking)}"
+        )
+    return buffer
 
 
 # ------------------------------------------------------------------------------------------------ the tables
 
 
-def _named(table: dict[str, Callable], what: str, part: Part | None) -> Callable:
-    """What a feed's word stands for. A class or function of the user's stands for itself."""
+def _named(table: dict[str, Callable], what: str, part: Part | None, *arguments: str) -> Callable:
+    """What a feed's word stands for. A class or function of the user's, which takes these arguments, stands for itself."""
     if callable(part):
+        if why := options.misfit(part, *arguments):
+            raise BadInput(f"a feed's {what} is called with ({', '.join(arguments)}): {why}")
         return part
     if part not in table:
         raise BadInput(f"a feed names its {what} as one of {', '.join(table)}, or gives a class; it gave {part!r}")

@@ -14,6 +14,7 @@ from whorl.errors import AgentError, Incompatible
 from whorl.feeds import Fed
 from whorl.functional.streams import stream
 from whorl.nets.encoder import EncoderFactory, torso
+from whorl.policies.policy import Policy
 from whorl.training import sizes
 from whorl.training.catalog import AgentLike, agent_class, agent_name
 from whorl.training.finished import fitting
@@ -33,6 +34,10 @@ def new_agent(
             learner = _build(agent_class(agent), source, config, encoder)
         if not isinstance(learner, Agent):
             raise AgentError(f"{agent_name(agent)}: build must return the agent, got {type(learner).__name__}")
+        if not isinstance(learner.policy, Policy):
+            raise AgentError(
+                f"{agent_name(agent)}: the policy of an agent is a whorl Policy, got {type(learner.policy).__name__}"
+            )
     learner.seed = seed
     return learner
 

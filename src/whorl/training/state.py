@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from whorl.batch import Arrays, Numbers, Part, State
-from whorl.errors import Damaged, WhorlError
+from whorl.errors import BadInput, Damaged, WhorlError
 from whorl.options import CHANGED, shown
 from whorl.training import checkpoint
 from whorl.training.full_disk import FULL
@@ -26,10 +26,21 @@ NEEDED = (
 
 def save(folder: Path, progress: int, parts: Mapping[str, Part], written: Written) -> Path:
     """Publish the checkpoint `folder/step_{progress}` of a run with this config.json. Raises what `checkpoint.save` does."""
-    states = {name: part.state() for name, part in parts.items()}
+    states = {name: _state(part) for name, part in parts.items()}
     tensors = {name: arrays for name, (arrays, _) in states.items()}
     numbers = {name: numbers for name, (_, numbers) in states.items()}
     return checkpoint.save(folder, progress, tensors, numbers, written.sha256)
+
+
+def _state(part: Part) -> State:
+    """Raises BadInput for what is no state."""
+    state: object = part.state()
+    if isinstance(state, tuple) and len(state) == 2 and all(isinstance(half, dict) for half in state):
+        return state
+    came = "None" if state is None else f"a {type(state).__name__}"
+    raise BadInput(
+        f"{type(part).__name__}.state must return (arrays, numbers), a dict of tensors and one of plain JSON, got {came}"
+    )
 
 
 def load(path: Path, parts: Mapping[str, Part], written: Written) -> dict[str, bool]:
