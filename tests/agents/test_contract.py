@@ -58,7 +58,7 @@ def test_what_a_loss_must_give():
 @pytest.mark.compiled
 def test_compiled_steps_say_the_same():
     for loss, message in each(LOSSES[:2]):
-        refused(loss, message, compile=True)
+        refused(loss, message, update="compiled")
 
 
 def test_what_an_update_must_give():
