@@ -147,6 +147,16 @@ def action_sizes(space: spaces.Space) -> tuple[int, ...] | None:
     return None
 
 
+def choices(space: spaces.Space, name: str) -> dict[str, tuple[int, ...]]:
+    """Of an array of this space, or of those in nested dicts of them, by their names in a batch: how many whole numbers from 0 each of
+    its components may be. What holds other numbers is left out."""
+    if isinstance(space, spaces.Dict):
+        inner = [choices(part, f"{name}.{key}") for key, part in space.spaces.items()]
+        return {key: sizes for each in inner for key, sizes in each.items()}
+    sizes = action_sizes(space)
+    return {} if sizes is None else {name: sizes}
+
+
 def describe(space: spaces.Space) -> str:
     """A space in few words, for tables and messages: `Box(4)`, `Discrete(2)`, `Dict(image: uint8 Box(84, 84, 3), ...)`."""
     if isinstance(space, spaces.Dict):

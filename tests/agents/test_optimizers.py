@@ -472,6 +472,9 @@ def test_what_a_kernel_would_walk_beyond_is_refused(change, message):
     tensors, groups = optimizer_state(made)
     with pytest.raises(BadInput, match=message):
         load_optimizer_state(made, {key: x for key, x in (tensors | change).items() if x is not None}, groups)
+    for betas in ([200_000.0, 0.9], [-0.5, 0.9], ["much", 0.9], [0.9, float("nan")]):
+        with pytest.raises(BadInput, match="are none that it can step with: (ValueError|TypeError)"):
+            load_optimizer_state(made, tensors, [groups[0] | {"betas": betas}])
     with pytest.raises(BadInput, match="shaped as it keeps it: .*max_exp_avg_sq"):
         load_optimizer_state(made, tensors, [groups[0] | {"amsgrad": True}])
     load_optimizer_state(made, tensors, groups)

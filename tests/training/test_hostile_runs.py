@@ -12,6 +12,7 @@ import json
 import math
 import os
 import random
+import re
 import shutil
 import socket
 import sys
@@ -353,3 +354,15 @@ def test_whatever_a_file_says_is_at_most_one_sentence(runs, tmp_path, outside, a
                 )
         shutil.rmtree(tmp_path / "copies")
     assert tree(outside) == before and refused > 12
+
+
+def test_rows_of_a_replay_buffer_are_held_to_their_spaces(runs, tmp_path):
+    """No hash covers them: they are too many."""
+    copy = Path(shutil.copytree(runs["dqn"], tmp_path / "copy", symlinks=True))
+    rows = bytearray((copy / "replay" / "rows.bin").read_bytes())
+    rows[:] = b"\x07" * len(rows)
+    (copy / "replay" / "rows.bin").write_bytes(rows)
+    code, err = call("resume", copy, "--total-steps", 96, "--quiet")
+    assert code == 2 and re.search(
+        "the state of 'buffer': action of a row holds 5\\d+, of 2 choices: it was changed", err
+    ), err

@@ -146,6 +146,10 @@ def _kept_by(optimizer: torch.optim.Optimizer, groups: list[Numbers]) -> list[Ar
         }
         group |= {name: tuple(value) if isinstance(group.get(name), tuple) else value for name, value in own.items()}
     try:
+        if not all(
+            0 <= beta < 1 for group in twin.param_groups for beta in group.get("betas", ())
+        ):  # what torch asks when it is made
+            raise ValueError("betas lie from 0 to 1")
         step_nowhere(twin)
     except (RuntimeError, ValueError, TypeError, KeyError, ArithmeticError) as error:
         raise BadInput(

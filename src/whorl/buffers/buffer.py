@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from fractions import Fraction
 from hashlib import sha256
@@ -30,6 +30,7 @@ class ReplayBuffer:
     `prefetch`: batches that a thread draws ahead, of one call of `batches`; the rows drawn do not depend on it, but
     priorities given back come `prefetch` batches later.
     `device`: where batches are handed out, if not where the storage has them.
+    `within`: of columns that are indexed with, how many whole numbers from 0 their components may be: rows that come back are held to it.
     `recorded`: the storage holds data that somebody recorded. No rows are added, none are due, and none are in the state.
     """
 
@@ -44,6 +45,7 @@ class ReplayBuffer:
         prefetch: int = 0,
         device: str | torch.device | None = None,
         recorded: bool = False,
+        within: Mapping[str, Sequence[int]] | None = None,
     ):
         if batch_size < 1 or prefetch < 0 or warmup < 0:
             raise BadInput(
@@ -56,6 +58,7 @@ class ReplayBuffer:
             raise BadInput(f"replay_ratio must be at least 0.000001, got {replay_ratio}")
         self.storage, self.sampler, self.lookups = storage, sampler, tuple(lookups)
         self.batch_size, self.warmup, self.prefetch, self.recorded = batch_size, warmup, prefetch, recorded
+        self._within = dict(within or {})
         self._sha256: str | None = None  # of recorded rows, which never change
         self.added = 0  # rows
         self.drawn = 0  # batches that were due
@@ -187,15 +190,31 @@ class ReplayBuffer:
         self.drawn = self._due() - numbers["left"]
         if not ((self.recorded or len(self) <= self.added < MOST) and 0 <= self.drawn <= self._due()):
             raise Damaged(f"{numbers['left']:,} batches of {self.added:,} added rows cannot be left to draw: {CHANGED}")
+        self._check_within()
         return exact
+
+    def _check_within(self) -> None:
+        if not self._within or not len(self):
+            return
+        slots = self._live()
+        for name, sizes in self._within.items():
+            numbers = self.storage.column(name)[slots].reshape(len(slots), -1)
+            wrong = (numbers < 0) | (numbers >= torch.tensor(sizes, device=numbers.device))
+            if wrong.any():
+                raise Damaged(f"{name} of a row holds {int(numbers[wrong][0])}, of {max(sizes)} choices: {CHANGED}")
+
+    def _live(self) -> Tensor:
+        """The slots of all rows that can be drawn, lane after lane, oldest first."""
+        lanes, (low, high) = self.storage.lanes, self.storage.live()
+        index = torch.cat([torch.arange(low[e], high[e]) * lanes + e for e in range(lanes)])
+        return self.storage.slot(index.to(self.storage.device))
 
     def _digest(self) -> str:
         """SHA-256 of recorded rows, with their names and the number of lanes."""
         if self._sha256 is None:
-            lanes, (low, high) = self.storage.lanes, self.storage.live()
+            low, high = self.storage.live()
             digest = sha256(f"{low.tolist()} {high.tolist()}".encode())
-            index = torch.cat([torch.arange(low[e], high[e]) * lanes + e for e in range(lanes)])
-            slots = self.storage.slot(index.to(self.storage.device))
+            slots = self._live()
             for name in self.storage.names():
                 column = self.storage.column(name)[slots]
                 digest.update(f"{name} {column.dtype} {list(column.shape)}".encode())

@@ -30,6 +30,7 @@ from whorl.envs.make import EnvKind, EnvLike, kind_or_env
 from whorl.errors import BadInput
 from whorl.feeds import Fed, Feed, Part
 from whorl.nets.encoder import EncoderFactory
+from whorl.spaces import choices
 from whorl.training import devices, sizes
 from whorl.training.bodies import choose
 from whorl.training.catalog import AgentLike, agent_name, check_config, find
@@ -270,8 +271,16 @@ def _replay(asked: Asked) -> ReplayBuffer:
             Hindsight(goal.reward, feed.relabel, feed.relabel_fraction, asked.seed, terminated=goal.terminated)
         )
     device = asked.agent.env_steps.device
+    within: dict[str, tuple[int, ...]] = {}
+    if asked.env is not None:
+        seen = asked.env.observation_space
+        within = {
+            **choices(asked.env.action_space, "action"),
+            **choices(seen, "observation"),
+            **choices(seen, "next.observation"),
+        }
     return ReplayBuffer(
-        storage, _sampler(feed, asked.seed), lookups, feed.batch_size, feed.replay_ratio, feed.warmup, feed.prefetch, device
+        storage, _sampler(feed, asked.seed), lookups, feed.batch_size, feed.replay_ratio, feed.warmup, feed.prefetch, device, within=within,
     )  # fmt: skip
 
 
