@@ -211,6 +211,12 @@ def test_the_network_in_an_agent_of_the_users_sees_one_axis_of_rows(tmp_path):
     assert run.agent.critic[0](torch.zeros(2, 3, 4)).shape == (2, 3, 5)
 
 
+def test_policy_and_critic_do_not_share_the_users_network(tmp_path):
+    one = Torso(None)
+    with pytest.raises(BadInput, match="the encoder gives one Torso twice: policy and critic need new ones"):
+        whorl.train("a2c", "CartPole-v1", encoder=lambda space: one, runs=tmp_path, **QUICK)
+
+
 def test_hidden_layers_that_an_encoder_replaces_are_refused(tmp_path):
     refused = []
     for name in each(catalog.AGENTS):

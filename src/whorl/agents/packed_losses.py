@@ -304,6 +304,8 @@ class QTower:
     def __init__(self, net: nn.Module, vector: Vector | None = None):
         if type(net) is not QNetwork:
             raise Incompatible(f"its values are a {type(net).__name__}'s")
+        if not isinstance(net.encoder, Encoder):
+            raise Incompatible(f"{type(net.encoder).__name__} is not one of whorl's MLPs")
         self.trunk, self.value, shared = None, None, layers(net.encoder.mlp)
         if net.value is None:
             self.advantage = Tower([*shared, *layers(net.advantage)], net.activation, vector)

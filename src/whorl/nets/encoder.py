@@ -115,19 +115,23 @@ class Torso(nn.Module):
         self.path, leaf = next(_leaf_spaces(space))  # by name: the keys of an observation may come in another order
         self.axes = len(leaf.shape or ())
         self.notices = [f"{name} looks at observations, in the place of the policy's hidden layers"]
+        for rows, words in ((2, "2 rows"), (1, "1 row")):  # a `squeeze` too many shows where there is one
+            features = self._tried(zeros(space, (rows,)), name, space)
+            if not isinstance(features, Tensor):
+                raise BadInput(f"the encoder {name} must give one tensor, got a {type(features).__name__}")
+            if features.shape != (rows, width) or features.dtype != torch.float32:
+                raise BadInput(
+                    f"the encoder {name} must give float32 [rows, width] = ({rows}, {width}) for {words} of {describe(space)}, "
+                    f"got {str(features.dtype).removeprefix('torch.')} {tuple(features.shape)}"
+                )
+
+    def _tried(self, observation: Any, name: str, space: spaces.Space) -> Any:
         try:
             with torch.no_grad():
-                features = module.eval()(zeros(space, (2,)))
+                return self.module.eval()(observation)
         except Exception as error:
-            error.add_note(f"the encoder {name} was tried on 2 rows of zeros of {describe(space)}")
+            error.add_note(f"the encoder {name} was tried on zeros, rows of {describe(space)}")
             raise
-        if not isinstance(features, Tensor):
-            raise BadInput(f"the encoder {name} must give one tensor, got a {type(features).__name__}")
-        if features.shape != (2, self.width) or features.dtype != torch.float32:
-            raise BadInput(
-                f"the encoder {name} must give float32 [rows, width] = (2, {self.width}) for 2 rows of {describe(space)}, "
-                f"got {str(features.dtype).removeprefix('torch.')} {tuple(features.shape)}"
-            )
 
     def forward(self, observation: Any) -> Tensor:
         first = _at(observation, self.path)

@@ -10,10 +10,10 @@ import torch
 from whorl.agents.agent import Agent
 from whorl.buffers.datasets import Dataset
 from whorl.envs.env import Env
-from whorl.errors import AgentError, Incompatible
+from whorl.errors import AgentError, BadInput, Incompatible
 from whorl.feeds import Fed
 from whorl.functional.streams import stream
-from whorl.nets.encoder import EncoderFactory, torso
+from whorl.nets.encoder import EncoderFactory, Torso, torso
 from whorl.policies.policy import Policy
 from whorl.training import sizes
 from whorl.training.catalog import AgentLike, agent_class, agent_name
@@ -48,4 +48,10 @@ def _build(cls: type[Agent], source: Env | Dataset, config: Fed, encoder: Encode
         return cls.build(source.observation_space, source.action_space, config)
     if "encoder" not in signature(cls.build).parameters:
         raise Incompatible(f"{cls.__name__} takes no encoder: leave it out, or give its `build` a place for one")
-    return cls.build(source.observation_space, source.action_space, config, encoder=partial(torso, encoder))
+    learner = cls.build(source.observation_space, source.action_space, config, encoder=partial(torso, encoder))
+    networks = [part.module for part in learner.modules() if isinstance(part, Torso)]
+    if len(set(map(id, networks))) < len(networks):
+        raise BadInput(
+            f"the encoder gives one {type(networks[0]).__name__} twice: policy and critic need new ones at each call"
+        )
+    return learner
