@@ -104,6 +104,9 @@ def test_ways_are_read_from_texts_lists_and_dicts():
     assert ways_of(text_of(["a"])) == {"a": "sum"} and ways_of("") == {}
     with pytest.raises(BadInput, match="info_keys takes KEY or KEY:sum, KEY:mean, KEY:last.* got 'a:max'"):
         ways_of("a:max")
+    for wrong in (3, [3], {"a": 3}):
+        with pytest.raises(BadInput, match="info_keys takes a text, a list of texts, or a dict"):
+            text_of(wrong)
 
 
 def test_what_nobody_steps_here_says_nothing(tmp_path):

@@ -176,6 +176,11 @@ def test_wrappers(tmp_path):
             {"env_kwargs": {"length": np.ones((2, 2))}},
             r"length is array\(\[\[1., 1.\], \[1., 1.\]\]\) .ndarray.: write it",
         ),
+        (
+            Corridor,
+            {"env_kwargs": ["length"]},
+            "env_kwargs is a dict, the environment's options by their names; got list",
+        ),
         (Corridor, {"env_kwargs": {"max_episode_steps": 3}}, "max_episode_steps is no option of an environment"),
         (
             Corridor(),

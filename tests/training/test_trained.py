@@ -242,9 +242,17 @@ def test_a_run_is_loaded_by_itself_and_filmed_by_a_text(tmp_path):
     loaded.film(f"{tmp_path}/film.gif", seed=1)
     assert (tmp_path / "film.gif").stat().st_size
     for call in (whorl.load, whorl.resume):
-        with pytest.raises(BadInput, match="a run is named by its folder, .* or is a Run; got int"):
+        with pytest.raises(BadInput, match="a run is named by its path, a text or a Path; got int"):
             call(3)
         with pytest.raises(BadInput, match="ppo takes a PPOConfig as its config, got dict"):
             call(run, config={})
     with pytest.raises(BadInput, match=r"got dict: config=PPOConfig\(\.\.\.\), or its fields as arguments"):
         whorl.train("ppo", "CartPole-v1", config={"learning_rate": 1}, runs=tmp_path)
+    for call in (
+        loaded.film,
+        loaded.export,
+        lambda path: whorl.train(recipe=path),
+        lambda path: whorl.train("ppo", "CartPole-v1", runs=path),
+    ):
+        with pytest.raises(BadInput, match="is named by its path, a text or a Path; got dict"):
+            call({})

@@ -41,7 +41,7 @@ class Train(Named):
     algorithm: Agent
     # a native world, any installed Gymnasium id (or MODULE:ID, which is imported), or http://host:port/ID
     environment: Environment
-    # the config.json of a run, or a part of one: what AGENT, ENV and all options are where they are not given
+    # a run folder, its config.json, or a part of one: what AGENT, ENV and all options are where they are not given
     recipe: Path | None = None
     settings: OmitArgPrefixes[Settings] = Settings()
     # its config, once AGENT is known

@@ -137,4 +137,9 @@ def text_of(given: str | Sequence[str] | Mapping[str, str]) -> str:
     """`["x"]` or `{"x": "mean"}` as `ways_of` reads it."""
     if isinstance(given, str):
         return given
+    words = [*given, *given.values()] if isinstance(given, Mapping) else given
+    if not isinstance(words, list | tuple) or not all(isinstance(word, str) for word in words):
+        raise BadInput(
+            f"info_keys takes a text, a list of texts, or a dict such as {{'x': 'mean'}}, got {given!r:.100}"
+        )
     return ",".join(f"{name}:{way}" for name, way in given.items()) if isinstance(given, Mapping) else ",".join(given)

@@ -167,6 +167,8 @@ def kind_or_env(
 
     Raises BadInput for anything else, for kwargs that cannot be written down, and for kwargs or wrappers of an object.
     """
+    if not isinstance(kwargs, Mapping | None):
+        raise BadInput(f"env_kwargs is a dict, the environment's options by their names; got {type(kwargs).__name__}")
     kwargs, wrappers = dict(kwargs or {}), checked_wrappers(wrappers or ())
     if isinstance(env, EnvKind):
         return env

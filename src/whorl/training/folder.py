@@ -46,12 +46,17 @@ def create(runs: str | Path, env_id: str, agent: str, seed: int, name: str | Non
             number += 1
 
 
+def place(path: object, what: str) -> Path:
+    """Where something lies. Raises BadInput for what is no path."""
+    if not isinstance(path, str | os.PathLike):
+        raise BadInput(f"{what} is named by its path, a text or a Path; got {type(path).__name__}")
+    return Path(path)
+
+
 def open_run(path: str | os.PathLike[str]) -> Path:
     """The run folder that `path` (a folder, a link such as `runs/last`, or a `Run`) names, resolved. Raises BadInput if it is none, Damaged
     if anything in it leads, or could lead, out of it: a link, a file with a second name, a pipe, a device."""
-    if not isinstance(path, str | os.PathLike):
-        raise BadInput(f"a run is named by its folder, a text or a Path, or is a Run; got {type(path).__name__}")
-    resolved = Path(path).resolve()
+    resolved = place(path, "a run").resolve()
     if not resolved.is_dir():
         raise BadInput(
             f"{path} is not a run folder: there is no folder {resolved}. `whorl list runs` shows those that exist"

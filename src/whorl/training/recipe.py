@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from os import PathLike
-from pathlib import Path
 from typing import NamedTuple, cast
 
 from whorl import files, options
@@ -52,7 +51,7 @@ def read_recipe(
     Raises BadInput for a key that is not known, for what only its user can bring and did not, and for an environment with a colon, on a
     server or in a module: that has to be typed.
     """
-    path = Path(path)
+    path = folder.place(path, "a recipe")
     path = folder.open_run(path) / "config.json" if path.is_dir() else path
     data = files.read_json(path)
     if not isinstance(data, dict):

@@ -91,7 +91,7 @@ def train(
     `init_from`: a run, or the folder of one.
     Raises BadInput or Incompatible before anything is written.
     """
-    fields = grid.nested(fields)
+    fields, runs = grid.nested(fields), folder.place(runs, "the folder of all runs")
     if isinstance(env, str):
         env, modules = typed(env)
         bring(modules)
@@ -137,12 +137,12 @@ def train(
             raise BadInput(
                 "feed.storage = 'memmap' keeps its rows with the checkpoints, and checkpoint_every is 0: set it, or use 'memory'"
             )
-        check_replay(run.parts.env, feed, run.slack, Path(runs) if settings.checkpoint_every else None)
-    run.path = folder.create(Path(runs), settings.env or "data", settings.agent, settings.seed, name)
+        check_replay(run.parts.env, feed, run.slack, runs if settings.checkpoint_every else None)
+    run.path = folder.create(runs, settings.env or "data", settings.agent, settings.seed, name)
     run.write_config()
     write_json(run.path / "meta.json", folder.meta())
     try:
-        folder.link_last(Path(runs), run.path)
+        folder.link_last(runs, run.path)
     except (BadInput, OSError) as error:  # which is no matter of the run
         _log.warning("whorl: %s", error)
     return _begun(run)

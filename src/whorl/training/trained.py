@@ -108,7 +108,7 @@ class Trained:
             "checkpoint": self.checkpoint.name,
             "whorl": __version__,
         }
-        return export(self.policy, self.env, Path(path), to, about)
+        return export(self.policy, self.env, folder.place(path, "an export"), to, about)
 
     def evaluate(self, episodes: int = 100, seed: int = 1_000_000, env: EnvLike | None = None) -> Evaluation:
         """Greedily, over whole episodes of the environment it was trained in, or of `env`: whatever `whorl.train` takes.
@@ -133,7 +133,13 @@ class Trained:
                 "or a function that makes it"
             )
         with watching(self.settings.env_timeout):
-            return film(self.policy, self.env.made_from, Path(file), seed, self.settings.max_episode_steps or max_steps)
+            return film(
+                self.policy,
+                self.env.made_from,
+                folder.place(file, "a film"),
+                seed,
+                self.settings.max_episode_steps or max_steps,
+            )
 
 
 def load(
