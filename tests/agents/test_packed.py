@@ -14,9 +14,11 @@ from torch import Tensor
 from whorl import batch as batches
 from whorl.agents.a2c import A2C
 from whorl.agents.agent import Agent
+from whorl.agents.c51 import C51
 from whorl.agents.dqn import DQN
 from whorl.agents.packed import pack
 from whorl.agents.ppo import PPO, PPOConfig
+from whorl.agents.qr_dqn import QRDQN
 from whorl.agents.reinforce import REINFORCE
 from whorl.batch import Batch, Metrics
 from whorl.errors import AgentError, Incompatible, NotFinite
@@ -49,6 +51,11 @@ CASES = {
     ),
     "dqn, two streams alone": (DQN, FEW, {"dueling": True, "hidden": (12,), "huber": 0.5}),
     "dqn, normalized": (DQN, FEW, {"feed": Replay(normalize_observation=True)}),
+    "c51": (C51, FEW, {"v_min": -3.0, "v_max": 3.0, "atoms": 21}),
+    "c51, every option": (C51, FEW, {"v_min": -1.0, "v_max": 4.0, "atoms": 11, "dueling": True, "double": False}),
+    "qr_dqn": (QRDQN, FEW, {"quantiles": 12}),
+    "qr_dqn, every option": (QRDQN, FEW, {"quantiles": 7, "dueling": True, "double": False, "huber": 0.0}),
+    "qr_dqn, wide": (QRDQN, FEW, {"quantiles": 7, "huber": 0.3, "double": True, "activation": "tanh"}),
     "reinforce, fixed": (REINFORCE, BOX, {"std": "fixed", "fixed_std": 0.5, "initialization": "uniform"}),
 }  # fmt: skip
 
@@ -66,7 +73,7 @@ def built(case: str) -> Agent:
 def rows(agent: Agent, n: int, masked: bool, extreme: float = 1.0, seed: int = 1) -> Batch:
     """A batch that the agent could have acted, some of it some steps ago."""
     g = torch.Generator().manual_seed(seed)
-    if isinstance(agent, DQN):
+    if isinstance(agent, DQN | C51 | QRDQN):
         return replayed(g, n, masked, extreme)
     draw = lambda *shape: extreme * torch.randn(*shape, generator=g)  # noqa: E731
     policy, observation = agent.policy, draw(n, 5)

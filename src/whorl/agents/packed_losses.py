@@ -20,7 +20,7 @@ from whorl.nets.encoder import Encoder
 from whorl.nets.heads import Critic
 from whorl.nets.normalizer import NoNormalizer, Normalizer, ObservationNormalizer
 from whorl.nets.packed import CHUNK, Rows, Tower, Vector, normalize
-from whorl.nets.q import QNetwork
+from whorl.nets.q import CategoricalQ, QNetwork, QuantileQ
 from whorl.policies.distributions import (
     LOG_STD_RANGE,
     MASKED,
@@ -35,8 +35,10 @@ from whorl.policies.stochastic import Stochastic
 
 if TYPE_CHECKING:
     from whorl.agents.a2c import A2C
+    from whorl.agents.c51 import C51
     from whorl.agents.dqn import DQN
     from whorl.agents.ppo import PPO
+    from whorl.agents.qr_dqn import QRDQN
     from whorl.agents.reinforce import REINFORCE
 
 NOTHING = np.empty((0, 0), bool)  # no action mask
@@ -84,7 +86,29 @@ def reinforce(agent: REINFORCE, vector: Vector) -> PolicyGradient:
 
 def dqn(agent: DQN, vector: Vector) -> QLearning:
     """DQN's."""
-    return QLearning(agent, vector)
+    q, target = (QTower(net, v) for net, v in ((agent.policy.q, vector), (agent.target.module, None)))
+    return QLearning(agent, q, target, lambda *rows: kernels.td(*rows, agent.config.huber or inf), "td_error")
+
+
+def c51(agent: C51, vector: Vector) -> QLearning:
+    """C51's."""
+    z: Any = agent.policy.q
+    if type(z) is not CategoricalQ:
+        raise Incompatible(f"its values are a {type(z).__name__}'s")
+    q, target, support = QTower(z.net, vector), QTower(agent.target.module.net), z.support.numpy()
+    return QLearning(agent, q, target, lambda *rows: kernels.categorical_td(*rows, support), "kl")
+
+
+def qr_dqn(agent: QRDQN, vector: Vector) -> QLearning:
+    """QR-DQN's."""
+    z: Any = agent.policy.q
+    if type(z) is not QuantileQ:
+        raise Incompatible(f"its values are a {type(z).__name__}'s")
+
+    def rows(*rows: Any) -> None:
+        kernels.quantile_td(*rows, agent.config.quantiles, agent.config.huber)
+
+    return QLearning(agent, QTower(z.net, vector), QTower(agent.target.module.net), rows, "td_error")
 
 
 # ---------------------------------------------------------------------------------------------------------- parts
@@ -299,14 +323,15 @@ class PolicyGradient:
 
 
 class QTower:
-    """A `QNetwork` of one output for each action, dueling or not."""
+    """A `QNetwork`, dueling or not: x [n, inputs] -> [n, actions * outputs]."""
 
     def __init__(self, net: nn.Module, vector: Vector | None = None):
         if type(net) is not QNetwork:
             raise Incompatible(f"its values are a {type(net).__name__}'s")
         if not isinstance(net.encoder, Encoder):
             raise Incompatible(f"{type(net.encoder).__name__} is not one of whorl's MLPs")
-        self.trunk, self.value, shared = None, None, layers(net.encoder.mlp)
+        self.trunk, self.value, self.shape, shared = None, None, (net.actions, net.outputs), layers(net.encoder.mlp)
+        self.encoder = net.encoder
         if net.value is None:
             self.advantage = Tower([*shared, *layers(net.advantage)], net.activation, vector)
             return
@@ -317,58 +342,55 @@ class QTower:
             self.trunk = Tower(shared, net.activation, vector, open=True)
 
     def forward(self, x: Rows) -> Rows:
-        """x [n, inputs] -> q [n, A]."""
+        """As the network; valid until the next call."""
         x = x if self.trunk is None else self.trunk.forward(x)
         q = self.advantage.forward(x)
         if self.value is not None:
-            q += self.value.forward(x) - q.mean(1, keepdims=True)
+            each = q.reshape(len(q), *self.shape)
+            each += self.value.forward(x)[:, None] - each.mean(1, keepdims=True)
         return q
 
     def add_gradient(self, d: Rows) -> None:
-        """From that of the first n rows of q."""
+        """From that of the first n rows of the outputs, which is overwritten."""
         if self.value is None:
             self.advantage.add_gradient(d)
             return
-        total = d.sum(1, keepdims=True)
-        d -= total / np.float32(d.shape[1])
-        below = self.advantage.add_gradient(d, inputs=self.trunk is not None)
-        also = self.value.add_gradient(total, inputs=self.trunk is not None)
-        if self.trunk is not None and below is not None and also is not None:
-            self.trunk.add_gradient(below + also)
+        each, below = d.reshape(len(d), *self.shape), self.trunk is not None
+        total = each.sum(1)
+        each -= total[:, None] / np.float32(self.shape[0])
+        parts = self.advantage.add_gradient(d, inputs=below), self.value.add_gradient(total, inputs=below)
+        if self.trunk is not None and parts[0] is not None:
+            self.trunk.add_gradient(parts[0] + parts[1])
 
 
 class QLearning:
-    """The loss of DQN."""
+    """The loss of DQN, C51 and QR-DQN, whose rows are a kernel's: see `kernels.td`. error: what its third sum is called."""
 
-    def __init__(self, agent: DQN, vector: Vector):
-        policy: Any = agent.policy
-        self.agent, self.q, self.target = agent, QTower(policy.q, vector), QTower(agent.target.module)
-        self.inputs = Inputs(policy.normalizer, policy.q.encoder)
+    def __init__(self, agent: DQN | C51 | QRDQN, q: QTower, target: QTower, rows: Callable[..., None], error: str):
+        self.agent, self.q, self.target, self.rows, self.error = agent, q, target, rows, error
+        self.inputs = Inputs(agent.policy.normalizer, q.encoder)
 
     def __call__(self, batch: Batch, share: float) -> tuple[float, Metrics]:
         c, n, next = self.agent.config, batch.numel(), batch["next"]
         observation, successor = (x["observation"].numpy().reshape(n, -1) for x in (batch, next))
-        action, reward, terminated = (
-            x.numpy().reshape(n) for x in (batch["action"], next["reward"], next["terminated"])
-        )
-        allowed, discount = get(next, "action_mask"), get(next, "discount")
+        found = (batch["action"], next["reward"], next["terminated"])
+        action, reward, terminated = (x.numpy().reshape(n) for x in found)
+        allowed, discount, importance = (get(batch, key) for key in ("next.action_mask", "next.discount", "weight"))
         allowed = NOTHING if allowed is None else allowed.numpy().reshape(n, -1)
         discount = np.full(n, c.discount, np.float32) if discount is None else discount.numpy().reshape(n)
-        weight, _, _ = row_weights(batch, n)
-        importance = get(batch, "weight")
         importance = np.ones(n, np.float32) if importance is None else importance.numpy().reshape(n)
+        weight, _, _ = row_weights(batch, n)
         size, sums, half = np.empty(n, np.float32), np.zeros(3), CHUNK // 2
         for a in range(0, n, half):
             b = min(n, a + half)
             m, x = b - a, self.inputs(np.concatenate([observation[a:b], successor[a:b]]))
-            next_q = self.target.forward(x[m:])
-            q = self.q.forward(x if c.double else x[:m])
-            kernels.td(
-                q[:m], next_q, q[m:] if c.double else next_q, allowed[a:b], action[a:b], reward[a:b], terminated[a:b], discount[a:b],
-                c.huber or inf, weight[a:b], importance[a:b], share, size[a:b], sums,
+            there = self.target.forward(x[m:])
+            here = self.q.forward(x if c.double else x[:m])
+            self.rows(
+                here[:m], there, here[m:] if c.double else there, allowed[a:b], action[a:b], reward[a:b], terminated[a:b],
+                discount[a:b], weight[a:b], importance[a:b], share, size[a:b], sums,
             )  # fmt: skip
-            self.q.add_gradient(q[:m])
+            self.q.add_gradient(here[:m])
         _, value, error = torch.from_numpy(sums.astype(np.float32)).unbind()
-        return float(sums[kernels.LOSS]), {
-            "q_mean": value, "td_error": error, "priority": torch.from_numpy(size).view(batch.batch_size)
-        }  # fmt: skip
+        told = {"q_mean": value, self.error: error, "priority": torch.from_numpy(size).view(batch.batch_size)}
+        return float(sums[kernels.LOSS]), told

@@ -1,0 +1,119 @@
+"""Which body updates have: what auto takes and says, refusals by name, what a run writes down and resume takes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+
+import whorl
+from whorl.agents.a2c import A2CConfig
+from whorl.agents.ppo import PPOConfig
+from whorl.errors import BadInput
+from whorl.feeds import Shared
+from whorl.training.build import build
+
+
+def settings(run: whorl.Run) -> dict:
+    return json.loads((run.path / "config.json").read_text())
+
+
+def trained(tmp_path, agent="ppo", **fields) -> whorl.Run:
+    common = {"total_steps": 1024, "eval_every": 0, "quiet": True, "runs": tmp_path, "logger": "none"}
+    return whorl.train(agent, "CartPole-v1", **common | fields)
+
+
+def weights(run: whorl.Run) -> torch.Tensor:
+    return torch.cat([p.flatten() for p in run.agent.parameters()])
+
+
+@pytest.mark.parametrize(
+    ("agent", "body", "why"),
+    [
+        ("ppo", "packed", "update: packed (without autograd"),
+        ("dqn", "packed", "update: packed (without autograd"),
+        ("trpo", "eager", "update: eager (TRPO has no loss by rows)"),
+    ],
+)
+def test_auto(agent, body, why):
+    parts = build(agent, "CartPole-v1", num_envs=2)
+    assert parts.update == body and parts.why.startswith(why)
+    assert (parts.agent.step.plan is not None) == (body == "packed")
+
+
+def test_auto_where_networks_are_not_small():
+    parts = build("a2c", "CartPole-v1", A2CConfig(feed=Shared(steps=8, workers=2)), num_envs=2)
+    assert parts.why == "update: eager (asynchronous workers take eager steps on shared weights)"
+
+
+@pytest.mark.parametrize(
+    ("agent", "words"),
+    [
+        ("sac", "update='packed' is not for this SAC: SAC has no loss by rows. Use update='auto' or 'eager'"),
+        ("cem", "update='packed' is not for this CEM: CEM has no loss by rows. Use update='auto' or 'eager'"),
+    ],
+)
+def test_packed_by_name(tmp_path, agent, words):
+    with pytest.raises(BadInput) as error:
+        build(agent, "Pendulum-v1", update="packed")
+    assert str(error.value) == words
+
+
+def test_two_words_for_one_thing(tmp_path):
+    with pytest.raises(BadInput, match="compile is a word for update='compiled', and update is 'packed': leave one"):
+        trained(tmp_path, compile=True, update="packed")
+    with pytest.raises(BadInput, match="update must be one of 'auto', 'eager', 'packed', 'compiled'|update"):
+        trained(tmp_path, update="fast")
+
+
+def test_what_was_chosen_is_written_and_resumed(tmp_path):
+    """An unbroken run's bits, whatever auto would choose then."""
+    for body in ("auto", "eager"):
+        whole = trained(tmp_path, update=body, total_steps=3072, normalize_observation=True, name=f"{body}_whole")
+        half = trained(tmp_path, update=body, total_steps=2048, normalize_observation=True, name=f"{body}_half")
+        assert settings(half)["update"] == {"auto": "packed", "eager": "eager"}[body]
+        rest = whorl.resume(half.path, total_steps=3072, quiet=True)
+        assert torch.equal(weights(whole), weights(rest))
+
+
+def test_bodies_agree(tmp_path):
+    """One rollout and its updates, from the same weights and numbers."""
+    a, b = (trained(tmp_path, update=body, name=body) for body in ("eager", "packed"))
+    assert torch.allclose(weights(a), weights(b), atol=2e-4)
+
+
+def test_schedules_move_a_packed_step(tmp_path):
+    runs = [
+        trained(tmp_path, update=body, name=body, learning_rate=lambda p: 1e-3 * (1 - p), clip_range=lambda p: 0.1 + p)
+        for body in ("eager", "packed")
+    ]
+    assert torch.allclose(*map(weights, runs), atol=5e-4)
+    assert [run.agent.config.clip_range for run in runs] == [1.1, 1.1]
+
+
+def test_annealing_and_kl_stop(tmp_path):
+    config = replace(PPOConfig(), anneal_steps=2048, kl_stop=1e-4)
+    runs = [trained(tmp_path, update=body, name=body, config=config, total_steps=2048) for body in ("eager", "packed")]
+    assert runs[0].agent.report["learning_rate"] == runs[1].agent.report["learning_rate"]
+    rows = [run.metrics()["train/approx_kl"] for run in runs]
+    assert rows[0][-1] == pytest.approx(rows[1][-1], rel=0.05)
+
+
+def test_without_numba(tmp_path):
+    """Where numba cannot compile auto is eager, and says so; by name it is one sentence."""
+    code = (
+        "from whorl.training.build import build; parts = build('ppo', 'Acrobot-v1', num_envs=1); print(parts.why)\n"
+        "try: build('ppo', 'Acrobot-v1', num_envs=1, update='packed')\n"
+        "except Exception as error: print(error)"
+    )
+    process = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "NUMBA_DISABLE_JIT": "1"}
+    )
+    auto, name = process.stdout.splitlines()
+    assert auto == "update: eager (numba is switched off (NUMBA_DISABLE_JIT))"
+    assert name.startswith("update='packed' is not for this PPO: numba is switched off (NUMBA_DISABLE_JIT). Use ")
