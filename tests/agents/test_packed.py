@@ -215,9 +215,10 @@ class OwnLoss(PPO):
 def test_what_is_not_packed(change: object, words: str) -> None:
     agent = built("ppo")
     change(agent)
+    before = [p.data_ptr() for p in agent.parameters()]
     with pytest.raises(Incompatible, match=words):
         pack(agent)
-    assert agent.step.plan is None
+    assert agent.step.plan is None and before == [p.data_ptr() for p in agent.parameters()]
 
 
 def test_images_and_dicts_are_not_packed() -> None:

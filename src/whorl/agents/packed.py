@@ -65,7 +65,11 @@ class PackedPlan:
             raise Incompatible("some of its parameters are no float32 on the CPU, or do not learn")
         self.loss, self.optimizer, self.group = agent.loss, agent.optimizer, group
         self.vector = Vector(parameters)
-        self._rows: RowLoss = getattr(packed_losses, agent.packed)(agent, self.vector)
+        try:
+            self._rows: RowLoss = getattr(packed_losses, agent.packed)(agent, self.vector)
+        except Incompatible:
+            self.vector.undo()  # eager keeps its bits
+            raise
         self.gradients = [torch.from_numpy(self.vector.like(p, self.vector.gradient)) for p in parameters]
         self._bring()
 

@@ -34,6 +34,7 @@ class Vector:
             size += -(-p.numel() // ALIGNED) * ALIGNED
         self.value, self.gradient = aligned(size), aligned(size)
         self._place = {id(p): place for p, place in zip(self.parameters, self.slices, strict=True)}
+        self._before = [p.data for p in self.parameters]
         for p in self.parameters:
             view = self.like(p, self.value)
             np.copyto(view, p.detach().numpy())
@@ -43,6 +44,11 @@ class Vector:
     def like(self, parameter: Tensor, flat: Rows) -> Rows:
         """The slice of a flat vector [size] that belongs to a parameter, in its shape."""
         return flat[self._place[id(parameter)]].reshape(parameter.shape)
+
+    def undo(self) -> None:
+        """Let the parameters lie where they lay before, to the bit."""
+        for p, data in zip(self.parameters, self._before, strict=True):
+            p.data = data
 
     def holds(self) -> bool:
         """Whether the parameters still lie here."""

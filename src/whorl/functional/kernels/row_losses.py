@@ -298,8 +298,8 @@ def exp(x: Any) -> Any:
 
     (Taylor's series of x / 256) ^ 256, in float64 so that squaring eight times loses nothing.
     """
-    y = np.float64(x)
-    y = (-104.0 if y < -104.0 else y) / 256  # below, float32 has 0; a NaN stays one
+    wide: Any = np.float64(x)
+    y = (-104.0 if wide < -104.0 else wide) / 256  # below, float32 has 0; a NaN stays one
     p = 1 + y / 8 * (1 + y / 9)
     p = 1 + y / 6 * (1 + y / 7 * p)
     p = 1 + y / 4 * (1 + y / 5 * p)
