@@ -19,6 +19,7 @@ from matplotlib.image import imread
 from tests.training import run_folders
 from whorl.collectors.ledger import Episode
 from whorl.errors import BadInput, Damaged
+from whorl.training.chart import BLUE, ORANGE, Chart, Series
 from whorl.training.curve import draw_curve, moving_mean
 from whorl.training.loggers import Logger, Loggers
 from whorl.training.loggers.console import Console
@@ -278,9 +279,6 @@ def colours(path: Path) -> set[tuple[int, ...]]:
     return {tuple(pixel) for pixel in (imread(path)[..., :3] * 255).round().astype(int).reshape(-1, 3)}
 
 
-BLUE, ORANGE = (31, 119, 180), (255, 127, 14)
-
-
 def test_the_curve_shows_episodes_and_evaluations(tmp_path):
     run_folders.write(tmp_path, env="CartPole-v1", agent="ppo", seed=1)
     empty = draw_curve(tmp_path)
@@ -315,16 +313,17 @@ def test_moving_mean_by_hand():
     np.testing.assert_allclose(moving_mean(values, 100), slow, rtol=0, atol=1e-12)
 
 
-def test_drawing_a_curve_leaves_pyplot_alone(tmp_path):
-    run_folders.write(tmp_path)
-    code = """
-        import sys
-        from whorl.training import curve
-        assert "matplotlib" not in sys.modules
-        curve.draw_curve(sys.argv[1])
-        assert "matplotlib.pyplot" not in sys.modules
-    """
-    subprocess.run([sys.executable, "-c", textwrap.dedent(code), str(tmp_path)], check=True)
+def test_a_chart_draws_whatever_numbers_come():
+    """Extremes, one point, a gap, none at all, letters of other alphabets."""
+    ends = Series("é", np.array([1.0, 2.0]), np.array([-1e308, 1e308]), BLUE, line=True, dot=3)
+    gap = Series("Ω", np.arange(4.0), np.array([0.0, 1.0, math.nan, 3.0]), ORANGE, line=True)
+    none = Series("none", np.zeros(1), np.array([math.nan]), ORANGE, dot=3)
+    wide, middle, empty = [imread(io.BytesIO(Chart("π", "x", "y", [one], "-").png())) for one in (ends, gap, none)]
+    assert wide.shape == middle.shape == empty.shape == (540, 960, 3)
+    orange = (middle[:, 400:] * 255).round() == ORANGE
+    assert orange.all(2).sum() == 0, "nothing joins what the gap parts"
+    assert ((wide[:, 300:800] * 255).round() == BLUE).all(2).any(0).all(), "one line from end to end"
+    assert not ((empty * 255).round() == ORANGE).all(2).any()
 
 
 @pytest.mark.parametrize("step", [-1, 2**63 - 1, 2**64])

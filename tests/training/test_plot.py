@@ -16,6 +16,7 @@ from whorl.functional.bands import iqm_band
 from whorl.functional.statistics import bootstrap_interval, iqm
 from whorl.training import curve
 from whorl.training import plot as plot_module
+from whorl.training.chart import Chart
 from whorl.training.drawing import Panel
 from whorl.training.plot import Curves, Evaluations, evaluations, find_runs, labels, over_seeds, plot, settings
 
@@ -58,9 +59,9 @@ def test_a_real_run_is_drawn(tmp_path):
 
 
 def test_the_x_axis_is_the_progress_of_the_run_in_its_unit(write, tmp_path, monkeypatch):
-    shown: list[Panel] = []
-    for module in (curve, plot_module):
-        monkeypatch.setattr(module, "png", lambda panels: shown.extend(panels) or b"")
+    shown: list[Chart | Panel] = []
+    monkeypatch.setattr(Chart, "png", lambda chart: shown.append(chart) or b"")
+    monkeypatch.setattr(plot_module, "png", lambda panels: shown.extend(panels) or b"")
     online, offline = write([(10, 1.0)]), write([(10, 1.0)])
     run_folders.change(offline, progress="updates")
     for run in (online, offline):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import inspect
 import json
 import math
@@ -43,6 +44,7 @@ LISTS = (tuple[int, ...], tuple[float, ...])
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point. Exit code 2 for bad input, 1 for a run that failed; errors are one line on stderr."""
+    own = arguments is None  # the whole process, not only this call
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         if arguments[:1] == ["run"]:
@@ -53,9 +55,16 @@ def main(arguments: list[str] | None = None) -> None:
             return twrl_run.run(choice)
         if arguments[:2] == ["board", "merge"]:
             arguments = ["board-merge", *arguments[2:]]
+        if (
+            own
+        ):  # what is imported stays, and looking through it for garbage, again and again, is a sixth of a short run
+            gc.disable()
         command = parse(arguments)
         name = next(name for name, kind in COMMANDS.items() if isinstance(command, kind))
         module = import_module("whorl.apps.lists" if name == "list" else "whorl.apps.commands")
+        if own:
+            gc.freeze()
+            gc.enable()
         getattr(module, name.replace("-", "_"))(command)
     except WhorlError as error:
         print(f"whorl: {error}", file=sys.stderr)

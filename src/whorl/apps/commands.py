@@ -9,7 +9,7 @@ import platform
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gymnasium
 import torch
@@ -17,13 +17,10 @@ import torch
 import whorl
 from whorl import options
 from whorl.apps import arguments
-from whorl.apps.board.entry import Entry
-from whorl.apps.lists import print_table
 from whorl.envs.adapters import LIBRARIES, install
 from whorl.envs.make import make_env
 from whorl.errors import BadInput, Incompatible, WhorlError, command
 from whorl.spaces import describe
-from whorl.training import grid, samples, sweep_table
 from whorl.training.build import build
 from whorl.training.catalog import find
 from whorl.training.export import SUFFIXES
@@ -32,9 +29,10 @@ from whorl.training.settings import Settings
 from whorl.training.start import OPTIONS
 from whorl.training.start import resume as resume_run
 from whorl.training.start import train as train_run
-from whorl.training.sweep import sweep as run_sweep
-from whorl.training.sweep_asked import check_fields
 from whorl.training.trained import load
+
+if TYPE_CHECKING:
+    from whorl.apps.board.entry import Entry
 
 EXTRAS = {
     "server": "starlette",
@@ -128,6 +126,11 @@ def export(o: arguments.Export) -> None:
 
 
 def sweep(o: arguments.Sweep) -> None:
+    from whorl.apps.lists import print_table
+    from whorl.training import grid, samples, sweep_table
+    from whorl.training.sweep import sweep as run_sweep
+    from whorl.training.sweep_asked import check_fields
+
     first = find(o.algorithm.split(",")[0], o.environment)
     names = [text.partition("=")[0] for text in (*o.grid, *o.sample)]
     check_fields({name: name for name in o.algorithm.split(",")}, o.environment, names, {})

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from whorl.files import write
-from whorl.training.drawing import Panel, png
+from whorl.training.chart import BLUE, ORANGE, PALE_BLUE, Chart, Series
 from whorl.training.folder import open_run
 from whorl.training.plot import evaluations
 from whorl.training.written import read_config, read_episodes
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 WINDOW = 100  # episodes in the moving mean
 DOTS = 20_000  # more are thinned out: they would only cover each other
@@ -33,20 +29,16 @@ def draw_curve(run_folder: str | Path) -> Path:
     steps, returns = episodes[:, 0], episodes[:, 2]
     evaluated = evaluations(run)
 
-    def draw(axes: Axes) -> None:
-        if len(steps):
-            thin = slice(None, None, -(-len(steps) // DOTS))
-            axes.plot(steps[thin], returns[thin], ".", color="C0", markersize=3, alpha=0.25, label="episode")
-            axes.plot(steps[thin], moving_mean(returns, WINDOW)[thin], color="C0", label=f"mean of {WINDOW} episodes")
-        if len(evaluated.step):
-            axes.plot(evaluated.step, evaluated.mean, "o-", color="C1", markersize=4, label="evaluation")
-        if axes.has_data():
-            axes.legend(loc="best")
-        else:
-            axes.text(0.5, 0.5, "no episode has finished yet", ha="center", va="center", transform=axes.transAxes)
-
+    thin = slice(None, None, -(-len(steps) // DOTS) or None)
+    x, mean = steps[thin], moving_mean(returns, WINDOW)[thin]
+    series = [
+        Series("episode", x, returns[thin], PALE_BLUE, dot=2.5),
+        Series(f"mean of {WINDOW} episodes", x, mean, BLUE, line=True),
+        Series("evaluation", evaluated.step, evaluated.mean, ORANGE, line=True, dot=3.5),
+    ]
     title = f"{s.agent} on {s.env or run.parent.parent.name}, seed {s.seed}"
-    write(run / "curve.png", png([Panel(title, written.progress, "return", draw)]))
+    chart = Chart(title, written.progress, "return", series, "no episode has finished yet")
+    write(run / "curve.png", chart.png())
     return run / "curve.png"
 
 

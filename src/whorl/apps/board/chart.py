@@ -5,7 +5,6 @@ No markup here: the templates draw, and escape. Lengths are in the units of the 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,6 +14,10 @@ import numpy as np
 from whorl.errors import BadInput
 from whorl.functional.bands import iqm_band
 from whorl.training.plot import Curves, Evaluations, over_seeds
+from whorl.training.scales import decimals as decimals
+from whorl.training.scales import number as number
+from whorl.training.scales import ticks as ticks
+from whorl.training.scales import widened
 
 POINTS = 40  # of a line: more would not be seen
 
@@ -77,8 +80,8 @@ def chart(unit: str, settings: Sequence[Curves], threshold: float | None = None)
         low, high = min(low, threshold), max(high, threshold)
     else:
         threshold = None  # far away: it would press the curves together
-    low, high = _widened(low, high)
-    last = _widened(0.0, float(max(_x(seed, unit)[-1] for seed in seeds)))[1]
+    low, high = widened(low, high)
+    last = widened(0.0, float(max(_x(seed, unit)[-1] for seed in seeds)))[1]
     x, y = _scale((0.0, last), (Chart.left, Chart.right)), _scale((low, high), (Chart.bottom, Chart.top))
     return Chart(
         unit,
@@ -102,13 +105,6 @@ def _scale(numbers: tuple[float, float], places: tuple[float, float]) -> Scale:
     """The linear map that takes the ends of `numbers` to those of `places`."""
     (low, high), (begin, end) = numbers, places
     return lambda value: begin + (value - low) / ((high - low) or 1) * (end - begin)
-
-
-def _widened(low: float, high: float) -> tuple[float, float]:
-    """The range itself, or a wider one around it where its ends could not be told apart."""
-    size = max(abs(low), abs(high))
-    pad = max(0.5, 0.05 * size)
-    return (low, high) if high - low > max(1e-6, 1e-6 * size) else (low - pad, high + pad)
 
 
 def _curve(setting: Curves, unit: str, x: Scale, y: Scale) -> Curve:
@@ -144,7 +140,7 @@ def _labels(unit: str, last: float) -> list[Tick]:
 
 def histogram(values: Sequence[float], bars: int = 20) -> Histogram:
     """How often which return came, in bars of equal width."""
-    count, edges = np.histogram(values, bars, _widened(min(values), max(values)))
+    count, edges = np.histogram(values, bars, widened(min(values), max(values)))
     most = int(count.max())
     x = _scale((float(edges[0]), float(edges[-1])), (Histogram.left, Histogram.right))
     y = _scale((0, most), (Histogram.bottom, Histogram.top))
@@ -163,30 +159,6 @@ def whisker(low: float, middle: float, high: float, span: tuple[float, float]) -
     """An interval on the scale `span`, which all rows of a table share."""
     x = _scale(span, (4, Whisker.width - 4))
     return Whisker(*(float(x(value)) for value in (low, middle, high)))
-
-
-def ticks(low: float, high: float, most: int) -> list[float]:
-    """Round numbers in [low, high], 1, 2 or 5 times a power of ten apart; at most `most`. low < high."""
-    span = float(high - low)
-    power = 10.0 ** math.floor(math.log10(span / most))
-    step = next(power * m for m in (1, 2, 5, 10, 20) if span / (power * m) <= most - 1)
-    return [i * step for i in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
-
-
-def decimals(size: float) -> int:
-    """How many decimals say enough about numbers of this size."""
-    if size >= 1 or size == 0:
-        return 0 if size >= 1000 or size == 0 else 1 if size >= 100 else 2
-    return min(6, 2 - math.floor(math.log10(size)))
-
-
-def number(value: float, places: int | None = None) -> str:
-    """A return with so many decimals; None: as many as its size needs, without zeros at the end."""
-    text = f"{value:,.{decimals(abs(value)) if places is None else places}f}"
-    if places is None and "." in text:
-        text = text.rstrip("0").rstrip(".")
-    text = text.removeprefix("-") if not float(text.replace(",", "")) else text
-    return text.replace("-", "\N{MINUS SIGN}")
 
 
 def steps_text(value: float) -> str:
