@@ -157,7 +157,7 @@ def test_a_resumed_run_says_that_its_hooks_are_others(tmp_path, capsys):
     whorl.resume(path, 512, hooks=[whorl.StopAt(1e6), At(0, None)])
     assert "this run was saved with the hooks" not in capsys.readouterr().err
     whorl.resume(path, 768, hooks=[At(0, None)])
-    assert "this run was saved with the hooks StopAt, At; it goes on with At\n" in capsys.readouterr().err
+    assert "this run was saved with the hooks 'StopAt, At'; it goes on with 'At'\n" in capsys.readouterr().err
 
 
 def test_two_hooks_of_a_kind_keep_their_states_and_another_list_is_refused(tmp_path):

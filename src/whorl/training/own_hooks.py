@@ -20,7 +20,7 @@ from whorl import options
 from whorl.agents.agent import Agent
 from whorl.batch import Arrays, Batch, Metrics, Numbers, Part, State
 from whorl.errors import BadInput, StopTraining, command
-from whorl.options import misfit
+from whorl.options import misfit, shown
 from whorl.training.hooks import Hook, Run
 
 RATE = "learning_rate"  # what the names of fields end in that move an optimizer
@@ -98,9 +98,7 @@ class OwnHooks:
                 "the same hooks in the same order, whorl.resume(path, hooks=[...])"
             )
         if was["all"] != now["all"]:
-            self._others = (
-                f"this run was saved with the hooks {was['all'] or 'none'}; it goes on with {now['all'] or 'none'}"
-            )
+            self._others = f"this run was saved with the hooks {shown(was['all'] or 'none')}; it goes on with {shown(now['all'] or 'none')}"
         return True
 
 
