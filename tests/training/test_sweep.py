@@ -15,7 +15,7 @@ import pytest
 import whorl
 from tests.training.fingerprint import fingerprint
 from whorl.apps.cli import main
-from whorl.errors import BadInput, Incompatible
+from whorl.errors import BadInput, Damaged, Incompatible
 from whorl.functional.statistics import bootstrap_interval, iqm
 from whorl.training import checkpoint, sweep_table
 from whorl.training.process import StopSignals
@@ -295,6 +295,26 @@ def test_two_sweeps_at_once_are_refused(tmp_path):
         with pytest.raises(BadInput, match="is in use by another process: two processes"):
             sweep("ppo", "CartPole-v1", {"discount": [0.9]}, runs=tmp_path, name="mine")
     assert [p.name for p in folder.iterdir()] == [".lock"]
+
+
+@pytest.mark.parametrize("name", ["logs", "logs/000_s0.txt", "CartPole-v1/ppo/000_s0", "table.csv", "sweep.json"])
+def test_nothing_in_the_folder_of_a_sweep_leads_out(name, tmp_path):
+    outside, folder = tmp_path / "outside", tmp_path / "sweeps" / "mine"
+    outside.mkdir()
+    (outside / ".tmp-mine").write_text("keep")
+    (folder / name).parent.mkdir(parents=True)
+    (folder / name).symlink_to(outside)
+    (folder / "last").symlink_to("CartPole-v1/ppo/000_s0")  # of the sweep's own
+    with pytest.raises(Damaged, match=f"{Path(name).name} is not a .* but a symbolic link"):
+        sweep("ppo", "CartPole-v1", {"discount": [0.9]}, runs=tmp_path, name="mine")
+    assert [p.name for p in outside.iterdir()] == [".tmp-mine"] and not (folder / ".lock").exists()
+
+
+def test_a_plan_that_is_no_table(tmp_path):
+    (tmp_path / "sweeps" / "mine").mkdir(parents=True)
+    (tmp_path / "sweeps" / "mine" / "sweep.json").write_text("[1]")
+    with pytest.raises(Damaged, match="sweep.json should hold a table"):
+        sweep("ppo", "CartPole-v1", {"discount": [0.9]}, runs=tmp_path, name="mine")
 
 
 # -- the table ----------------------------------------------------------------------------------------------------------

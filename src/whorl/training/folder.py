@@ -70,6 +70,15 @@ def open_run(path: str | os.PathLike[str]) -> Path:
     return resolved
 
 
+def check_sweep(path: Path) -> None:
+    """Raises Damaged if anything in the folder of a sweep leads, or could lead, out of it; its `last` is not followed."""
+
+    def own(folder: Folder, name: str) -> bool:
+        return _mark(folder, name) or (folder.path == path and name.removeprefix(TEMPORARY).split("-")[0] == "last")
+
+    check_tree(path, own)
+
+
 def _mark(folder: Folder, name: str) -> bool:
     """Whether a link is one that a run makes: `checkpoints/last` and `best`, or what a killed writer left of them, lead to a checkpoint
     beside them, or to one that is gone."""

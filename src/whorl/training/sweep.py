@@ -17,11 +17,11 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from whorl import files, folders
+from whorl import files, folders, options
 from whorl.envs.env import Env
 from whorl.envs.ids import check_no_token, is_url
 from whorl.envs.make import EnvKind, kind_or_env, name_of
-from whorl.errors import BadInput, WhorlError
+from whorl.errors import BadInput, Damaged, WhorlError
 from whorl.nets.encoder import EncoderFactory
 from whorl.options import override
 from whorl.training import folder, grid, sweep_table
@@ -217,9 +217,14 @@ def _check_setting(agent: AgentLike, env: EnvKind | Env, setting: grid.Setting, 
 
 
 def _refuse_another_plan(path: Path, plan: dict[str, Any]) -> None:
+    if not path.exists():
+        return
+    folder.check_sweep(path)
     if not (path / "sweep.json").exists():
         return
     begun = files.read_json(path / "sweep.json")
+    if not isinstance(begun, dict):
+        raise Damaged(f"{path / 'sweep.json'} should hold a table, got {str(begun)[:60]!r}: {options.CHANGED}")
     for key in sorted((plan.keys() | begun.keys()) - {"meta"}):
         if plan.get(key) != begun.get(key):
             raise BadInput(
