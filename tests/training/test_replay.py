@@ -14,6 +14,7 @@ from whorl.errors import BadInput, Incompatible, NotFinite
 from whorl.feeds import Replay
 from whorl.functional.streams import stream
 from whorl.options import override
+from whorl.training import checkpoint
 from whorl.training.build import build, new_buffer
 
 SMALL = {"batch_size": 8, "capacity": 400, "replay_ratio": 0.1, "warmup": 50}
@@ -212,3 +213,29 @@ def test_a_checkpoint_does_not_hold_the_rows(tmp_path):
     assert json.loads((checkpoint / "state.json").read_text())["buffer"]["storage"]["count"] == [1500]
     rows = run.path / "replay" / "rows.bin"
     assert rows.stat().st_blocks * 512 < 1_000_000 < rows.stat().st_size  # a hole where no row was written yet
+
+
+class EndsAt(whorl.Logger):
+    """A kill in the place of a row of metrics."""
+
+    def log(self, step, metrics):
+        raise SystemExit(9)
+
+
+def test_a_run_that_is_killed_before_a_checkpoint_knows_its_rows(tmp_path):
+    options = {
+        "total_steps": 64,
+        "num_envs": 2,
+        "log_every": 16,
+        "eval_every": 0,
+        "checkpoint_every": 32,
+        "quiet": True,
+        "hidden": (4,),
+    }
+    options["feed"] = {"capacity": 64, "warmup": 8, "batch_size": 4, "storage": "memmap"}
+    with pytest.raises(SystemExit):
+        whorl.train("dqn", "CartPole-v1", runs=tmp_path / "cut", loggers=[EndsAt()], **options)
+    whole = whorl.train("dqn", "CartPole-v1", runs=tmp_path / "whole", **options)
+    resumed = whorl.resume(tmp_path / "cut" / "last", quiet=True)
+    ours, theirs = (checkpoint.load(run.path / "checkpoints" / "last")[0]["policy"] for run in (resumed, whole))
+    assert all(torch.equal(x, theirs[name]) for name, x in ours.items())
