@@ -22,7 +22,9 @@ CASES = {
 }
 
 
-def pair(env: str, fields: dict, num_envs: int = 3, steps: int = 40) -> tuple[SerialCollector, NativeCollector]:
+def pair(
+    env: str, fields: dict, num_envs: int = 3, steps: int = 40, whole: bool = False
+) -> tuple[SerialCollector, NativeCollector]:
     world = make(env, num_envs, seed=4)
     torch.manual_seed(1)
     agent = PPO.build(world.observation_space, world.action_space, PPOConfig(**fields))
@@ -33,7 +35,7 @@ def pair(env: str, fields: dict, num_envs: int = 3, steps: int = 40) -> tuple[Se
         if fields.get("normalize_observation"):
             policy.normalizer.merge(policy.normalizer.moments(torch.randn(100, 4) + 0.3))
     other = make(env, num_envs, seed=4)
-    return SerialCollector(world, policy, steps, seed=2), NativeCollector(other, policy, steps, seed=2)
+    return tuple(kind(w, policy, steps, 2, whole) for kind, w in ((SerialCollector, world), (NativeCollector, other)))
 
 
 def same(a: Batch, b: Batch, tolerance: float) -> None:
@@ -52,6 +54,18 @@ def test_equal_to_serial(case: str) -> None:
         with torch.no_grad():  # it sees what an optimizer writes in place
             serial.policy.head.weight.mul_(1.1)
     assert serial.finished == native.finished > 0 or case != "discrete"
+
+
+@pytest.mark.parametrize("case", ["normalized", "box"])
+@pytest.mark.parametrize("steps", [5, 90])
+def test_whole_episodes(case: str, steps: int) -> None:
+    """Rows after an environment's last episode are masked; the memory grows as far as it must."""
+    serial, native = pair(*CASES[case], steps=steps, whole=True)
+    for _ in range(3):
+        a, b = serial.collect(), native.collect()
+        assert len(a) > steps or case != "box"
+        same(a, b, 2e-3)
+        assert [e[:2] + e[3:] for e in serial.episodes] == [e[:2] + e[3:] for e in native.episodes]
 
 
 def test_resumed() -> None:

@@ -36,6 +36,7 @@ class Record(NamedTuple):
     reward: Rows
     terminated: Rows
     truncated: Rows
+    mask: Rows
 
 
 def compiled_around(env: Env, policy: Policy) -> bool:
@@ -46,57 +47,60 @@ def compiled_around(env: Env, policy: Policy) -> bool:
 class NativeCollector(SerialCollector):
     """As `SerialCollector`, for what it is `compiled_around`."""
 
-    def __init__(self, env: Env, policy: Policy, steps: int, seed: int = 0):
-        super().__init__(env, policy, steps, seed)
+    def __init__(self, env: Env, policy: Policy, steps: int, seed: int = 0, whole_episodes: bool = False):
+        super().__init__(env, policy, steps, seed, whole_episodes)
         assert isinstance(env, World) and isinstance(policy, Stochastic)
         self._world: World = env
         self._policy = RowPolicy(policy)
         self._run = compiled(type(env).dynamics, type(env).observe, self._policy.decide)
 
     def collect(self) -> Batch:
-        record = self.recorder
+        record, target, policy = self.recorder, self.target, self._policy
         if record.tally is not None:  # what environments say beside their answers is read step by step
             return super().collect()
-        if record.observation is None:
-            record.reset(self.seed)
-            self.ledger.forget()
+        playing, t = self._begin(), 0
         if not record.memory:
-            n, like = self.env.num_envs, self._policy.action
+            n, like = self.env.num_envs, policy.action
             record.allocate({"action": np.zeros((n, *like.shape[1:]), like.dtype), "log_prob": np.zeros(n, np.float32)})
-        self._policy.refresh()
-        m, after = record.memory, record.memory["next"]
-        columns = (m["observation"], m["is_first"], *(after[key] for key in AFTER))
-        written, decided = (
-            Record(*map(np.asarray, columns)),
-            Decided(np.asarray(m["action"]), np.asarray(m["log_prob"])),
-        )
-        p = self._policy
-        self._run(self._world.arrays, p.network, self._noise(0), record.is_first, written, decided, p.scratch)
-        return self._finish(self.target)
-
-
-AFTER = ("observation", "reward", "terminated", "truncated")
+        policy.refresh()
+        while t % target == 0 and playing.any():
+            self._check_end(t)
+            while record.capacity < t + target:
+                record.grow()
+            rows = slice(t, t + target)
+            m, after = record.memory, record.memory["next"]
+            before = (m["observation"], m["is_first"])
+            behind = (after["observation"], after["reward"], after["terminated"], after["truncated"], m["mask"])
+            written = Record._make(x[rows] for x in (*before, *behind))
+            t += self._run(
+                self._world.arrays, policy.network, self._noise(t // target), record.is_first, written,
+                Decided(m["action"][rows], m["log_prob"][rows]), policy.scratch, playing, target - 1 - t if self.whole_episodes else target,
+            )  # fmt: skip
+            if not self.whole_episodes:
+                break
+        record.masked = self.whole_episodes
+        return self._finish(t)
 
 
 @cache
 def compiled(dynamics: Callable, observe: Callable, decide: Callable) -> Callable:
-    """The loop around one world's functions (see envs/native/world.py) and one of `choose`, `draw`."""
+    """The loop around one world's functions (see envs/native/world.py) and one of `choose`, `draw`.
+
+    It returns how many rows it wrote: all, or up to where nobody plays any more. From row `last` on who ends an episode plays no longer.
+    """
 
     def run(
-        world: Arrays, network: Network, noise: Rows, is_first: Rows, m: Record, decided: Decided, scratch: Rows
-    ) -> None:
-        state, clock, settings, start, observation = (
-            world.state,
-            world.clock,
-            world.settings,
-            world.start,
-            world.observation,
-        )
+        world: Arrays, network: Network, noise: Rows, is_first: Rows, m: Record, decided: Decided, scratch: Rows, playing: Rows, last: int
+    ) -> int:  # fmt: skip
+        state, clock, settings, start = world.state, world.clock, world.settings, world.start
+        observation = world.observation
         for t in range(len(noise)):
+            some = False
             for i in range(len(is_first)):
                 for k in range(observation.shape[1]):
                     m.observation[t, i, k] = observation[i, k]
                 m.is_first[t, i] = is_first[i]
+                m.mask[t, i] = playing[i]
                 output = scratch[outputs(m.observation[t, i], network, scratch)]
                 decide(output, network, noise[t, i], decided, t, i)
                 reward, terminated, truncated = advance(dynamics, state[i], decided.action[t, i], i, clock, settings)
@@ -105,7 +109,13 @@ def compiled(dynamics: Callable, observe: Callable, decide: Callable) -> Callabl
                 is_first[i] = terminated or truncated
                 if is_first[i]:
                     begin(state[i], i, clock, settings, start)
+                    if t >= last:
+                        playing[i] = False
                 observe(state[i], observation[i])
+                some |= playing[i]
+            if not some:
+                return t + 1
+        return len(noise)
 
     # numba's cache on disk watches this file only: the name tells the others, and their versions, apart
     files = (dynamics.__code__.co_filename, advance.__code__.co_filename, *SOURCES)

@@ -34,14 +34,7 @@ class SerialCollector(Collector):
     def collect(self) -> Batch:
         """The next rollout, a TensorDict [T, N] on the policy's device."""
         env, record, target, actor = self.env, self.recorder, self.target, self.recorder.actor
-        if record.observation is None or self.whole_episodes:
-            record.reset(self.seed if record.observation is None else None)
-            self.ledger.forget()
-            if record.tally is not None:
-                record.tally.forget()
-        if record.masked:
-            record.memory["mask"][:], record.masked = True, False
-        playing = record.full(True)
+        playing = self._begin()
         noise, t = self._noise(0), 0
         while True:
             decided, record.carry = actor(
@@ -62,16 +55,31 @@ class SerialCollector(Collector):
             t += 1
             if t >= target and (not self.whole_episodes or not playing.any()):
                 break
-            if t >= target + LONGEST:
-                raise EnvError(
-                    f"an episode of {env!r} did not end within {LONGEST:,} steps, and whole episodes were asked for; "
-                    "give the environment a time limit (max_episode_steps)"
-                )
+            self._check_end(t)
             if t % target == 0:
                 noise = self._noise(t // target)
             if t == record.capacity:
                 record.grow()
         return self._finish(t)
+
+    def _begin(self) -> Any:
+        """Reset what must be; bool [N]: who plays."""
+        record = self.recorder
+        if record.observation is None or self.whole_episodes:
+            record.reset(self.seed if record.observation is None else None)
+            self.ledger.forget()
+            if record.tally is not None:
+                record.tally.forget()
+        if record.masked:
+            record.memory["mask"][:], record.masked = True, False
+        return record.full(True)
+
+    def _check_end(self, t: int) -> None:
+        if t >= self.target + LONGEST:
+            raise EnvError(
+                f"an episode of {self.env!r} did not end within {LONGEST:,} steps, and whole episodes were asked for; "
+                "give the environment a time limit (max_episode_steps)"
+            )
 
     def _noise(self, chunk: int) -> Any:
         """The numbers of `target` steps, from their own stream (seed, rollout, chunk)."""

@@ -221,11 +221,11 @@ def _named(table: dict[str, Callable], what: str, part: Part | None, *arguments:
 
 def _serial(agent: Agent, env: Env, seed: int) -> SerialCollector:
     feed, policy = agent.config.feed, agent.policy
-    if agent.step.plan is not None and feed.unit == "step":  # whose bits are not those of autograd anyway
+    if agent.step.plan is not None:  # whose bits are not those of autograd anyway
         from whorl.collectors.native import NativeCollector, compiled_around
 
         if compiled_around(env, policy):
-            return NativeCollector(env, policy, feed.steps, seed)
+            return NativeCollector(env, policy, feed.steps, seed, feed.unit == "episode")
     return SerialCollector(env, policy, feed.steps, seed=seed, whole_episodes=feed.unit == "episode")
 
 
