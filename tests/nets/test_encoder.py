@@ -11,7 +11,7 @@ from torch import nn
 from tests.cases import each
 from whorl.envs.adapters.spaces import observations
 from whorl.errors import BadInput, Incompatible
-from whorl.nets.encoder import Encoder, Torso, encoder_for, torso
+from whorl.nets.encoder import Encoder, Torso, encoder_for, notices, torso
 from whorl.nets.normalizer import observation_normalizer
 from whorl.options import override
 from whorl.spaces import flatten, zeros
@@ -52,6 +52,9 @@ def test_any_leading_axes_are_one_axis_of_rows_for_the_users_module():
         assert torso(zeros(SPACE, rows)).shape == (*rows, 6)
     frames = {"eye": torch.randint(256, (2, 3, 6, 6, 3), dtype=torch.uint8), "speed": torch.randn(2, 3, 2)}
     torch.testing.assert_close(torso(frames)[1, 2], torso({key: x[1, 2] for key, x in frames.items()}))
+    assert notices(torso) == [
+        "Both looks at observations, in the place of the policy's hidden layers and their activation"
+    ]
     turned = dict(reversed(frames.items()))  # keys in the order of an environment's, not of its space
     torch.testing.assert_close(torso(turned), torso(frames))
     assert Torso(BOX, Lazy(BOX))(torch.zeros(4, 2)).shape == (4, 5)

@@ -114,7 +114,9 @@ class Torso(nn.Module):
         self.module, self.width = module.float(), width
         self.path, leaf = next(_leaf_spaces(space))  # by name: the keys of an observation may come in another order
         self.axes = len(leaf.shape or ())
-        self.notices = [f"{name} looks at observations, in the place of the policy's hidden layers"]
+        self.notices = [
+            f"{name} looks at observations, in the place of the policy's hidden layers and their activation"
+        ]
         for rows, words in ((2, "2 rows"), (1, "1 row")):  # a `squeeze` too many shows where there is one
             features = self._tried(zeros(space, (rows,)), name, space)
             if not isinstance(features, Tensor):
