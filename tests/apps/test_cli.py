@@ -107,8 +107,8 @@ def test_every_option_of_a_run_is_on_the_command_line_with_help_and_bounds(capfd
     )
     for field in options.fields(Settings):
         option = f"--{field.name.replace('_', '-')} "
-        assert (option in trained.replace(",", " ")) == (field.name not in NAMED)
-        assert (option in swept.replace(",", " ")) == (field.name not in (*NAMED, "seed"))
+        assert (option in trained.replace(",", " ")) == (field.name not in NAMED or field.name == "encoder")
+        assert (option in swept.replace(",", " ")) == (field.name not in (*NAMED, "seed") or field.name == "encoder")
     steps = find("dqn", "CartPole-v1").total_steps
     for words in (
         "--num-envs INT >= 1 environments stepped together (default:",
@@ -278,7 +278,34 @@ def test_doctor(capfd):
         (["train", "ppo", "CartPoll-v1"], "near matches: CartPole-v1"),
         (["train", "ppo", "os:system"], "no environment is called 'system'"),
         (["train", "ppo", "CartPole-v1", "--learning-rate", "1"], "Unrecognized"),
-        (["train", "ppo", "CartPole-v1", "--agent.gamma", ".9"], "Unrecognized"),
+        (
+            ["train", "ppo", "CartPole-v1", "--agent.gamma", ".9"],
+            "option --agent.gamma; what others call gamma is --agent.discount",
+        ),
+        (["train", "ppo", "CartPole-v1", "--n-steps=9"], "what others call n_steps is --agent.feed.steps"),
+        (
+            ["train", "ppo", "CartPole-v1", "--policy-kwargs", "9"],
+            "is --agent.hidden and --agent.activation, or --encoder for",
+        ),
+        (["train", "ppo", "CartPole-v1", "--env-id", "9"], "what others call env_id is ENV, the word after AGENT"),
+        (["train", "ppo", "CartPole-v1", "--encoder", "Torso"], "expected module:Name, such as nets:Torso"),
+        (["train", "ppo", "CartPole-v1", "--encoder", "no_such:Torso"], "there is no module 'no_such' to import"),
+        (["train", "ppo", "CartPole-v1", "--encoder", "math:Torso"], "the module math has no 'Torso'"),
+        (["train", "ppo", "CartPole-v1", "--encoder", "math:pi"], "math:pi is no class or function but float"),
+        (["train", "a3c", "CartPole-v1", "--compile"], "leave --compile out"),
+        (["train", "dqn", "CartPole-v1", "--agent.feed.storage", "frames"], "use --agent.feed.storage memory"),
+        (
+            ["sweep", "ppo", "CartPole-v1", "--grid", "std=fixed", "--gamma", "9"],
+            "is discount; fields of agents stand in the grid",
+        ),
+        (
+            ["sweep", "ppo", "CartPole-v1", "--agent.learning-rate", "9"],
+            "the grid, also those with one value: --grid learning_rate=VALUE",
+        ),
+        (
+            ["sweep", "ppo", "CartPole-v1", "--grid", "discount=.9", "--seeds", "3,4"],
+            "of 3,4 say --seeds 2, which begin at 0",
+        ),
         (["train", "ppo", "CartPole-v1", "--num-envs", "0"], "num_envs must be at least 1, got 0"),
         (
             ["train", "ppo", "CartPole-v1", "--num-envs", "two"],
@@ -305,6 +332,47 @@ def test_bad_input_is_exit_code_2_and_writes_nothing(capfd, tmp_path, monkeypatc
     assert code == 2
     assert message in " ".join((out + err).replace("│", " ").split())
     assert list(tmp_path.iterdir()) == []
+
+
+TORSO = """
+from whorl.nets.mlp import MLP
+
+
+def torso(space):
+    return MLP(4, (8,))
+"""
+
+
+def test_a_network_of_the_user_s_is_typed(capfd, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "typed_torso.py").write_text(TORSO)
+    own, last = ["--encoder", "typed_torso:torso"], "runs/last"
+    assert call(capfd, *TRAIN, "--quiet", *own)[0] == 0
+    assert json.loads((tmp_path / last / "config.json").read_text())["encoder"] == "typed_torso:torso"
+    for words in (
+        ["eval", last, "--episodes", 3],
+        ["play", last],
+        ["export", last, "--to", "torch"],
+        ["resume", last, "--total-steps", 768],
+    ):
+        code, _, err = call(capfd, *words)
+        assert code == 2 and "imports nothing: pass it, --encoder MODULE:torso\n" in err
+        assert call(capfd, *words, *own)[0] == 0
+    words = ["--grid", "feed.steps=64", "--seeds", 1, "--jobs", 1]
+    assert call(capfd, "sweep", *TRAIN[1:-2], *words, *own)[0] == 0
+
+
+def test_options_of_the_environment_are_typed_for_a_run_that_there_is(capfd, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert (
+        call(capfd, "train", "random", "FrozenLake-v1", "--total-steps", 64, "--env.map_name", "4x4", "--quiet")[0] == 0
+    )
+    config = tmp_path / "runs" / "last" / "config.json"
+    run_folders.change(config.parent.resolve(), env_kwargs={"map_name": "4x4", "desc": ["S.G"]})
+    code, _, err = call(capfd, "eval", "runs/last")
+    assert code == 2 and "if you trust it, pass it yourself, --env.desc VALUE\n" in err
+    for words in (["eval", "runs/last", "--episodes", 5], ["play", "runs/last"]):
+        assert call(capfd, *words, "--env.map_name", "4x4")[0] == 0
 
 
 def test_a_locked_run_is_refused(capfd, run):

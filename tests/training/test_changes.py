@@ -171,7 +171,7 @@ def test_a_resume_on_the_command_line_changes_the_same(tmp_path, capfd):
     )
     for words, message in each([
         (["--seed", "3"], "seed cannot change on the way"),
-        (["--gamma", "0.9"], "what others call gamma is discount"),
+        (["--gamma", "0.9"], "what others call gamma is --agent.discount"),
         (["--hidden", "9"], "hidden changes the shape"),
         (["--learning-rte", "0.9"], "learning-rte"),
     ]):  # fmt: skip

@@ -91,7 +91,11 @@ def test_an_unknown_argument_is_answered(tmp_path, capfd):
         with pytest.raises(BadInput, match=f"there is no argument '{name}'.*{said}"):
             whorl.train("ppo", "CartPole-v1", runs=tmp_path, **{name: 1})
     for option, said in each(
-        [("--gamma", "is discount"), ("--n-steps", "is feed.steps"), ("--total-timesteps=9", "is total_steps")]
+        [
+            ("--gamma", "is --agent.discount"),
+            ("--n-steps", "is --agent.feed.steps"),
+            ("--total-timesteps=9", "is --total-steps"),
+        ]
     ):
         with pytest.raises(SystemExit) as stop:
             main(["train", "ppo", "CartPole-v1", option, "1", "--runs", str(tmp_path)])

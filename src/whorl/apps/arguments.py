@@ -33,8 +33,24 @@ class Named:
     imports: Annotated[UseAppendAction[tuple[str, ...]], arg(name="import", metavar="MODULE")] = ()
 
 
+@dataclass(kw_only=True)
+class Networked(Named):
+    """A command for which networks are built."""
+
+    # a network of your own that looks at observations: a class or function of the module, which is imported
+    encoder: Annotated[str | None, arg(metavar="MODULE:NAME")] = None
+
+
+@dataclass(kw_only=True)
+class Finished(Networked):
+    """A command for a run that there is."""
+
+    # options of its environment instead of the run's, --env.KEY VALUE
+    env_kwargs: Suppress[Any] = None
+
+
 @dataclass
-class Train(Named):
+class Train(Networked):
     """Train AGENT in ENV. Options that are not given come from the preset of the pair; --env.KEY VALUE is an option of ENV itself."""
 
     # whorl list agents
@@ -59,7 +75,7 @@ class Train(Named):
 
 
 @dataclass
-class Eval(Named):
+class Eval(Finished):
     """Evaluate the trained policy of RUN on fresh whole episodes."""
 
     # a run folder, or runs/last
@@ -76,7 +92,7 @@ class Eval(Named):
 
 
 @dataclass
-class Play(Named):
+class Play(Finished):
     """Record one episode of RUN's best policy as GIF or MP4 (GIF into the run's video folder by default)."""
 
     run: RunFolder
@@ -90,7 +106,7 @@ class Play(Named):
 
 
 @dataclass
-class Export(Named):
+class Export(Finished):
     """Write RUN's greedy policy as a file that is used without whorl: observations in, actions out, the normalizer inside."""
 
     run: RunFolder
@@ -103,7 +119,7 @@ class Export(Named):
 
 
 @dataclass
-class Resume(Named):
+class Resume(Finished):
     """Go on with a run that was stopped or killed, or give a finished one more steps. Options of `whorl train` change what may change on
     the way, --learning-rate 1e-4: whorl resume RUN --help shows them as they are."""
 
@@ -126,7 +142,7 @@ class Resume(Named):
 
 
 @dataclass
-class Sweep(Named):
+class Sweep(Networked):
     """Train AGENT in ENV with every setting of a grid and several seeds. The same command goes on after a kill; --env.KEY VALUE is an
     option of ENV itself, in all runs."""
 

@@ -27,6 +27,7 @@ from tyro.constructors import (
 from whorl import options
 from whorl.apps import twrl
 from whorl.apps.arguments import COMMANDS, Changed, Repeated, Resume, Sweep, Train
+from whorl.apps.shell import elsewhere, in_shell
 from whorl.errors import BadInput, WhorlError
 from whorl.training import imports
 from whorl.training.settings import NAMED, Settings
@@ -39,6 +40,7 @@ HIDDEN: dict[type, tuple[str, ...]] = {  # fields that are no options, or anothe
     Repeated: (*NAMED, "seed"),
     Changed: (*NAMED, "total_steps", "logger"),
 }
+OF_ENV = ("train", "sweep", "check", "eval", "play", "export", "resume")  # commands with options of the environment
 LISTS = (tuple[int, ...], tuple[float, ...])
 
 
@@ -67,7 +69,7 @@ def main(arguments: list[str] | None = None) -> None:
             gc.enable()
         getattr(module, name.replace("-", "_"))(command)
     except WhorlError as error:
-        print(f"whorl: {error}", file=sys.stderr)
+        print(f"whorl: {in_shell(str(error), arguments[:1] == ['sweep'])}", file=sys.stderr)
         sys.exit(error.exit_code)
     except OSError as error:
         print(f"whorl: {error}", file=sys.stderr)
@@ -82,8 +84,9 @@ def parse(arguments: list[str]) -> Any:
     env_kwargs: dict[str, Any] = {}
     recipe = None
     imports.bring(_values("--import", arguments))
-    if arguments[:1] in (["train"], ["sweep"], ["check"]):
+    if arguments[:1] in ([name] for name in OF_ENV):
         env_kwargs, arguments = _of_the_environment(arguments)
+    if arguments[:1] in (["train"], ["sweep"], ["check"]):
         kind = kinds[arguments[0]]
         names, rest = _names_first(arguments[1:], kind)
         if len(names) == 2:
@@ -94,6 +97,10 @@ def parse(arguments: list[str]) -> Any:
         if recipe:  # whose names import nothing
             names = [str(recipe.agent), recipe.env]
         if len(names) == 2 and kind in (Train, Sweep):  # else tyro says what is missing
+            if listed := [value for value in _values("--seeds", rest) if kind is Sweep and "," in value]:
+                raise BadInput(
+                    f"--seeds is how many, not which: of {listed[0]} say --seeds {listed[0].count(',') + 1}, which begin at 0"
+                )
             kinds[arguments[0]] = _of_the_pair(kind, names[0], names[1], recipe)
             _refuse_foreign(rest, kinds[arguments[0]])
         arguments = [arguments[0], *names, *rest]
@@ -227,12 +234,21 @@ def _values(option: str, words: list[str]) -> list[str]:
 
 
 def _refuse_foreign(words: list[str], kind: type) -> None:
-    """Raises BadInput for an option by the name that another library gives it."""
+    """Raises BadInput for an option by the name that another library gives it, and for one of an agent where the grid is its place."""
     known = _kinds(kind)
     for word in words:
-        name = word.lstrip("-").partition("=")[0].replace("-", "_")
-        if word.startswith("--") and name not in known and name in options.ELSEWHERE:
-            raise BadInput(f"there is no option --{name.replace('_', '-')}{options.did_you_mean(name, known)}")
+        option = word.partition("=")[0]
+        name = option.lstrip("-").replace("-", "_")
+        group, _, last = name.rpartition(".")
+        if not word.startswith("--") or name in known:
+            continue
+        if last in options.ELSEWHERE and group in ("", "agent", "agent.feed"):
+            here = elsewhere(last, known)
+            if issubclass(kind, Sweep) and here == options.ELSEWHERE[last]:  # no option of the command: a field
+                here += "; fields of agents stand in the grid, --grid FIELD=VALUE"
+            raise BadInput(f"there is no option {option}; what others call {last} is {here}")
+        if issubclass(kind, Sweep) and name.startswith("agent."):
+            raise BadInput(f"fields of agents stand in the grid, also those with one value: --grid {name[6:]}=VALUE")
 
 
 def _kinds(given: Any, prefix: str = "") -> dict[str, Any]:

@@ -9,7 +9,7 @@ import platform
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import gymnasium
 import torch
@@ -17,19 +17,22 @@ import torch
 import whorl
 from whorl import options
 from whorl.apps import arguments
+from whorl.apps.shell import in_shell
 from whorl.envs.adapters import LIBRARIES, install
 from whorl.envs.make import make_env
 from whorl.errors import BadInput, Incompatible, WhorlError, command
+from whorl.nets.encoder import EncoderFactory
 from whorl.spaces import describe
 from whorl.training.build import build
 from whorl.training.catalog import find
 from whorl.training.export import SUFFIXES
+from whorl.training.imports import part
 from whorl.training.run import Run
 from whorl.training.settings import Settings
 from whorl.training.start import OPTIONS
 from whorl.training.start import resume as resume_run
 from whorl.training.start import train as train_run
-from whorl.training.trained import load
+from whorl.training.trained import Trained, load
 
 if TYPE_CHECKING:
     from whorl.apps.board.entry import Entry
@@ -49,6 +52,7 @@ def train(o: arguments.Train) -> None:
             o.environment,
             config=o.agent,
             env_kwargs=o.env_kwargs,
+            encoder=_encoder(o),
             runs=o.runs,
             name=o.name,
             quiet=o.quiet,
@@ -64,7 +68,8 @@ def _given(settings: Settings) -> dict[str, Any]:
 
 
 def resume(o: arguments.Resume) -> None:
-    _report(resume_run(o.run, o.total_steps, o.quiet, o.env, logger=o.logger, **(o.changes or {})), o)
+    own: dict[str, Any] = {"env_kwargs": o.env_kwargs, "encoder": _encoder(o)} | (o.changes or {})
+    _report(resume_run(o.run, o.total_steps, o.quiet, o.env, logger=o.logger, **own), o)
 
 
 def _report(run: Run, o: arguments.Train | arguments.Resume) -> None:
@@ -93,12 +98,20 @@ def _last_line(**data: Any) -> None:
 
 
 def eval(o: arguments.Eval) -> None:
-    result = load(o.run, _which(o.which), o.env).evaluate(o.episodes, o.seed).summary()
+    result = _load(o, o.env).evaluate(o.episodes, o.seed).summary()
     print(
         f"mean {result['mean']:.2f} +- {result['std']:.2f}, from {result['min']:.2f} to {result['max']:.2f}, {result['episodes']} episodes"
     )
     if o.json:
         _last_line(**result)
+
+
+def _load(o: arguments.Eval | arguments.Play | arguments.Export, env: str | None = None) -> Trained:
+    return load(o.run, _which(o.which), env, env_kwargs=o.env_kwargs, encoder=_encoder(o))
+
+
+def _encoder(o: arguments.Networked) -> EncoderFactory | None:
+    return cast(EncoderFactory, part(o.encoder)) if o.encoder else None
 
 
 def _which(text: str) -> str | int:
@@ -110,7 +123,7 @@ def _which(text: str) -> str | int:
 
 
 def play(o: arguments.Play) -> None:
-    trained = load(o.run, _which(o.which), o.env)
+    trained = _load(o, o.env)
     files = [file for file in (o.gif, o.mp4) if file] or [trained.path / "video" / f"{o.which}.gif"]
     for file in files:
         ret, length = trained.film(file, o.seed)
@@ -118,7 +131,7 @@ def play(o: arguments.Play) -> None:
 
 
 def export(o: arguments.Export) -> None:
-    trained = load(o.run, _which(o.which))
+    trained = _load(o)
     file = trained.export(o.out or trained.path / f"policy{SUFFIXES[o.to]}", o.to)
     print(
         f"{file}: {trained.settings.agent} on {trained.settings.env}, {trained.checkpoint.name}, {file.stat().st_size:,} bytes"
@@ -139,7 +152,7 @@ def sweep(o: arguments.Sweep) -> None:
     given = {name: value for name, value in _given(o.settings).items() if value != getattr(default, name)}
     done = run_sweep(
         o.algorithm, o.environment, varied, samples=drawn, trials=o.trials, seeds=o.seeds, jobs=o.jobs, runs=o.runs, name=o.name,
-        imports=o.imports, env_kwargs=o.env_kwargs, **given
+        imports=o.imports, env_kwargs=o.env_kwargs, encoder=_encoder(o), **given
     )  # fmt: skip
     print_table([sweep_table.header([*done.rows[0].setting]), *(row.cells() for row in done.rows)])
     print(f"{done.path}: {done.runs - len(done.failed)} of {done.runs} runs; table.csv, table.png")
@@ -156,7 +169,7 @@ def check(o: arguments.Check) -> None:
         preset = find(o.algorithm, o.environment)
         parts = build(o.algorithm, o.environment)
     except Incompatible as reason:
-        print(f"whorl: {o.algorithm} cannot train in {o.environment}: {reason}", file=sys.stderr)
+        print(f"whorl: {o.algorithm} cannot train in {o.environment}: {in_shell(str(reason))}", file=sys.stderr)
         sys.exit(1)
     env = parts.env
     assert env is not None  # since no data was given

@@ -4,8 +4,9 @@ folder, a board entry or a request comes here, and nothing remembers what was im
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from importlib import import_module
+from operator import attrgetter
 from pathlib import Path
 
 from whorl.errors import BadInput
@@ -26,6 +27,22 @@ def bring(modules: Iterable[str]) -> None:
             if isinstance(error, ModuleNotFoundError) and error.name != module.split(".")[0] and error.name != module:
                 raise
             raise BadInput(f"there is no module {module!r} to import, neither installed nor in {here}") from None
+
+
+def part(named: str) -> Callable[..., object]:
+    """What a user typed as `module:Name`, imported: a class or function. Raises BadInput for what is none, and for a name that there is
+    not."""
+    module, _, name = named.partition(":")
+    if not module or not name:
+        raise BadInput(f"expected module:Name, such as nets:Torso for the class Torso of nets.py, got {named!r}")
+    bring([module])
+    try:
+        found = attrgetter(name)(sys.modules[module])
+    except AttributeError:
+        raise BadInput(f"the module {module} has no {name!r}") from None
+    if not callable(found):
+        raise BadInput(f"{named} is no class or function but {type(found).__name__}")
+    return found
 
 
 def typed(env: str) -> tuple[str, list[str]]:
