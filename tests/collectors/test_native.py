@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 import numpy as np
 import pytest
 import torch
@@ -101,3 +103,11 @@ def test_info_is_read_step_by_step() -> None:
         collector.recorder.tally = Tally({"discounted_return": "last"}, 3, 0.9)
     same(serial.collect(), native.collect(), 1e-5)
     assert np.allclose([e.info for e in serial.episodes], [e.info for e in native.episodes])
+
+
+@pytest.mark.parametrize("case", ["discrete", "box"])
+def test_the_next_process_finds_the_loop_on_disk(case):
+    """numba knows it by what it is made around, pickled, and one of its own functions is pickled with the number of its process."""
+    loop = pair(*CASES[case])[1]._run
+    around = inspect.getclosurevars(loop.py_func).nonlocals
+    assert around and all(map(inspect.isfunction, around.values())), around

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
+from numba.extending import register_jitable
 
 from whorl.functional.kernels.cached import cached
-from whorl.jit import jit
 from whorl.nets import packed
 from whorl.nets.encoder import Encoder
 from whorl.nets.normalizer import NoNormalizer, Normalizer
@@ -117,7 +117,7 @@ def outputs(x: Rows, network: Network, scratch: Rows) -> int:
     return here
 
 
-@jit(error_model="numpy", _nrt=False)
+@register_jitable  # a loop around a function of numba's own would be compiled anew in every process
 def choose(logits: Rows, network: Network, noise: Rows, m: Decided, t: int, i: int) -> None:
     """The first argmax of logits + noise [A], and its log-probability."""
     best, score, top, total = 0, -np.inf, -np.inf, np.float32(0)
@@ -130,7 +130,7 @@ def choose(logits: Rows, network: Network, noise: Rows, m: Decided, t: int, i: i
     m.action[t, i], m.log_prob[t, i] = best, logits[best] - top - np.log(total)
 
 
-@jit(error_model="numpy", _nrt=False)
+@register_jitable
 def draw(output: Rows, network: Network, noise: Rows, m: Decided, t: int, i: int) -> None:
     """centre + half * (mean + std * noise) [D], and its log-density."""
     d, total, action = len(network.centre), np.float32(0), m.action[t, i]
