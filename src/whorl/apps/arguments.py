@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal
 from tyro.conf import OmitArgPrefixes, Positional, Suppress, UseAppendAction, arg
 
 from whorl.apps.gym_server.settings import Settings as ServerSettings
-from whorl.options import Count
-from whorl.training.settings import Settings
+from whorl.options import Count, Positive
+from whorl.training.settings import Settings, Update
 
 Agent = Annotated[Positional[str], arg(metavar="AGENT")]
 Environment = Annotated[Positional[str], arg(metavar="ENV")]
@@ -259,6 +259,22 @@ class Plot:
 
 
 @dataclass
+class Bench:
+    """How fast whorl learns on this machine, with each body of updates in turn: a few seconds each, nothing is kept."""
+
+    # what to learn, such as ppo, dqn_32, sac; everything if not given
+    only: Positional[tuple[str, ...]] = ()
+    # the bodies, as in --update of train; compiled takes long to begin
+    updates: tuple[Update, ...] = ("eager", "packed")
+    # of measuring, for each
+    seconds: Annotated[float, Positive] = 1.5
+    # of everything, with other seeds: medians are shown
+    repeats: Annotated[int, Count] = 1
+    # end with one line of JSON
+    json: bool = False
+
+
+@dataclass
 class Run:
     """torch-twrl's command line, word for word: whorl run -env 'CartPole-v0' -policy categorical ... (whorl run -help)."""
 
@@ -280,4 +296,5 @@ COMMANDS = {
     "list": List,
     "check": Check,
     "doctor": Doctor,
+    "bench": Bench,
 }

@@ -207,6 +207,19 @@ def doctor(o: arguments.Doctor) -> None:
         print(f"{key:14} {value}")
 
 
+def bench(o: arguments.Bench) -> None:
+    from whorl.apps.bench import cells, compare
+    from whorl.apps.lists import print_table
+
+    found = list(compare(o.only, o.updates, o.seconds, o.repeats))
+    head = ["work", "what it is", *(f"{update}, steps/s" for update in o.updates), f"best / {o.updates[0]}"]
+    print_table([head, *(cells(each, o.updates) for each in found)])
+    for reason in dict.fromkeys(why for each in found for why in each.refused.values()):
+        print(f"whorl: {reason}", file=sys.stderr)
+    if o.json:
+        _last_line(works=[each._asdict() for each in found])
+
+
 def serve_gym(o: arguments.ServeGym) -> None:
     from whorl.apps.gym_server.serve import serve
 
