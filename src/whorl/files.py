@@ -15,6 +15,7 @@ from whorl.folders import Folder
 from whorl.json_text import JSON_BYTES, json_bytes, parse_json
 
 MOST_WAITING = 64 << 20  # bytes of a file on a full disk that wait in memory
+LINES_BYTES = 1 << 30  # of metrics or episodes: several million rows. What is larger is not read
 
 
 def write_synced(path: Path, data: bytes) -> None:
@@ -121,11 +122,11 @@ class Lines:
 
 def whole_lines(path: Path) -> list[str]:
     """The lines of a file that a running process may be appending to; none if it is not there. Raises Damaged for what is no
-    regular file, or no text."""
+    regular file, no text, or has more than LINES_BYTES."""
     if not os.path.lexists(path):
         return []
     try:
-        text = read_regular(path).decode()
+        text = read_regular(path, LINES_BYTES).decode()
     except UnicodeDecodeError as error:
         raise Damaged(f"{path} is not text ({error}): it was changed. Restore it from a copy") from None
     return text[: text.rfind("\n") + 1].splitlines()

@@ -366,3 +366,19 @@ def test_rows_of_a_replay_buffer_are_held_to_their_spaces(runs, tmp_path):
     assert code == 2 and re.search(
         "the state of 'buffer': action of a row holds 5\\d+, of 2 choices: it was changed", err
     ), err
+
+
+def test_files_larger_than_memory_are_not_read(runs, tmp_path):
+    """A file with a hole takes no room on disk."""
+    copy, huge = Path(shutil.copytree(runs["ppo"], tmp_path / "copy", symlinks=True)), 1 << 42
+    manifest = json.loads((copy / STEP / "manifest.json").read_text())
+    manifest["files"]["policy.safetensors"]["bytes"] = huge
+    (copy / STEP / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
+    for name in ("metrics.jsonl", "episodes.csv", f"{STEP}/policy.safetensors"):
+        os.truncate(copy / name, huge)
+    for what, words in (commands(copy, tmp_path) | {"eval": ("eval", copy, "--which", 64)}).items():
+        code, err = call(*words)
+        assert code == 2 and re.search("step_64 would take 4,096.0 GiB|4,398,046,511,104 bytes, more than", err), (
+            what,
+            err,
+        )

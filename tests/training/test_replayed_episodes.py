@@ -204,6 +204,7 @@ def child(agent: str, env: str, runs: Path, path: str = "") -> subprocess.Popen:
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(3600)  # eleven processes, one after another, that import torch
 @pytest.mark.parametrize(("agent", "env"), PAIRS)
 def test_killed_at_a_random_moment(agent, env, tmp_path):
     needs(env)

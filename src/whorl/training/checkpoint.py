@@ -30,6 +30,7 @@ from whorl.errors import BadInput, Damaged
 from whorl.folders import NAME, Folder, check_name, temporary
 from whorl.json_text import json_bytes, parse_json
 from whorl.training.folder import MARKS, STEP
+from whorl.training.sizes import check_memory
 
 FORMAT = 2  # rises when what is written is read by no older whorl, and what older ones wrote not by this
 MANIFEST_BYTES = 1 << 20  # far above any real manifest: what is larger is not read
@@ -242,6 +243,7 @@ def _contents(path: Path) -> Iterator[tuple[str, bytes]]:
             if (found := folder.status(name)) is None or found.st_size != declared["bytes"]:
                 size = "no" if found is None else found.st_size
                 raise Damaged(f"{path / name} has {size} bytes, its manifest says {declared['bytes']}")
+        check_memory(sum(each["bytes"] for each in files.values()), f"the checkpoint {path}", "it is not read")
         for name, declared in files.items():
             data = folder.read(name, declared["bytes"])
             if _hash(data) != declared["sha256"]:
