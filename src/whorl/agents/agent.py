@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from whorl.agents.micro_batches import Batches, Weights
 from whorl.agents.optimizer_states import load_optimizer_states, optimizer_states, optimizers_in
-from whorl.agents.step import Loss, OptimizerStep, confirm, feed_back, finite, given, mean, set_mode
+from whorl.agents.step import Loss, OptimizerStep, feed_back, finite, given, learning, mean
 from whorl.batch import Arrays, Batch, Buffer, Metrics, Numbers, State, Tree, get
 from whorl.errors import AgentError
 from whorl.feeds import Fed
@@ -99,17 +99,16 @@ class Agent(nn.Module, Generic[C]):
         Each metric is the mean over the updates that have it. Raises NotFinite before anything is logged or saved, AgentError for a
         prioritized feed whose agent gives no priorities.
         """
-        set_mode(self, True)
         history, prioritized = [], self.config.feed.prioritized
-        for batch in buffer.batches(count):
-            metrics = given(self.update(batch), self)
-            priority = metrics.pop("priority", None)
-            if prioritized and not self.step.void:
-                feed_back(buffer, batch, priority, self)
-            history.append(metrics)
-            if self.enough(metrics):
-                break
-        confirm(set_mode(self, False), self.env_steps)
+        with learning(self, self.env_steps):
+            for batch in buffer.batches(count):
+                metrics = given(self.update(batch), self)
+                priority = metrics.pop("priority", None)
+                if prioritized and not self.step.void:
+                    feed_back(buffer, batch, priority, self)
+                history.append(metrics)
+                if self.enough(metrics):
+                    break
         for normalizer, moments in self.gathered:
             normalizer.merge(moments)
         self.gathered.clear()  # each rollout moves the statistics once

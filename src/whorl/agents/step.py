@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from math import inf, isfinite
 from typing import Protocol
@@ -247,25 +248,25 @@ def feed_back(buffer: Buffer, batch: Batch, priority: Tensor | None, agent: nn.M
     buffer.feedback(batch["index"], priority)
 
 
-def confirm(steps: Iterable[OptimizerStep], env_steps: Tensor) -> None:
-    """Raises NotFinite, once, if one of them was void after so many environment steps."""
-    for step in steps:
-        if step.void:
-            what = "the loss" if step.void == 1 else "the gradient"
-            step.void.zero_()  # whoever mends the cause may go on
-            raise NotFinite(
-                f"{what} became NaN or infinite after {int(env_steps):,} environment steps; the step was void and the "
-                f"weights are those before it. Lower the learning rate, clip gradients, or look at the rewards' scale"
-            )
-
-
-def set_mode(module: nn.Module, training: bool) -> list[OptimizerStep]:
-    """Train or eval mode for a module and all inside it, for those that do nothing else there: torch's own recursion costs more than
-    a small network. Returns the optimizer steps among them."""
+@contextmanager
+def learning(module: nn.Module, env_steps: Tensor) -> Iterator[None]:
+    """Train mode for a module and all inside it, and eval mode again: for those that do nothing else there (torch's own recursion costs
+    more than a small network). Raises NotFinite at the end if a step inside was void, after so many environment steps."""
     parts = modules_in(module)
     for part in parts:
-        part.__dict__["training"] = training
-    return [part for part in parts if type(part) is OptimizerStep]
+        part.__dict__["training"] = True
+    try:
+        yield
+    finally:
+        for part in parts:
+            part.__dict__["training"] = False
+    for step in [part for part in parts if type(part) is OptimizerStep and part.void]:
+        what = "the loss" if step.void == 1 else "the gradient"
+        step.void.zero_()  # whoever mends the cause may go on
+        raise NotFinite(
+            f"{what} became NaN or infinite after {int(env_steps):,} environment steps; the step was void and the "
+            f"weights are those before it. Lower the learning rate, clip gradients, or look at the rewards' scale"
+        )
 
 
 def name_of(loss: Loss) -> str:
