@@ -221,6 +221,11 @@ def test_what_is_not_packed(change: object, words: str) -> None:
     assert agent.step.plan is None and before == [p.data_ptr() for p in agent.parameters()]
 
 
+def test_mixed_actions_are_not_packed() -> None:
+    with pytest.raises(Incompatible, match="its policy is a Mixed"):
+        pack(PPO.build(SEEN, spaces.Tuple([SEVERAL, BOX]), PPOConfig()))
+
+
 def test_images_and_dicts_are_not_packed() -> None:
     for space in (spaces.Dict({"a": SEEN}), spaces.Box(0, 255, (64, 64, 3), np.uint8)):
         with pytest.raises(Incompatible, match="more than one float vector"):

@@ -268,6 +268,8 @@ class PolicyGradient:
         self, policy: Stochastic, critic: nn.Module | None, normalizer: Normalizer | NoNormalizer, objective: Callable[[], Objective],
         vector: Vector,
     ):  # fmt: skip
+        if type(policy) is not Stochastic:
+            raise Incompatible(f"its policy is a {type(policy).__name__}")
         if critic is not None and type(critic) is not Critic:
             raise Incompatible(f"its critic is a {type(critic).__name__}")
         self.inputs = Inputs(policy.normalizer, policy.encoder, *([] if critic is None else [critic.encoder]))
