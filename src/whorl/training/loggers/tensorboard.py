@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import struct
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,18 +21,19 @@ class TensorBoard(Logger):
     raised where it happens, and no record is there in part. `purge_step`: TensorBoard forgets what older files say about
     this step and later ones.
 
-    No writer of torch's or tensorboard's: they take long to import, and torch's writes from a thread.
+    tensorboard's own record writer, because torch's SummaryWriter takes longer to import and writes from a thread.
     """
 
     def __init__(self, folder: str | Path, purge_step: int | None = None):
         from tensorboard.compat.proto.event_pb2 import Event, SessionLog
         from tensorboard.compat.proto.summary_pb2 import Summary
+        from tensorboard.summary.writer.record_writer import RecordWriter
 
         self._event, self._session, self._summary = Event, SessionLog, Summary
         name = f"events.out.tfevents.{time.time_ns()}.{socket.gethostname()}.{os.getpid()}"
         make(Path(folder).absolute().parent)
         with Folder.inside(folder, make=True) as inside:
-            self._file = Lines(inside.path / name, inside)
+            self._writer = RecordWriter(Lines(inside.path / name, inside))
         self._last = 0
         self._write(file_version="brain.Event:2")
         if purge_step is not None:
@@ -57,35 +57,11 @@ class TensorBoard(Logger):
         return True
 
     def close(self) -> None:
-        self._file.close()
+        self._writer.close()
 
     def _purge(self, step: int) -> None:
         self._write(step=step, session_log=self._session(status=self._session.START))
 
     def _write(self, **fields: object) -> None:
-        self._file.write(record(self._event(wall_time=time.time(), **fields).SerializeToString()))
-        self._file.flush()
-
-
-def record(data: bytes) -> bytes:
-    """As it stands in a file of TFRecords: length, checksum of the length, data, checksum of the data."""
-    length = struct.pack("<Q", len(data))
-    return length + _checksum(length) + data + _checksum(data)
-
-
-def _checksum(data: bytes) -> bytes:
-    """CRC-32C (RFC 3720), turned by 15 bits and with a constant added."""
-    crc = 0xFFFFFFFF
-    for byte in data:
-        crc = _CRC[(crc ^ byte) & 0xFF] ^ (crc >> 8)
-    crc ^= 0xFFFFFFFF
-    return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
-
-
-def _entry(crc: int) -> int:
-    for _ in range(8):
-        crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
-    return crc
-
-
-_CRC = [_entry(byte) for byte in range(256)]
+        self._writer.write(self._event(wall_time=time.time(), **fields).SerializeToString())
+        self._writer.flush()
