@@ -478,3 +478,31 @@ def test_what_a_kernel_would_walk_beyond_is_refused(change, message):
     with pytest.raises(BadInput, match="shaped as it keeps it: .*max_exp_avg_sq"):
         load_optimizer_state(made, tensors, [groups[0] | {"amsgrad": True}])
     load_optimizer_state(made, tensors, groups)
+
+
+@pytest.mark.parametrize("agent", ["trpo", "reinforce"])
+def test_every_agent_s_own_optimizer_comes_back(agent):
+    one, other = (build(agent, "CartPole-v1", num_envs=2).agent for _ in range(2))
+    arrays, numbers = one.state()
+    assert other.load_state(arrays, json.loads(json.dumps(numbers)))
+
+
+class OfItsOwn(torch.optim.Optimizer):
+    """Keeps a matrix of each vector, and cannot be copied."""
+
+    def __init__(self, parameters):
+        super().__init__(parameters, {"lr": 0.1})
+
+    def __deepcopy__(self, memo):
+        raise TypeError
+
+    def step(self, closure):
+        raise TypeError
+
+
+def test_an_optimizer_of_the_user_s_keeps_what_it_likes():
+    p = nn.Parameter(torch.ones(3))
+    one, other = OfItsOwn([p]), OfItsOwn([p])
+    one.state[p] = {"curvature": torch.eye(3)}
+    load_optimizer_state(other, *optimizer_state(one))
+    assert torch.equal(other.state[p]["curvature"], torch.eye(3))

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from whorl.agents.optimizers import OPTIMIZERS
 from whorl.agents.step import step_nowhere
 from whorl.batch import Arrays, Numbers
 from whorl.errors import BadInput, in_words
@@ -78,7 +79,10 @@ def load_optimizer_state(
     for key, tensor in tensors.items():
         owner, _, name = key.rpartition(".")
         owned[owner][name] = tensor
-    for index, kept in enumerate(_kept_by(optimizer, groups)):
+    own = (
+        type(optimizer) not in OPTIMIZERS.values()
+    )  # an agent's: it keeps what it likes, and may take no step without its agent
+    for index, kept in enumerate([] if own else _kept_by(optimizer, groups)):
         if str(index) in owned:
             _check_kept(owned[str(index)], kept, f"{prefix}{index}.")
     parameters = iter(enumerate(_parameters(optimizer)))
