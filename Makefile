@@ -61,11 +61,11 @@ check: setup  ## format, lint, types, layers: seconds
 learn: setup  ## train to the stated returns, several seeds, and property tests of 10,000 operations: hours
 	$(PYTEST) -n $(JOBS) --dist worksteal -m learning --timeout 14400 $(ARGS)
 
-peers: setup  ## the peers' own environment (Stable-Baselines3, TorchRL), for `make bench` and the parity test
-	@$(BIN)/python benchmarks/peers/run.py --install-only
+peers: setup  ## an environment with Stable-Baselines3 and TorchRL, for the parity test
+	@$(BIN)/python benchmarks/suite.py --install parity
 
-bench: setup  ## whorl and its peers, side by side in one run
-	$(BIN)/python benchmarks/peers/run.py $(ARGS)
+bench: setup  ## whorl and its peers, side by side in one run; writes docs/speed.md
+	$(BIN)/python benchmarks/suite.py $(ARGS)
 
 format: setup  ## write the format that `make check` wants
 	$(BIN)/ruff format .

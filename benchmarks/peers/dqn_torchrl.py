@@ -9,7 +9,7 @@ from collections import deque
 import numpy as np
 import torch
 from report import DQN as SETTINGS
-from report import arguments, report, timed
+from report import Timed, serve
 from tensordict.nn import TensorDictSequential
 from torchrl.collectors import Collector
 from torchrl.data import Composite, LazyTensorStorage, TensorDictReplayBuffer
@@ -20,32 +20,31 @@ from torchrl.objectives import DQNLoss, HardUpdate
 FRAMES = 1_000
 
 
-def main():
-    o = arguments(__doc__, every=10, batch=128)
-    torch.manual_seed(o.seed)
+def run(every=10, batch=128, seconds=1.0, seed=0):
+    torch.manual_seed(seed)
     env = TransformedEnv(GymEnv("CartPole-v1"))
     env.append_transform(RewardSum())
     env.append_transform(StepCounter())
-    env.set_seed(o.seed)
+    env.set_seed(seed)
     net = MLP(in_features=4, out_features=2, num_cells=[120, 84], activation_class=torch.nn.ReLU)
     model = QValueActor(net, spec=Composite(action=env.action_spec), in_keys=["observation"])
     greedy = EGreedyModule(
-        annealing_num_steps=SETTINGS["epsilon_steps"], eps_init=1.0, eps_end=SETTINGS["epsilon"], spec=model.spec
+        annealing_num_steps=1, eps_init=SETTINGS["epsilon"], eps_end=SETTINGS["epsilon"], spec=model.spec
     )
     collector = Collector(
         env, TensorDictSequential(model, greedy), frames_per_batch=FRAMES,
-        total_frames=SETTINGS["counted_from"] + o.steps + FRAMES, init_random_frames=SETTINGS["warmup"],
+        total_frames=-1, init_random_frames=SETTINGS["warmup"],
     )  # fmt: skip
     buffer = TensorDictReplayBuffer(
-        prefetch=10, storage=LazyTensorStorage(max_size=SETTINGS["capacity"]), batch_size=o.batch
+        prefetch=10, storage=LazyTensorStorage(max_size=SETTINGS["capacity"]), batch_size=batch
     )
     loss_module = DQNLoss(value_network=model, loss_function="l2", delay_value=True)
     loss_module.make_value_estimator(gamma=0.99)
-    target = HardUpdate(loss_module, value_network_update_interval=SETTINGS["target_every"] // o.every)
+    target = HardUpdate(loss_module, value_network_update_interval=SETTINGS["target_every"] // every)
     optimizer = torch.optim.Adam(loss_module.parameters(), lr=SETTINGS["learning_rate"])
-    updates = FRAMES // o.every
+    updates = FRAMES // every
     losses = torch.zeros(updates)
-    steps, recent, timer = 0, deque(maxlen=50), timed(warmup=SETTINGS["counted_from"])
+    steps, recent, timer = 0, deque(maxlen=50), Timed(2_000, seconds)
     for data in collector:
         data = data.reshape(-1)
         buffer.extend(data)
@@ -61,10 +60,11 @@ def main():
                 target.step()
                 losses[i].copy_(loss.detach())
             collector.update_policy_weights_()
-        timer(steps)
+        if timer(steps):
+            break
     collector.shutdown()
-    report("torchrl", timer, np.mean(recent))
+    return timer.outcome(np.mean(recent) if recent else None)
 
 
 if __name__ == "__main__":
-    main()
+    serve(run)

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 import torch.nn as nn
 import torch.optim as optim
-from report import arguments, report, timed
+from report import Timed, serve
 from torch.distributions.categorical import Categorical
 
-NUM_ENVS, NUM_STEPS, EPOCHS, MINIBATCHES = 8, 128, 4, 4
+EPOCHS, MINIBATCHES = 4, 4
 GAMMA, LAMBDA, CLIP, ENTROPY, VALUE, MAX_NORM, LR = 0.99, 0.95, 0.2, 0.01, 0.5, 0.5, 1e-3
 
 
@@ -44,23 +44,22 @@ class Agent(nn.Module):
         return action, probs.log_prob(action), probs.entropy(), self.critic(x)
 
 
-def main():
-    o = arguments(__doc__)
-    torch.manual_seed(o.seed)
-    np.random.seed(o.seed)  # noqa: NPY002
+def run(num_envs=8, num_steps=128, seconds=1.0, seed=0):
+    torch.manual_seed(seed)
+    np.random.seed(seed)  # noqa: NPY002
     make = lambda: gym.wrappers.RecordEpisodeStatistics(gym.make("CartPole-v1"))  # noqa: E731
-    envs = gym.vector.SyncVectorEnv([make] * NUM_ENVS, autoreset_mode=gym.vector.AutoresetMode.SAME_STEP)
+    envs = gym.vector.SyncVectorEnv([make] * num_envs, autoreset_mode=gym.vector.AutoresetMode.SAME_STEP)
     agent = Agent(envs)
     optimizer = optim.Adam(agent.parameters(), lr=LR, eps=1e-5)
-    obs = torch.zeros((NUM_STEPS, NUM_ENVS, *envs.single_observation_space.shape))
-    actions = torch.zeros((NUM_STEPS, NUM_ENVS, *envs.single_action_space.shape))
-    logprobs, rewards, dones, values = (torch.zeros((NUM_STEPS, NUM_ENVS)) for _ in range(4))
-    global_step, recent, timer = 0, deque(maxlen=50), timed(warmup=2048)
-    next_obs, _ = envs.reset(seed=o.seed)
-    next_obs, next_done = torch.Tensor(next_obs), torch.zeros(NUM_ENVS)
-    while timer.first is None or timer.steps < o.steps:
-        for step in range(NUM_STEPS):
-            global_step += NUM_ENVS
+    obs = torch.zeros((num_steps, num_envs, *envs.single_observation_space.shape))
+    actions = torch.zeros((num_steps, num_envs, *envs.single_action_space.shape))
+    logprobs, rewards, dones, values = (torch.zeros((num_steps, num_envs)) for _ in range(4))
+    global_step, recent, timer = 0, deque(maxlen=50), Timed(2 * num_envs * num_steps, seconds)
+    next_obs, _ = envs.reset(seed=seed)
+    next_obs, next_done = torch.Tensor(next_obs), torch.zeros(num_envs)
+    while not timer(global_step):
+        for step in range(num_steps):
+            global_step += num_envs
             obs[step], dones[step] = next_obs, next_done
             with torch.no_grad():
                 action, logprob, _, value = agent.get_action_and_value(next_obs)
@@ -75,8 +74,8 @@ def main():
         with torch.no_grad():
             next_value = agent.get_value(next_obs).reshape(1, -1)
             advantages, lastgaelam = torch.zeros_like(rewards), 0
-            for t in reversed(range(NUM_STEPS)):
-                last = t == NUM_STEPS - 1
+            for t in reversed(range(num_steps)):
+                last = t == num_steps - 1
                 nextnonterminal = 1.0 - (next_done if last else dones[t + 1])
                 nextvalues = next_value if last else values[t + 1]
                 delta = rewards[t] + GAMMA * nextvalues * nextnonterminal - values[t]
@@ -84,7 +83,7 @@ def main():
             returns = advantages + values
         b_obs, b_logprobs = obs.reshape((-1, *envs.single_observation_space.shape)), logprobs.reshape(-1)
         b_actions, b_advantages, b_returns = actions.reshape(-1), advantages.reshape(-1), returns.reshape(-1)
-        b_inds, size = np.arange(NUM_ENVS * NUM_STEPS), NUM_ENVS * NUM_STEPS // MINIBATCHES
+        b_inds, size = np.arange(num_envs * num_steps), num_envs * num_steps // MINIBATCHES
         clipfracs = []
         for _ in range(EPOCHS):
             np.random.shuffle(b_inds)  # noqa: NPY002
@@ -106,9 +105,9 @@ def main():
                 loss.backward()
                 nn.utils.clip_grad_norm_(agent.parameters(), MAX_NORM)
                 optimizer.step()
-        timer(global_step)
-    report("cleanrl-style", timer, np.mean(recent))
+    envs.close()
+    return timer.outcome(np.mean(recent) if recent else None)
 
 
 if __name__ == "__main__":
-    main()
+    serve(run)

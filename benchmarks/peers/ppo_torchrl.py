@@ -4,7 +4,7 @@ from collections import deque
 
 import numpy as np
 import torch
-from report import arguments, report, timed
+from report import Timed, serve
 from tensordict.nn import TensorDictModule
 from torch import nn
 from torchrl.collectors import Collector
@@ -16,12 +16,11 @@ from torchrl.objectives import ClipPPOLoss
 from torchrl.objectives.value import GAE
 
 
-def main():
-    o = arguments(__doc__)
-    torch.manual_seed(o.seed)
+def run(seconds=1.0, seed=0):
+    torch.manual_seed(seed)
     env = TransformedEnv(SerialEnv(8, lambda: GymEnv("CartPole-v1")), RewardSum())
     env.append_transform(StepCounter())
-    env.set_seed(o.seed)
+    env.set_seed(seed)
     mlp = lambda outputs: MLP(in_features=4, out_features=outputs, num_cells=[64, 64], activation_class=nn.Tanh)  # noqa: E731
     actor_net, critic_net = mlp(2), mlp(1)
     for net, gain in ((actor_net, 0.01), (critic_net, 1.0)):
@@ -35,7 +34,7 @@ def main():
     )  # fmt: skip
     critic = ValueOperator(critic_net, in_keys=["observation"])
     frames = 8 * 128
-    collector = Collector(env, actor, frames_per_batch=frames, total_frames=o.steps + 3 * frames)
+    collector = Collector(env, actor, frames_per_batch=frames, total_frames=-1)
     gae = GAE(gamma=0.99, lmbda=0.95, value_network=critic, average_gae=False)
     loss_module = ClipPPOLoss(
         actor,
@@ -50,7 +49,7 @@ def main():
     buffer = TensorDictReplayBuffer(
         storage=LazyTensorStorage(frames), sampler=SamplerWithoutReplacement(), batch_size=frames // 4
     )
-    steps, recent, timer = 0, deque(maxlen=50), timed(warmup=2048)
+    steps, recent, timer = 0, deque(maxlen=50), Timed(2_048, seconds)
     for data in collector:
         done = data["next", "done"]
         recent.extend(data["next", "episode_reward"][done].tolist())
@@ -67,10 +66,11 @@ def main():
                 optimizer.step()
         collector.update_policy_weights_()
         steps += frames
-        timer(steps)
+        if timer(steps):
+            break
     collector.shutdown()
-    report("torchrl", timer, np.mean(recent))
+    return timer.outcome(np.mean(recent) if recent else None)
 
 
 if __name__ == "__main__":
-    main()
+    serve(run)

@@ -1,24 +1,19 @@
 """Replay alone: 1,000,000 rows (observation 17, action 6, float32), filled; the calls are those each library's users write.
 
-python replay.py whorl|sb3|torchrl|cpprb          one line of JSON for each operation: calls a second, the median of 7 blocks
-
 sample              256 rows, uniform
 prioritized sample  256 rows with their weights, alpha .6, beta .4, over random priorities
 priority update     of 256 rows drawn at random; no row gets the value it has: cpprb stops early where nothing changes
 add                 64 rows, one from each of 64 environments, into the full buffer
 """
 
-import argparse
 import itertools
-import json
-import statistics
-import time
+from functools import cache
 
 import numpy as np
-import report  # noqa: F401  (one thread)
 import torch
+from report import calls, serve
 
-OBSERVATION, ACTION, BATCH, ROWS, CHUNK, BLOCKS, SETS = 17, 6, 256, 64, 10_000, 7, 2_000
+OBSERVATION, ACTION, BATCH, ROWS, CHUNK, SETS = 17, 6, 256, 64, 10_000, 2_000
 
 
 def rows(*shape):
@@ -40,10 +35,10 @@ def drawn(capacity, as_given=lambda array: array):
     priority = [as_given(random.random(BATCH).astype(np.float32)) for _ in range(SETS + 1)]
 
     def repeatedly(function):
-        calls = itertools.count()
+        turns = itertools.count()
 
         def call():
-            i = next(calls)
+            i = next(turns)
             function(index[i % SETS], priority[i % (SETS + 1)])
 
         return call
@@ -57,25 +52,7 @@ def priorities(capacity):
     return [(np.arange(i, i + CHUNK), random.random(CHUNK).astype(np.float32)) for i in range(0, capacity, CHUNK)]
 
 
-def measure(library, operation, function, seconds):
-    for _ in range(20):
-        function()
-    start, calls = time.perf_counter(), 0
-    while time.perf_counter() - start < seconds / 4:
-        function()
-        calls += 1
-    block, wall, cpu = max(calls * 4 // BLOCKS, 1), [], []
-    for _ in range(BLOCKS):
-        start, start_cpu = time.perf_counter(), time.process_time()
-        for _ in range(block):
-            function()
-        wall.append(block / (time.perf_counter() - start))
-        cpu.append(block / (time.process_time() - start_cpu))
-    speeds = {"per_second": statistics.median(wall), "per_cpu_second": statistics.median(cpu)}
-    print(json.dumps({"name": library, "operation": operation} | speeds), flush=True)
-
-
-def sb3(capacity, seconds):
+def sb3(capacity):
     from gymnasium.spaces import Box
     from stable_baselines3.common.buffers import ReplayBuffer
 
@@ -84,18 +61,17 @@ def sb3(capacity, seconds):
     d = rows(1)
     for _ in range(capacity):
         buffer.add(d["observation"], d["next"], d["action"], d["reward"], d["terminated"], [{}])
-    measure("sb3", "sample", lambda: buffer.sample(BATCH), seconds)
-    buffer = ReplayBuffer(capacity, *spaces, device="cpu", n_envs=ROWS)
-    d, infos = rows(ROWS), [{}] * ROWS
-    add = lambda: buffer.add(d["observation"], d["next"], d["action"], d["reward"], d["terminated"], infos)  # noqa: E731
+    wide = ReplayBuffer(capacity, *spaces, device="cpu", n_envs=ROWS)
+    many, infos = rows(ROWS), [{}] * ROWS
+    add = lambda: wide.add(many["observation"], many["next"], many["action"], many["reward"], many["terminated"], infos)  # noqa: E731
     for _ in range(capacity // ROWS + 1):
         add()
-    measure("sb3", "add", add, seconds)
+    return {"sample": lambda: buffer.sample(BATCH), "add": add}
 
 
-def torchrl(capacity, seconds):
+def torchrl(capacity):
     from tensordict import TensorDict
-    from torchrl.data import LazyTensorStorage, TensorDictPrioritizedReplayBuffer, TensorDictReplayBuffer
+    from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
 
     def data(n):
         d = {name: torch.from_numpy(value) for name, value in rows(n).items()}
@@ -107,25 +83,11 @@ def torchrl(capacity, seconds):
     buffer = TensorDictReplayBuffer(storage=LazyTensorStorage(capacity), batch_size=BATCH)
     for _ in range(capacity // CHUNK):
         buffer.extend(chunk)
-    measure("torchrl", "sample", buffer.sample, seconds)
-    measure("torchrl", "add", lambda: buffer.extend(few), seconds)
-    try:
-        buffer = TensorDictPrioritizedReplayBuffer(
-            alpha=0.6, beta=0.4, storage=LazyTensorStorage(capacity), batch_size=BATCH
-        )
-    except RuntimeError as error:  # its compiled part fits one version of torch only
-        print(json.dumps({"name": "torchrl", "operation": "prioritized sample", "unavailable": str(error)[:200]}))
-        return
-    for _ in range(capacity // CHUNK):
-        buffer.extend(chunk)
-    update = lambda index, priority: buffer.update_priority(torch.from_numpy(index), torch.from_numpy(priority))  # noqa: E731
-    for index, priority in priorities(capacity):
-        update(index, priority)
-    measure("torchrl", "prioritized sample", buffer.sample, seconds)
-    measure("torchrl", "priority update", drawn(capacity, torch.from_numpy)(buffer.update_priority), seconds)
+    # its prioritized buffer needs a compiled part that fits one version of torch only
+    return {"sample": buffer.sample, "add": lambda: buffer.extend(few)}
 
 
-def cpprb(capacity, seconds):
+def cpprb(capacity):
     from cpprb import PrioritizedReplayBuffer, ReplayBuffer
 
     fields = {
@@ -146,18 +108,20 @@ def cpprb(capacity, seconds):
     buffer = ReplayBuffer(capacity, fields)
     for _ in range(capacity // CHUNK):
         buffer.add(**chunk)
-    measure("cpprb", "sample", lambda: buffer.sample(BATCH), seconds)
-    measure("cpprb", "add", lambda: buffer.add(**few), seconds)
-    buffer = PrioritizedReplayBuffer(capacity, fields, alpha=0.6)
+    ranked = PrioritizedReplayBuffer(capacity, fields, alpha=0.6)
     for _ in range(capacity // CHUNK):
-        buffer.add(**chunk)
+        ranked.add(**chunk)
     for index, priority in priorities(capacity):
-        buffer.update_priorities(index, priority)
-    measure("cpprb", "prioritized sample", lambda: buffer.sample(BATCH, beta=0.4), seconds)
-    measure("cpprb", "priority update", drawn(capacity)(buffer.update_priorities), seconds)
+        ranked.update_priorities(index, priority)
+    return {
+        "sample": lambda: buffer.sample(BATCH),
+        "add": lambda: buffer.add(**few),
+        "prioritized sample": lambda: ranked.sample(BATCH, beta=0.4),
+        "priority update": drawn(capacity)(ranked.update_priorities),
+    }
 
 
-def whorl(capacity, seconds):
+def whorl(capacity):
     from whorl import batch
     from whorl.buffers.buffer import ReplayBuffer
     from whorl.buffers.sample_prioritized import Prioritized
@@ -181,30 +145,32 @@ def whorl(capacity, seconds):
             buffer.add(chunk)
         return buffer
 
-    buffer = filled(Uniform(0), 1)
-    measure("whorl", "sample", buffer.sample, seconds)
-    buffer, few = filled(Uniform(0), ROWS), data(1, ROWS)
-    measure("whorl", "add", lambda: buffer.add(few), seconds)
-    buffer = filled(Prioritized(0, 0.6, 0.4), 1)
-    first = int(buffer.storage.live()[0][0])
+    buffer, wide, few = filled(Uniform(0), 1), filled(Uniform(0), ROWS), data(1, ROWS)
+    ranked = filled(Prioritized(0, 0.6, 0.4), 1)
+    first = int(ranked.storage.live()[0][0])
     given = lambda array: torch.from_numpy(array + first if array.dtype == np.int64 else array)  # noqa: E731
     for index, priority in priorities(capacity):
-        buffer.feedback(given(index), given(priority))
-    measure("whorl", "prioritized sample", buffer.sample, seconds)
-    measure("whorl", "priority update", drawn(capacity, given)(buffer.feedback), seconds)
+        ranked.feedback(given(index), given(priority))
+    return {
+        "sample": buffer.sample,
+        "add": lambda: wide.add(few),
+        "prioritized sample": ranked.sample,
+        "priority update": drawn(capacity, given)(ranked.feedback),
+    }
 
 
 LIBRARIES = {f.__name__: f for f in (whorl, sb3, torchrl, cpprb)}
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("library", choices=list(LIBRARIES))
-    parser.add_argument("--capacity", type=int, default=1_000_000)
-    parser.add_argument("--seconds", type=float, default=1.0, help="of measuring, for each operation")
-    o = parser.parse_args()
-    LIBRARIES[o.library](o.capacity, o.seconds)
+@cache
+def operations(library, capacity):
+    """Name of the operation -> the function to call, of buffers that are full."""
+    return LIBRARIES[library](capacity)
+
+
+def run(library, operation, capacity=1_000_000, seconds=1.0, seed=0):
+    return calls(operations(library, capacity)[operation], seconds)
 
 
 if __name__ == "__main__":
-    main()
+    serve(run)

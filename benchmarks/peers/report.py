@@ -1,9 +1,12 @@
-"""What every program here shares: its arguments, its clock, its one line of JSON."""
+"""What every program here shares: its settings, its clock, how it is asked and how it answers.
 
-import argparse
+A program is a function `run(**options)` that gives numbers, and stays: `echo '{"seconds": 1}' | python sb3.py` asks it once.
+"""
+
 import json
 import os
 import platform
+import sys
 import time
 from importlib import metadata
 
@@ -11,82 +14,61 @@ import torch
 
 torch.set_num_threads(1)
 
-# What the off-policy programs share. Acting at epsilon 1 skips the network, so counting begins when it has come down.
-DQN = {
-    "learning_rate": 2.5e-4, "capacity": 10_000, "warmup": 1_000, "target_every": 500,
-    "epsilon": 0.05, "epsilon_steps": 2_000, "counted_from": 3_000,
-}  # fmt: skip
-SAC = {"learning_rate": 1e-3, "warmup": 500, "counted_from": 800}  # compilation and tracing lie before 800
+# epsilon .05 from the first learned step on: acting at epsilon 1 would skip the network. Counted from: compilation lies before
+DQN = {"learning_rate": 2.5e-4, "capacity": 10_000, "warmup": 1_000, "epsilon": 0.05, "target_every": 500}
+SAC = {"learning_rate": 1e-3, "warmup": 100}
 
 
-def arguments(doc, **extra):
-    """extra: name=True makes a flag, name=number an option with that default."""
-    parser = argparse.ArgumentParser(description=doc)
-    parser.add_argument("--steps", type=int, default=100_000, help="environment steps that count")
-    parser.add_argument("--seed", type=int, default=1)
-    for name, value in extra.items():
-        if value is True:
-            parser.add_argument(f"--{name}", action="store_true")
-        else:
-            parser.add_argument(f"--{name}", type=int, default=value)
-    return parser.parse_args()
+class Timed:
+    """Call it with the steps taken so far, at most once a rollout; steps count once `counted_from` are passed. It says True once
+    those that count took `seconds`."""
 
-
-class timed:
-    """Call it with the steps taken so far; counting begins once `warmup` steps are passed."""
-
-    def __init__(self, warmup):
-        self.warmup, self.first = warmup, None
+    def __init__(self, counted_from, seconds):
+        self.counted_from, self.wanted, self.first = counted_from, seconds, None
 
     def __call__(self, steps):
-        now = time.perf_counter(), time.process_time()
-        if self.first is None and steps >= self.warmup:
-            self.first = (steps, *now)
-        self.last = (steps, *now)
+        self.last = (steps, time.perf_counter(), time.process_time())
+        if self.first is None and steps >= self.counted_from:
+            self.first = self.last
+        return self.first is not None and self.last[0] > self.first[0] and self.last[1] - self.first[1] >= self.wanted
 
-    @property
-    def steps(self):
-        return self.last[0] - self.first[0]
-
-    @property
-    def seconds(self):
-        return self.last[1] - self.first[1]
-
-    @property
-    def cpu_seconds(self):
-        """Well below `seconds`: something else had the core."""
-        return self.last[2] - self.first[2]
+    def outcome(self, final_return=None):
+        """final_return: mean of the newest training episodes, so that a program that does not learn is seen."""
+        steps, wall, cpu = (last - first for last, first in zip(self.last, self.first, strict=True))
+        return outcome(steps / wall, cpu / wall, final_return)
 
 
-def report(name, timer, final_return):
-    """final_return: mean of the last 50 training episodes, so that a peer that does not learn is seen."""
-    speed = timer.steps / timer.seconds
-    print(
-        json.dumps(
-            {
-                "name": name, "steps": timer.steps, "seconds": timer.seconds, "cpu_seconds": timer.cpu_seconds, "steps_per_second": speed,
-                "final_return": float(final_return),
-            }
-        )
-    )  # fmt: skip
+def outcome(per_second, share, final_return=None):
+    """share: of the processor. Far below 1: something else had the core."""
+    final = None if final_return is None else float(final_return)
+    return {"value": per_second, "share": share, "final_return": final}
+
+
+def calls(function, seconds):
+    """Calls per second of a function, after a few that do not count."""
+    for _ in range(3):
+        function()
+    done, start, cpu = 0, time.perf_counter(), time.process_time()
+    while (now := time.perf_counter()) - start < seconds:
+        function()
+        done += 1
+    return outcome(done / (now - start), (time.process_time() - cpu) / (now - start))
+
+
+def serve(run):
+    """Answer each line of standard input, options as JSON, with a line of what `run` gives."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what libraries print is no answer
+    for line in sys.stdin:
+        print(json.dumps(run(**json.loads(line))), file=answers, flush=True)
 
 
 def machine():
     """Where it ran and the versions of whatever is installed there."""
     found = {}
     for name in (
-        "torch",
-        "numpy",
-        "gymnasium",
-        "mujoco",
-        "stable-baselines3",
-        "sbx-rl",
-        "jax",
-        "torchrl",
-        "tensordict",
-        "cpprb",
-        "whorl",
-    ):
+        "torch", "numpy", "gymnasium", "mujoco", "stable-baselines3", "sbx-rl", "jax", "gymnax", "torchrl", "tensordict", "cpprb", "whorl",
+    ):  # fmt: skip
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
