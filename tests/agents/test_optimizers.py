@@ -187,6 +187,56 @@ def test_where_torch_cannot_compile_the_steps_are_eager_and_one_sentence_says_so
     assert torch.backends.cpu.get_cpu_capability() in torch.compiler.config.cache_key_tag
 
 
+class Times(Pair):
+    """Its loss reads a plain number of its own."""
+
+    scale = 1.0
+
+    def loss(self, batch):
+        return self.scale * self.critic(batch["x"] * batch["y"]).square().mean(), {}
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize("unit", ["step", "episode"])
+def test_a_compiled_step_sees_what_may_change_and_looks_at_nothing_else(unit, monkeypatch):
+    """Another number of rows, a plain number, one array in two columns; episodes of any length are one graph."""
+    real, looked = torch.compile, []
+
+    def only_dynamo(function, options, **rest):  # the backend takes the seconds, and has no part in this
+        keep = options["guard_filter_fn"]
+
+        def noted(guards):
+            looked.append((sum(kept := keep(guards)), len(guards)))
+            return kept
+
+        return real(function, backend="eager", options={"guard_filter_fn": noted}, **rest)
+
+    monkeypatch.setattr(torch, "compile", only_dynamo)
+    eager, agent = Times(), Times()
+    agent.compiled = True
+    for a in (eager, agent):
+        a.config = A2CConfig(feed=Rollouts(unit=unit))
+    generator = torch.Generator().manual_seed(3)
+    x, y, more = torch.randn(3, 9, 2, generator=generator).unbind()
+    steps = [(x[:4], y[:4]), (x[:4], more[:4]), (x, y), (x[:4], y[:4]), (x, x), (x, y)]
+    for i, (one, other) in enumerate(steps):
+        batch = make({"x": one, "y": other}, one.shape[:1])
+        for a in (eager, agent):
+            a.scale = 1.0 if i < 3 else 2.0
+        wanted, came = [a.optimize(a.loss, a.critic_optimizer, batch) for a in (eager, agent)]
+        for key in wanted:
+            assert came[key].item() == pytest.approx(wanted[key].item(), rel=1e-3), (i, key)
+        if i == 2:
+            assert len(looked) == (2 if unit == "step" else 1)
+    assert agent.compiled and all(kept * 5 < all_of_them for kept, all_of_them in looked)
+    with (
+        torch._dynamo.config.patch(recompile_limit=1),
+        pytest.raises(AgentError, match="Times.loss reads a plain value"),
+    ):
+        agent.scale = 3.0
+        agent.optimize(agent.loss, agent.critic_optimizer, batch)
+
+
 # -- micro-batches ---------------------------------------------------------------------------------------------------
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from math import inf, isfinite
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,11 @@ from whorl.agents.micro_batches import Batches, Weights, cut, joined
 from whorl.agents.optimizers import FusedAdam, adam_state, is_fused_adam, limits
 from whorl.batch import Batch, Buffer, Metrics
 from whorl.errors import AgentError, BadInput, NotFinite, WhorlError
+from whorl.feeds import Fed
 from whorl.nets.walk import modules_in
+
+if TYPE_CHECKING:
+    from torch._dynamo.types import GuardFilterEntry
 
 Loss = Callable[[Batch], tuple[Tensor, Metrics]]
 
@@ -57,7 +61,7 @@ class OptimizerStep(nn.Module):
 
     def forget(self) -> None:
         """Drop compiled graphs and lists of tensors; the next step makes them again."""
-        self._graphs: dict[tuple[Loss, int, int], Callable[..., Metrics]] = {}
+        self._graphs: dict[tuple, Callable[..., Metrics]] = {}
         self._lean: dict[int, FusedAdam] = {}
 
     def __getstate__(self) -> dict[str, object]:
@@ -143,12 +147,14 @@ class OptimizerStep(nn.Module):
         self, agent: nn.Module, loss: Loss, optimizer: Optimizer, batches: Batches, weights: Weights = None
     ) -> Metrics:
         """The same as one graph, for one Adam; `agent(loss, batch)` must be `loss(batch)`. A loss made anew is compiled anew."""
-        from torch._dynamo.exc import BackendCompilerFailed  # as slow to import as torch
+        from torch._dynamo.exc import BackendCompilerFailed, FailOnRecompileLimitHit  # as slow to import as torch
 
         pieces, shares = cut(batches, weights, self.void.device)
-        key = loss, id(optimizer), len(pieces)
+        # as many rows as episodes have: one graph for any number
+        varied = cast(Fed, agent.config).feed.unit == "episode"
+        key = loss, id(optimizer), len(pieces) if varied else tuple(piece.batch_size for piece in pieces)
         if key not in self._graphs:
-            self._graphs[key] = self._compile(agent, loss, optimizer)
+            self._graphs[key] = self._compile(agent, loss, optimizer, varied)
         try:
             return self._graphs[key]([piece.to_dict() for piece in pieces], shares)
         except BackendCompilerFailed as failure:  # before anything of the step was done
@@ -156,9 +162,15 @@ class OptimizerStep(nn.Module):
             reason = str(failure).strip().splitlines()[0]
             warnings.warn(f"torch cannot compile here, so the steps are eager: {reason}", stacklevel=2)
             return self.eager(loss, optimizer, batches, weights)
+        except FailOnRecompileLimitHit:
+            raise AgentError(
+                f"{type(agent).__name__}.{name_of(loss)} reads a plain value that changes each time, and a compiled step is made for one "
+                f"value: keep it in a tensor (register_buffer), or use update='eager'"
+            ) from None
 
-    def _compile(self, agent: nn.Module, loss: Loss, optimizer: Optimizer) -> Callable[..., Metrics]:
-        """Gradient, clip and Adam, writing into the weights and the state of an ordinary optimizer."""
+    def _compile(self, agent: nn.Module, loss: Loss, optimizer: Optimizer, varied: bool) -> Callable[..., Metrics]:
+        """Gradient, clip and Adam, writing into the weights and the state of an ordinary optimizer; varied: for any number of rows, else
+        for those of the first call."""
         if type(optimizer) is not torch.optim.Adam or len(optimizer.param_groups) != 1:
             raise BadInput(f"compile=True needs one Adam with one parameter group, got {type(optimizer).__name__}")
         group = optimizer.param_groups[0]
@@ -203,7 +215,21 @@ class OptimizerStep(nn.Module):
         tags, own = torch.compiler.config, torch.backends.cpu.get_cpu_capability()
         tags.cache_key_tag += own if own not in tags.cache_key_tag else ""
         step.__code__ = step.__code__.replace()  # torch recompiles one code object 8 times at most: each has its own
-        return torch.compile(step, fullgraph=True)
+        options: dict[str, str | int | bool | Callable] = {"guard_filter_fn": may_change}
+        options["cpp.use_decompose_tanh"] = True  # by exp, up to 1e-7 off (docs/design/022-compiled.md)
+        return torch.compile(step, fullgraph=True, dynamic=varied, options=options)
+
+
+def may_change(guards: Sequence[GuardFilterEntry]) -> list[bool]:
+    """Which of its assumptions a compiled step looks at each time: batches, plain values that a loss reads of its agent, torch's own
+    state. The rest, several hundred, is modules, their parameters and functions: who changes those calls `forget`."""
+    plain = ("CONSTANT_MATCH", "EQUALS_MATCH")
+    return [
+        guard.name.startswith(("batches", "shares"))
+        or guard.guard_type in ("GLOBAL_STATE", "SHAPE_ENV")
+        or (guard.guard_type in plain and not guard.is_global)
+        for guard in guards
+    ]
 
 
 def mean(history: Sequence[Metrics]) -> Metrics:
