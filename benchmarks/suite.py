@@ -180,11 +180,14 @@ def page(data):
             f"| {work['title']} | {name} | failed: {error} |  |  |  |  |  |" for name, error in work["failed"].items()
         ]
     met = [goal["met"] for work in data["workloads"].values() for goal in work["goals"]]
-    versions = {name: v for each in data["machine"].values() for name, v in each["versions"].items()}
     lines += [
-        "", f"{sum(met)} of {len(met)} goals are met. `{data['command']}`, {data['machine']['whorl']['platform']}, "
-        f"{data['machine']['whorl']['cores']} cores; {', '.join(f'{name} {v}' for name, v in sorted(versions.items()))}.",
-    ]  # fmt: skip
+        "",
+        f"{sum(met)} of {len(met)} goals are met. `{data['command']}`, {data['machine']['whorl']['platform']}.",
+        "",
+    ]
+    for whose, each in data["machine"].items():
+        versions = ", ".join(f"{name} {version}" for name, version in each["versions"].items())
+        lines.append(f"- {whose}: Python {each['python']}, {versions}")
     return "\n".join(lines) + "\n"
 
 
