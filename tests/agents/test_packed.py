@@ -130,10 +130,11 @@ def test_loss_by_rows(case: str, masked: bool) -> None:
     packed, eager = built(case), built(case)
     exact = copy.deepcopy(eager).double()
     pack(packed)
+    (plan,) = packed.step.plans.values()
     for seed, (n, extreme) in enumerate([(700, 1.0), (64, 1.0), (1, 1.0), (300, 30.0)]):
         batch = rows(eager, n, masked, extreme, seed)
-        packed.step.plan.vector.gradient[:] = 0
-        value, metrics = packed.step.plan.rows(batch, 1.0)
+        plan.vector.gradient[:] = 0
+        value, metrics = plan.rows(batch, 1.0)
         true_value, true_metrics, true_gradient = gradients(exact, double(batch))
         near_value, near_metrics, near_gradient = gradients(eager, batch)
         assert metrics.keys() == near_metrics.keys()
@@ -141,7 +142,7 @@ def test_loss_by_rows(case: str, masked: bool) -> None:
         for found, near, true in [(torch.tensor(value), near_value, true_value), *told]:
             bound = max(1e-5 * max(1, float(true.abs().max())), 3 * float((near - true).abs().max()))
             assert found.shape == true.shape and (found - true).abs().max() <= bound
-        assert far(packed.step.plan.gradients, true_gradient) <= max(1e-5, 3 * far(near_gradient, true_gradient))
+        assert far(plan.gradients, true_gradient) <= max(1e-5, 3 * far(near_gradient, true_gradient))
 
 
 @pytest.mark.parametrize("pieces", [1, 3])
@@ -218,7 +219,7 @@ def test_what_is_not_packed(change: object, words: str) -> None:
     before = [p.data_ptr() for p in agent.parameters()]
     with pytest.raises(Incompatible, match=words):
         pack(agent)
-    assert agent.step.plan is None and before == [p.data_ptr() for p in agent.parameters()]
+    assert not agent.step.plans and before == [p.data_ptr() for p in agent.parameters()]
 
 
 def test_mixed_actions_are_not_packed() -> None:
@@ -237,7 +238,7 @@ def test_a_plan_knows_its_memory() -> None:
     agent = built("ppo")
     pack(agent)
     twin = copy.deepcopy(agent)
-    assert twin.step.plan is None and twin.policy.head.weight.data_ptr() != agent.policy.head.weight.data_ptr()
+    assert not twin.step.plans and twin.policy.head.weight.data_ptr() != agent.policy.head.weight.data_ptr()
     agent.policy.head.weight.data = agent.policy.head.weight.data.clone()
     with pytest.raises(AgentError, match="pack the agent again"):
         agent.update(rows(agent, 40, masked=False))

@@ -43,7 +43,7 @@ def weights(run: whorl.Run) -> torch.Tensor:
 def test_auto(agent, body, why):
     parts = build(agent, "CartPole-v1", num_envs=2)
     assert parts.update == body and parts.why.startswith(why)
-    assert (parts.agent.step.plan is not None) == (body == "packed")
+    assert bool(parts.agent.step.plans) == (body == "packed")
 
 
 def test_auto_where_networks_are_not_small():

@@ -74,7 +74,7 @@ class A2C(Agent[A2CConfig]):
     """
 
     Config = A2CConfig
-    packed = "a2c"
+    packed = "packed_policy:a2c"
     policy: Stochastic
 
     def __init__(self, policy: Stochastic, critic: nn.Module, config: A2CConfig = A2CConfig()):

@@ -31,7 +31,7 @@ class Agent(nn.Module, Generic[C]):
 
     Config: ClassVar[type]  # the frozen dataclass of its settings
     reads: ClassVar[frozenset[str]] = frozenset()  # costly batch keys it wants, such as "next.action"
-    packed: ClassVar[str] = ""  # its loss by rows, for small networks: a function of agents/packed_losses.py
+    packed: ClassVar[str] = ""  # its losses by rows, for small networks: a file of this folder, and a function there
     uncompiled: ClassVar[str] = ""  # why it cannot be compiled, if it cannot
     env_steps: Tensor
     optimizer: Optimizer

@@ -65,7 +65,7 @@ class C51(Agent[C51Config]):
     """Cross-entropy between the projected distribution of r + gamma Z(s', a*) and Z(s, a)."""
 
     Config = C51Config
-    packed = "c51"
+    packed = "packed_values:c51"
     policy: Greedy
 
     def __init__(self, policy: Greedy, config: C51Config = C51Config()):

@@ -62,7 +62,7 @@ class DQN(Agent[DQNConfig]):
     """Q-learning from replayed transitions, with a target network."""
 
     Config = DQNConfig
-    packed = "dqn"
+    packed = "packed_values:dqn"
     policy: Greedy
 
     def __init__(self, policy: Greedy, config: DQNConfig = DQNConfig()):

@@ -1,12 +1,13 @@
 """The step of small networks without autograd: an agent's loss by rows, then clip and Adam on one flat vector. CPU, float32.
 
-Which losses can, and how, stands in `packed_losses`. Why, and what it gains: docs/design/020.
+Which losses can, and how, stands in the files beside this one; an agent names its own. Why, and what it gains: docs/design/020.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from math import inf
-from typing import Any, Protocol
+from typing import Any
 
 import numba
 import numpy as np
@@ -14,63 +15,67 @@ import torch
 from numba.core.errors import NumbaError
 from torch.optim import Optimizer
 
-from whorl.agents import packed_losses
 from whorl.agents.agent import Agent
 from whorl.agents.micro_batches import Batches, Weights, cut, joined
 from whorl.agents.optimizers import adam_state, is_fused_adam, limits
+from whorl.agents.packed_parts import Part, RowLoss
 from whorl.agents.step import Loss, OptimizerStep, name_of, named
 from whorl.batch import Batch, Metrics
 from whorl.errors import AgentError, BadInput, Incompatible
 from whorl.nets.packed import Vector, adam, aligned, norm
 
 
-class RowLoss(Protocol):
-    """An agent's loss without autograd."""
-
-    def __call__(self, batch: Batch, share: float) -> tuple[float, Metrics]:
-        """(loss, metrics) of a batch, those of `agent.loss`; share * gradient is added to that of the vector."""
-
-
 def pack(agent: Agent) -> None:
-    """Lay the parameters of an agent, with the moments of its Adam, in flat vectors: from now on its steps are packed.
+    """Lay the parameters of an agent, with the moments of its Adams, in flat vectors: from now on its steps are packed.
 
     To be called before anybody looks at the parameters' memory (actors do). Raises Incompatible, with the reason, for an agent whose
-    loss nobody wrote by rows, whose networks are more than small MLPs on the CPU, or that does not step with a plain Adam.
+    losses nobody wrote by rows, whose networks are more than small MLPs on the CPU, or that does not step with plain Adams.
     """
     own: Any = type(agent)
     owner: Any = next(cls for cls in own.__mro__ if "packed" in vars(cls))
-    name = own.__name__
     if not agent.packed:
-        raise Incompatible(f"{name} has no loss by rows")
-    if owner.loss is not own.loss or owner.value is not own.value or "loss" in vars(agent):
-        raise Incompatible(f"{name} changes the loss of {owner.__name__}")
+        raise Incompatible(f"{own.__name__} has no loss by rows")
     if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
         raise Incompatible("numba is switched off (NUMBA_DISABLE_JIT)")
     try:
         norm(aligned(1))
     except NumbaError as failure:
         raise Incompatible(f"numba cannot compile here: {str(failure).splitlines()[0]}") from None
-    agent.step.plan = PackedPlan(agent)
+    file, _, function = agent.packed.partition(":")
+    parts: list[Part] = getattr(import_module(f"whorl.agents.{file}"), function)(agent)
+    for name in [*(name_of(part.loss) for part in parts), "value"]:
+        if getattr(owner, name) is not getattr(own, name) or name in vars(agent):
+            raise Incompatible(f"{own.__name__} changes the loss of {owner.__name__}")
+    for part in parts:
+        _check(part.optimizer)
+    vectors = {id(part.optimizer): Vector(part.optimizer.param_groups[0]["params"]) for part in parts}
+    try:
+        rows = [part.rows(lambda optimizer: vectors[id(optimizer)]) for part in parts]
+    except Incompatible:
+        for vector in vectors.values():
+            vector.undo()  # eager keeps its bits
+        raise
+    agent.step.plans = {
+        id(part.optimizer): PackedPlan(part.loss, part.optimizer, vectors[id(part.optimizer)], own)
+        for part, own in zip(parts, rows, strict=True)
+    }
+
+
+def _check(optimizer: Optimizer) -> None:
+    if not is_fused_adam(optimizer):
+        raise Incompatible(f"its optimizer is no plain Adam but {type(optimizer).__name__}")
+    parameters = optimizer.param_groups[0]["params"]
+    if any(p.device.type != "cpu" or p.dtype != torch.float32 or not p.requires_grad for p in parameters):
+        raise Incompatible("some of its parameters are no float32 on the CPU, or do not learn")
 
 
 class PackedPlan:
     """Gradient, norm, clip and Adam of one optimizer whose parameters, moments and counters lie in flat vectors."""
 
-    def __init__(self, agent: Agent):
-        group = agent.optimizer.param_groups[0]
-        parameters = group["params"]
-        if not is_fused_adam(agent.optimizer):
-            raise Incompatible(f"its optimizer is no plain Adam but {type(agent.optimizer).__name__}")
-        if any(p.device.type != "cpu" or p.dtype != torch.float32 or not p.requires_grad for p in parameters):
-            raise Incompatible("some of its parameters are no float32 on the CPU, or do not learn")
-        self.loss, self.optimizer, self.group = agent.loss, agent.optimizer, group
-        self.vector = Vector(parameters)
-        try:
-            self._rows: RowLoss = getattr(packed_losses, agent.packed)(agent, self.vector)
-        except Incompatible:
-            self.vector.undo()  # eager keeps its bits
-            raise
-        self.gradients = [torch.from_numpy(self.vector.like(p, self.vector.gradient)) for p in parameters]
+    def __init__(self, loss: Loss, optimizer: Optimizer, vector: Vector, rows: RowLoss):
+        self.loss, self.optimizer, self.group = loss, optimizer, optimizer.param_groups[0]
+        self.vector, self._rows = vector, rows
+        self.gradients = [torch.from_numpy(vector.like(p, vector.gradient)) for p in vector.parameters]
         self._bring()
 
     def _bring(self) -> None:
@@ -93,7 +98,7 @@ class PackedPlan:
         self, step: OptimizerStep, loss: Loss, optimizer: Optimizer, batches: Batches, weights: Weights
     ) -> Metrics:
         """As `OptimizerStep.eager`. Raises AgentError for another loss, and where the parameters were moved since."""
-        if optimizer is not self.optimizer or loss != self.loss or not self.vector.holds():
+        if loss != self.loss or not self.vector.holds():
             raise AgentError(
                 "the parameters were moved since they were packed (a copy, another device), or it is another loss: "
                 "pack the agent again, before anybody acts with it"

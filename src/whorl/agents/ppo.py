@@ -73,7 +73,7 @@ class PPO(Agent[PPOConfig]):
     """Clipped surrogate on GAE advantages, several epochs of minibatches on each rollout."""
 
     Config = PPOConfig
-    packed = "ppo"
+    packed = "packed_policy:ppo"
     policy: Stochastic
 
     def __init__(self, policy: Stochastic, critic: nn.Module, config: PPOConfig = PPOConfig()):

@@ -63,7 +63,7 @@ class QRDQN(Agent[QRDQNConfig]):
     """Quantile Huber loss between the quantiles of r + gamma Z(s', a*) and those of Z(s, a)."""
 
     Config = QRDQNConfig
-    packed = "qr_dqn"
+    packed = "packed_values:qr_dqn"
     policy: Greedy
 
     def __init__(self, policy: Greedy, config: QRDQNConfig = QRDQNConfig()):

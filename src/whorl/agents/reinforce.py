@@ -102,7 +102,7 @@ class REINFORCE(Agent[REINFORCEConfig]):
     """
 
     Config = REINFORCEConfig
-    packed = "reinforce"
+    packed = "packed_policy:reinforce"
     policy: Stochastic
     episodes: Tensor
 

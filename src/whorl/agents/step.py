@@ -56,7 +56,7 @@ class OptimizerStep(nn.Module):
         self.register_buffer("void", torch.zeros((), dtype=torch.float32), persistent=False)
         self.reduce: Callable[[list[Tensor]], None] | None = None
         self.leaves: dict[int, list[Tensor]] = {}
-        self.plan: Plan | None = None  # of packed steps, where they are (agents/packed.py)
+        self.plans: dict[int, Plan] = {}  # of packed steps, by the id of their optimizer (agents/packed.py)
         self.forget()
 
     def forget(self) -> None:
@@ -68,7 +68,7 @@ class OptimizerStep(nn.Module):
         own: dict[str, object] = {
             "_graphs": {},
             "_lean": {},
-            "plan": None,
+            "plans": {},
         }  # they hold the memory of this one: a copy makes its own
         return {**self.__dict__, **own}
 
@@ -80,8 +80,8 @@ class OptimizerStep(nn.Module):
         try:
             if agent.compiled:
                 return self.compiled(agent, loss, optimizer, batches, weights)
-            if self.plan is not None:
-                return self.plan.take(self, loss, optimizer, batches, weights)
+            if plan := self.plans.get(id(optimizer)):
+                return plan.take(self, loss, optimizer, batches, weights)
             return self.eager(loss, optimizer, batches, weights)
         except WhorlError:
             raise

@@ -221,7 +221,7 @@ def _named(table: dict[str, Callable], what: str, part: Part | None, *arguments:
 
 def _serial(agent: Agent, env: Env, seed: int) -> SerialCollector:
     feed, policy = agent.config.feed, agent.policy
-    if agent.step.plan is not None:  # whose bits are not those of autograd anyway
+    if agent.step.plans:  # whose bits are not those of autograd anyway
         from whorl.collectors.native import NativeCollector, compiled_around
 
         if compiled_around(env, policy):
