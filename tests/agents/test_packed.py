@@ -20,6 +20,8 @@ from whorl.agents.packed import pack
 from whorl.agents.ppo import PPO, PPOConfig
 from whorl.agents.qr_dqn import QRDQN
 from whorl.agents.reinforce import REINFORCE
+from whorl.agents.sac import SAC, SACConfig
+from whorl.agents.step import Loss
 from whorl.batch import Batch, Metrics
 from whorl.errors import AgentError, Incompatible, NotFinite
 from whorl.feeds import Replay
@@ -27,6 +29,8 @@ from whorl.feeds import Replay
 SEEN = spaces.Box(-np.inf, np.inf, (5,), np.float32)
 FEW, SEVERAL = spaces.Discrete(3), spaces.MultiDiscrete([3, 2, 4])
 BOX = spaces.Box(np.array([-1, -2], np.float32), np.array([1, 3], np.float32))
+
+BOX_LOW, BOX_HIGH = torch.tensor(BOX.low), torch.tensor(BOX.high)
 
 CASES = {
     "ppo": (PPO, FEW, {}),
@@ -109,8 +113,12 @@ def replayed(g: torch.Generator, n: int, masked: bool, extreme: float) -> Batch:
 
 def gradients(agent: Agent, batch: Batch) -> tuple[Tensor, Metrics, list[Tensor]]:
     """Of `agent.loss`, by autograd."""
-    value, metrics = agent.loss(batch)
-    return value.detach(), metrics, list(torch.autograd.grad(value, agent.optimizer.param_groups[0]["params"]))
+    return of_loss(agent.loss, agent.optimizer, batch)
+
+
+def of_loss(loss: Loss, optimizer: torch.optim.Optimizer, batch: Batch) -> tuple[Tensor, Metrics, list[Tensor]]:
+    value, metrics = loss(batch)
+    return value.detach(), metrics, list(torch.autograd.grad(value, optimizer.param_groups[0]["params"]))
 
 
 def far(found: list[Tensor], exact: list[Tensor]) -> float:
@@ -143,6 +151,40 @@ def test_loss_by_rows(case: str, masked: bool) -> None:
             bound = max(1e-5 * max(1, float(true.abs().max())), 3 * float((near - true).abs().max()))
             assert found.shape == true.shape and (found - true).abs().max() <= bound
         assert far(plan.gradients, true_gradient) <= max(1e-5, 3 * far(near_gradient, true_gradient))
+
+
+SOFT = {
+    "plain": {},
+    "every option": {"hidden": (24, 16), "activation": "tanh", "learn_temperature": False, "feed": Replay(normalize_observation=True)},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("case", SOFT)
+def test_soft_losses_by_rows(case: str, masked: bool) -> None:
+    """SAC's two losses, on bounds that are not -1 and 1."""
+    torch.manual_seed(3)
+    eager = SAC.build(SEEN, BOX, SACConfig(**{"hidden": (32, 32), **SOFT[case]}))
+    exact, packed = copy.deepcopy(eager).double(), copy.deepcopy(eager)
+    pack(packed)
+    for seed, (n, extreme) in enumerate([(300, 1.0), (1, 1.0), (40, 10.0)]):
+        g = torch.Generator().manual_seed(seed)
+        batch = replayed(g, n, masked, extreme)
+        batch["action"] = BOX_LOW + (BOX_HIGH - BOX_LOW) * torch.rand(n, 2, generator=g)
+        batch["noise"] = torch.randn(n, 2, 2, generator=g)
+        names = (("critic_loss", "critic_optimizer"), ("actor_loss", "optimizer"))
+        for (name, optimizer), plan in zip(names, packed.step.plans.values(), strict=True):
+            plan.vector.gradient[:] = 0
+            value, metrics = plan.rows(batch, 1.0)
+            near, true = (
+                of_loss(getattr(a, name), getattr(a, optimizer), b) for a, b in ((eager, batch), (exact, double(batch)))
+            )
+            assert metrics.keys() == near[1].keys()
+            told = [(metrics[key], near[1][key].detach(), true[1][key].detach()) for key in metrics]
+            for found, close, right in [(torch.tensor(value), near[0], true[0]), *told]:
+                bound = max(1e-5 * max(1, float(right.abs().max())), 3 * float((close - right).abs().max()))
+                assert found.shape == right.shape and (found - right).abs().max() <= bound
+            assert far(plan.gradients, true[2]) <= max(1e-5, 3 * far(near[2], true[2]))
 
 
 @pytest.mark.parametrize("pieces", [1, 3])

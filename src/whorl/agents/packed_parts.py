@@ -14,7 +14,7 @@ from whorl.batch import Batch, Metrics, get
 from whorl.errors import Incompatible
 from whorl.nets.encoder import Encoder
 from whorl.nets.normalizer import NoNormalizer, Normalizer, ObservationNormalizer
-from whorl.nets.packed import CHUNK, Rows, Tower, Vector, normalize
+from whorl.nets.packed import CHUNK, Rows, Tower, Vector, linear_layers, normalize
 
 NOTHING = np.empty((0, 0), bool)  # no action mask
 
@@ -78,7 +78,7 @@ def layers(*modules: Iterable[nn.Module] | nn.Module) -> list[nn.Module]:
 def tower(encoder: nn.Module, head: nn.Module, vector: Vector | None) -> Tower:
     """An encoder's MLP and what stands on it."""
     assert isinstance(encoder, Encoder)
-    return Tower(layers(encoder.mlp, head), encoder.mlp.activation, vector)
+    return Tower(linear_layers(layers(encoder.mlp, head), vector), encoder.mlp.activation)
 
 
 def column(batch: Batch, key: str, rows: int) -> Rows:

@@ -19,7 +19,7 @@ from whorl.batch import Batch, Metrics, get
 from whorl.errors import Incompatible
 from whorl.functional.kernels import row_losses as kernels
 from whorl.nets.encoder import Encoder
-from whorl.nets.packed import CHUNK, Rows, Tower, Vector
+from whorl.nets.packed import CHUNK, Rows, Tower, Vector, linear_layers
 from whorl.nets.q import CategoricalQ, QNetwork, QuantileQ
 
 if TYPE_CHECKING:
@@ -80,13 +80,13 @@ class QTower:
         self.trunk, self.value, self.shape, shared = None, None, (net.actions, net.outputs), layers(net.encoder.mlp)
         self.encoder = net.encoder
         if net.value is None:
-            self.advantage = Tower([*shared, *layers(net.advantage)], net.activation, vector)
+            self.advantage = Tower(linear_layers([*shared, *layers(net.advantage)], vector), net.activation)
             return
         self.advantage, self.value = (
-            Tower(layers(part), net.activation, vector) for part in (net.advantage, net.value)
+            Tower(linear_layers(layers(part), vector), net.activation) for part in (net.advantage, net.value)
         )
         if shared:
-            self.trunk = Tower(shared, net.activation, vector, open=True)
+            self.trunk = Tower(linear_layers(shared, vector), net.activation, open=True)
 
     def forward(self, x: Rows) -> Rows:
         """As the network; valid until the next call."""

@@ -58,6 +58,7 @@ class SAC(Agent[SACConfig]):
     """Twin critics with an entropy bonus, a squashed Gaussian actor, a learned temperature; one update of each per batch."""
 
     Config = SACConfig
+    packed = "packed_soft:sac"
     policy: Squashed
 
     def __init__(self, policy: Squashed, critic: nn.Module, config: SACConfig = SACConfig()):

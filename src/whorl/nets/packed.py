@@ -6,13 +6,14 @@ At 64 units nearly all of an update's time in torch is the calls and not the ari
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from whorl.jit import jit
+from whorl.nets.ensemble import EnsembleLinear
 
 Rows = np.ndarray
 CHUNK = 256  # rows that go through a network together: what one layer leaves is still in the cache for the next
@@ -62,55 +63,95 @@ def aligned(size: int) -> Rows:
     return raw[start : start + size]
 
 
+class Layer(NamedTuple):
+    """A linear layer, looked at where it lies, and its gradient (None: it has none)."""
+
+    weight: Rows  # [outputs, inputs]; `flipped`, as torch's batched products have it, [inputs, outputs]
+    d_weight: Rows | None
+    bias: Rows  # [outputs]
+    d_bias: Rows | None
+    flipped: bool = False
+
+
+def linear_layers(modules: Iterable[nn.Module], vector: Vector | None = None) -> list[Layer]:
+    """Of the nn.Linear among `modules`."""
+    return [
+        Layer(*_seen(module.weight, vector), *_seen(module.bias, vector))
+        for module in modules
+        if isinstance(module, nn.Linear)
+    ]
+
+
+def member_layers(modules: Iterable[nn.Module], member: int, vector: Vector | None = None) -> list[Layer]:
+    """Of one member of an ensemble: weights [members, inputs, outputs], biases [members, 1, outputs]."""
+    found = [module for module in modules if isinstance(module, EnsembleLinear)]
+    pairs = [(_seen(module.weight, vector), _seen(module.bias, vector)) for module in found]
+    own = lambda x, at: None if x is None else x[at]  # noqa: E731
+    return [
+        Layer(w[member], own(dw, member), b[member, 0], own(db, (member, 0)), flipped=True)
+        for (w, dw), (b, db) in pairs
+    ]
+
+
+def _seen(parameter: Tensor, vector: Vector | None) -> tuple[Rows, Rows | None]:
+    """A parameter as numpy, and its gradient."""
+    return parameter.detach().numpy(), None if vector is None else vector.like(parameter, vector.gradient)
+
+
 class Tower:
     """Linear layers with an activation between them, and after the last one if `open`: x [n, inputs] -> [n, outputs], n <= chunk.
 
-    vector: where the gradient goes; without one there is none, and the weights are looked at where they lie.
-    What `forward` returns lives until its next call; `add_gradient` belongs to the last `forward`.
+    What `forward` returns lives until its next call; `add_gradient` and `input_gradient` belong to the last `forward`.
     """
 
-    def __init__(
-        self, layers: Iterable[nn.Module], activation: str, vector: Vector | None = None, open: bool = False, chunk: int = CHUNK
-    ):  # fmt: skip
-        linear = [layer for layer in layers if isinstance(layer, nn.Linear)]
-        self.weights = [layer.weight.detach().numpy() for layer in linear]
-        self._weights_t = [w.T for w in self.weights]
-        self.biases = [layer.bias.detach().numpy() for layer in linear]
-        self.outs = [np.empty((chunk, len(b)), np.float32) for b in self.biases]
+    def __init__(self, layers: Sequence[Layer], activation: str, open: bool = False, chunk: int = CHUNK):
+        self._layers = list(layers)
+        self._across = [w.weight if w.flipped else w.weight.T for w in layers]  # [inputs, outputs]
+        self._back_across = [w.weight.T if w.flipped else w.weight for w in layers]
+        self._outs = [np.empty((chunk, len(w.bias)), np.float32) for w in layers]
         self._add, self._back = (_add_tanh, _back_tanh) if activation == "tanh" else (_add_relu, _back_relu)
-        self._active = len(linear) if open else len(linear) - 1  # layers with an activation
+        self._pass = _pass_tanh if activation == "tanh" else _pass_relu
+        self._active = len(layers) if open else len(layers) - 1  # layers with an activation
         self._seen: list[Rows] = []  # what each layer was given
-        if vector is not None:
-            self._d_weights = [vector.like(layer.weight, vector.gradient) for layer in linear]
-            self._d_biases = [vector.like(layer.bias, vector.gradient) for layer in linear]
-            self._products = [np.empty_like(w) for w in self.weights]
-            self._d_inputs = [np.empty((chunk, w.shape[1]), np.float32) for w in self.weights]
+        self._products = [np.empty_like(w.weight) for w in layers]
+        self._d_inputs = [np.empty((chunk, len(across)), np.float32) for across in self._across]
 
     def forward(self, x: Rows) -> Rows:
         """x [n, inputs] -> [n, outputs]."""
         n, self._seen = len(x), []
-        for i, (weight, bias, out) in enumerate(zip(self._weights_t, self.biases, self.outs)):
+        for i, (layer, across, out) in enumerate(zip(self._layers, self._across, self._outs)):
             self._seen.append(x)
-            x = np.matmul(x, weight, out=out[:n])
+            x = np.matmul(x, across, out=out[:n])
             if i < self._active:
-                self._add(x, bias)
+                self._add(x, layer.bias)
             else:
-                _add(x, bias)
+                _add(x, layer.bias)
         self._seen.append(x)
         return x
 
     def add_gradient(self, d: Rows, inputs: bool = False) -> Rows | None:
         """Add that of the weights, from that of the first n outputs [n, outputs], which is overwritten. inputs: return that of x."""
         n = len(d)
-        for i in reversed(range(len(self.weights))):
+        for i in reversed(range(len(self._layers))):
+            layer, x = self._layers[i], self._seen[i][:n]
             if i < self._active:
-                self._back(d, self._seen[i + 1][:n], self._d_biases[i])
+                self._back(d, self._seen[i + 1][:n], layer.d_bias)
             else:
-                _sum(d, self._d_biases[i])
-            self._d_weights[i] += np.matmul(d.T, self._seen[i][:n], out=self._products[i])
+                _sum(d, layer.d_bias)
+            pair = (x.T, d) if layer.flipped else (d.T, x)
+            layer.d_weight[...] += np.matmul(*pair, out=self._products[i])  # type: ignore[index]
             if i or inputs:
-                d = np.matmul(d, self.weights[i], out=self._d_inputs[i][:n])
+                d = np.matmul(d, self._back_across[i], out=self._d_inputs[i][:n])
         return d if inputs else None
+
+    def input_gradient(self, d: Rows) -> Rows:
+        """That of x [n, inputs], from that of the outputs [n, outputs], which is overwritten; the weights get none."""
+        n = len(d)
+        for i in reversed(range(len(self._layers))):
+            if i < self._active:
+                self._pass(d, self._seen[i + 1][:n])
+            d = np.matmul(d, self._back_across[i], out=self._d_inputs[i][:n])
+        return d
 
 
 @jit(fastmath=FAST, error_model="numpy")
@@ -202,6 +243,22 @@ def _back_relu(d: Rows, h: Rows, total: Rows) -> None:
             x = zero if h[i, j] <= zero else d[i, j]
             d[i, j] = x
             total[j] += x
+
+
+@jit(fastmath=FAST, error_model="numpy")
+def _pass_tanh(d: Rows, h: Rows) -> None:
+    """d <- d (1 - h^2), where h = tanh(z)."""
+    for i in range(d.shape[0]):
+        for j in range(d.shape[1]):
+            d[i, j] *= np.float32(1) - h[i, j] * h[i, j]
+
+
+@jit(fastmath=FAST, error_model="numpy")
+def _pass_relu(d: Rows, h: Rows) -> None:
+    """d <- d where h = max(z, 0) is above 0, else 0."""
+    for i in range(d.shape[0]):
+        for j in range(d.shape[1]):
+            d[i, j] = np.float32(0) if h[i, j] <= 0 else d[i, j]
 
 
 @jit(fastmath=FAST, error_model="numpy")
