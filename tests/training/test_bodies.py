@@ -54,7 +54,7 @@ def test_auto_where_networks_are_not_small():
 @pytest.mark.parametrize(
     ("agent", "words"),
     [
-        ("sac", "update='packed' is not for this SAC: SAC has no loss by rows. Use update='auto' or 'eager'"),
+        ("crossq", "update='packed' is not for this CrossQ: CrossQ has no loss by rows. Use update='auto' or 'eager'"),
         ("cem", "update='packed' is not for this CEM: CEM has no loss by rows. Use update='auto' or 'eager'"),
     ],
 )
@@ -117,3 +117,53 @@ def test_without_numba(tmp_path):
     auto, name = process.stdout.splitlines()
     assert auto == "update: eager (numba is switched off (NUMBA_DISABLE_JIT))"
     assert name.startswith("update='packed' is not for this PPO: numba is switched off (NUMBA_DISABLE_JIT). Use ")
+
+
+# -- precision -------------------------------------------------------------------------------------------------------
+
+
+SMALL = {"total_steps": 80, "feed.warmup": 40, "feed.batch_size": 32, "hidden": (64, 64), "num_envs": 1}
+
+
+@pytest.mark.parametrize("agent", ["sac", "td3", "ddpg", "redq", "crossq", "tqc"])
+def test_bfloat16_rounds_hidden_layers_only(agent):
+    """Each hidden layer's products lose digits, values and distributions are float32 that no bfloat16 number is equal to."""
+    found = []
+    for precision in ("float32", "bfloat16"):
+        parts = build(agent, "Pendulum-v1", num_envs=1, precision=precision)
+        own, observation = parts.agent, torch.randn(32, 3, generator=torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            found.append(torch.stack([own.policy(observation).squeeze(-1), own.value(observation).reshape(-1)[:32]]))
+    assert parts.why.startswith("precision: bfloat16, a product of 256 x 256") and parts.update == "eager"
+    exact, rounded = found
+    assert 1e-6 < (exact - rounded).abs().max() < 0.1 * exact.abs().max()
+    assert rounded.dtype == torch.float32 and (rounded != rounded.bfloat16()).float().mean() > 0.9
+
+
+def test_bfloat16_is_a_setting_that_resume_takes(tmp_path):
+    common = SMALL | {"runs": tmp_path, "precision": "bfloat16", "eval_every": 0, "quiet": True, "logger": "none"}
+    common |= {"checkpoint_every": 60}
+    runs = [whorl.train("sac", "Pendulum-v1", **common | fields) for fields in ({"name": "a"}, {"total_steps": 60})]
+    assert settings(runs[1])["precision"] == "bfloat16"
+    rest = whorl.resume(runs[1].path, total_steps=80, quiet=True)
+    assert torch.equal(weights(runs[0]), weights(rest))
+    other = whorl.train("sac", "Pendulum-v1", **common | {"precision": "float32"})
+    assert not torch.equal(weights(other), weights(rest)) and all(
+        p.dtype == torch.float32 for p in rest.agent.parameters()
+    )
+
+
+def test_where_bfloat16_cannot_be(monkeypatch):
+    for agent, fields, words in (
+        (
+            "ppo",
+            {"update": "packed"},
+            "changes nothing in packed steps, which are float32: use update='eager', or leave",
+        ),
+        ("cem", {}, "is for gradients through hidden layers of whorl's; CEM has none: leave precision out"),
+        ("sac", {}, "needs a CPU with instructions for it, and this one has none: leave precision out"),
+    ):
+        if agent == "sac":
+            monkeypatch.setattr("whorl.training.bodies.supported", lambda: False)
+        with pytest.raises(BadInput, match=f"precision='bfloat16' {words}"):
+            build(agent, "Pendulum-v1", num_envs=1, precision="bfloat16", **fields)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from whorl.nets.encoder import EncoderFactory, encoder_for
 from whorl.nets.ensemble import EnsembleLinear, PairInput
 from whorl.nets.mlp import ACTIVATIONS
+from whorl.nets.precision import Hidden, in_bfloat16
 
 EPSILON = 1e-3  # of the variance, and the largest corrections: those of CrossQ's authors
 R_MAX, D_MAX = 3.0, 5.0
@@ -78,7 +79,7 @@ def flat(moments: list[Tensor]) -> Tensor:
     return torch.cat([m.flatten() for m in moments])
 
 
-class BatchRenormMLP(nn.Module):
+class BatchRenormMLP(Hidden):
     """BatchRenorm on the input, then linear, activation, BatchRenorm for each hidden size: [*members, B, inputs] -> [..., hidden[-1]]."""
 
     def __init__(self, inputs: int, hidden: Sequence[int], activation: str, members: int, momentum: float, warmup: int):
@@ -95,7 +96,7 @@ class BatchRenormMLP(nn.Module):
     def forward(self, x: Tensor, moments: list[Tensor] | None = None) -> Tensor:
         x = self.norms[0](x, moments)
         for layer, norm in zip(self.linears, self.norms[1:], strict=True):
-            x = norm(self.activation(layer(x)), moments)
+            x = norm(self.activation(in_bfloat16(layer, x) if self.rounded else layer(x)), moments)
         return x
 
 

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from whorl.nets.mlp import linear
+from whorl.nets.precision import Hidden, in_bfloat16
 
 
-class NatureCNN(nn.Module):
+class NatureCNN(Hidden):
     """uint8 images [..., H, W, C], [..., C, H, W] or [..., H, W] -> features [..., 512]. Mnih et al. 2015, "Model architecture".
 
     The axis of 1, 3 or 4 channels is found from the shape: the last one if it is smaller than the first.
@@ -41,6 +42,9 @@ class NatureCNN(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         image = image if self.axes == 3 else image.unsqueeze(-3)
         leading = image.shape[:-3]
-        return self.head(
-            self.convolutions(self._pixels(image.flatten(0, -4) if len(leading) != 1 else image))
-        ).unflatten(0, leading)
+        pixels = self._pixels(image.flatten(0, -4) if len(leading) != 1 else image)
+        features = in_bfloat16(self._through, pixels) if self.rounded else self._through(pixels)
+        return features.unflatten(0, leading)
+
+    def _through(self, pixels: Tensor) -> Tensor:
+        return self.head(self.convolutions(pixels))

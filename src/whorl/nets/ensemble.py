@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch.func import functional_call
 from whorl.errors import BadInput
 from whorl.nets.encoder import EncoderFactory, encoder_for
 from whorl.nets.mlp import ACTIVATIONS, initialize, linear
+from whorl.nets.precision import Hidden, in_bfloat16
 from whorl.spaces import flat_size, flatten
 
 
@@ -33,6 +35,16 @@ class EnsembleLinear(nn.Module):
         if self.weight.shape[-1] == 1:  # MKL takes five times as long for a product with a single column
             return (x * self.weight.transpose(1, 2)).sum(-1, keepdim=True) + self.bias
         return torch.baddbmm(self.bias, x, self.weight)
+
+
+class EnsembleLayers(Hidden, nn.Sequential):
+    """Hidden layers, then the output layer."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.rounded:
+            return super().forward(x)
+        *hidden, head = self._modules.values()
+        return head(in_bfloat16(lambda x: reduce(lambda x, layer: layer(x), hidden, x), x))
 
 
 class QEnsemble(nn.Module):
@@ -64,7 +76,7 @@ class QEnsemble(nn.Module):
         layers: list[nn.Module] = []
         for a, b in zip(sizes, sizes[1:], strict=False):
             layers += [EnsembleLinear(members, a, b), ACTIVATIONS[activation]()]
-        self.layers = nn.Sequential(*layers, EnsembleLinear(members, sizes[-1], outputs))
+        self.layers = EnsembleLayers(*layers, EnsembleLinear(members, sizes[-1], outputs))
 
     def forward(self, observation: Any, action: Tensor | None = None) -> Tensor:
         x = self.inputs(observation, action)

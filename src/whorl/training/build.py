@@ -37,7 +37,7 @@ from whorl.training.catalog import AgentLike, agent_name, check_config, find
 from whorl.training.hooks import Hook
 from whorl.training.new_agent import new_agent
 from whorl.training.same_spaces import check_spaces
-from whorl.training.settings import Update
+from whorl.training.settings import Precision, Update
 
 
 def anything(agent: Agent, collector: Collector | Ledger) -> None:
@@ -108,12 +108,13 @@ def build(
     data: Dataset | None = None,
     encoder: EncoderFactory | None = None,
     spaces_before: str = "",
+    precision: Precision = "float32",
 ) -> Parts:
     """Agent (or its class, or one that is built) and environment by name (or whatever else `whorl.train` takes), with the preset of the
     pair where `config` and `num_envs` are not given.
 
     data: what an agent with an Offline feed learns from; no environment is made then, and `env` only finds the preset.
-    update: how optimizer steps are computed (see `bodies.choose`); `Parts.update` says what "auto" chose.
+    update, precision: how optimizer steps are computed (see `bodies.choose`); `Parts.update` says what "auto" chose.
     buffer: False leaves it out (None), for `new_buffer` to make. encoder: see `Agent.build`.
     spaces_before: those that a run was started with, which they must be again (`same_spaces.noted`).
     Raises BadInput or Incompatible before anything is trained or written.
@@ -147,7 +148,7 @@ def build(
         feed.check(made.num_envs)
         sizes.check_rollout(feed, made.num_envs, made.observation_space, made.action_space)
     learner = new_agent(agent, known, config, seed, encoder).to(device)
-    body, why = choose(learner, update)
+    body, why = choose(learner, update, precision)
     return replace(assemble(learner, made, seed, buffer, data), update=body, why=why)
 
 

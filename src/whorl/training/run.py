@@ -66,7 +66,7 @@ class Run:
         with threads_of_torch(s.threads):  # initial weights come from a QR decomposition, whose bits depend on them too
             self.parts = build(
                 self.kind, source, config, s.num_envs, s.seed, s.device, s.update, s.max_episode_steps,
-                buffer=False, data=data, encoder=encoder, spaces_before=s.spaces,
+                buffer=False, data=data, encoder=encoder, spaces_before=s.spaces, precision=s.precision,
             )  # fmt: skip
         self.parts.check()
         self.known, self.slack = cast(Env | Dataset, self.parts.env or data), self.parts.slack(s.checkpoint_every)

@@ -10,6 +10,7 @@ from whorl.errors import BadInput
 from whorl.options import Amount, Count
 
 Update = Literal["auto", "eager", "packed", "compiled"]
+Precision = Literal["float32", "bfloat16"]
 PARTS = 20  # of a run: it is evaluated and saved after each, where nothing else is said
 NAMED = (
     "agent",
@@ -66,6 +67,8 @@ class Settings:
     # how the optimizer steps are computed: without autograd where networks are small (packed), by autograd (eager), each as one graph of
     # torch.compile; auto chooses packed where it can, else eager
     update: Update = "auto"
+    # of matrix products in hidden layers and CNNs while it learns; bfloat16 is for wide networks on a CPU that multiplies it fast
+    precision: Precision = "float32"
     # another word for update=compiled; td: the whole loop
     compile: bool = False
     # of torch: part of the run, because sums in another order give other bits. One is fastest for small networks, more help convolutions
