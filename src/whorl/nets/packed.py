@@ -302,6 +302,7 @@ def adam(
     f = np.float32
     by, most, far, root_, small, pull = f(scale), f(bound), f(rate), f(root), f(eps), f(decay)
     b1, b2, c1, c2 = f(beta1), f(beta2), f(1 - beta1), f(1 - beta2)
+    zero, smallest = f(0), f(1.17549435e-38)  # below, float32 has fewer digits
     for i in range(len(value)):
         g = by * gradient[i]
         g = most if g > most else g
@@ -309,5 +310,7 @@ def adam(
         g += pull * value[i]
         m = b1 * mean[i] + c1 * g
         s = b2 * square[i] + c2 * g * g
+        m = zero if m < smallest and m > -smallest else m  # of a unit that is dead it fades out, and such numbers are slow
+        s = zero if s < smallest else s
         mean[i], square[i] = m, s
         value[i] -= far * m / (np.sqrt(s) * root_ + small)
