@@ -288,6 +288,20 @@ def test_a_plan_knows_its_memory() -> None:
     agent.update(rows(agent, 40, masked=False))
 
 
+def test_a_loss_that_was_changed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody tries an idea in agents/ppo.py and does not know of its twin."""
+    import whorl.agents.ppo as module
+
+    surrogate = module.clipped_surrogate
+    monkeypatch.setattr(module, "clipped_surrogate", lambda *a: -surrogate(*a))
+    agent = built("ppo")
+    pack(agent)
+    with pytest.raises(
+        AgentError, match="the gradient of loss by rows is not that of the agent's own loss .*differ by"
+    ):
+        agent.update(rows(agent, 40, masked=False))
+
+
 def test_actors_see_packed_steps() -> None:
     agent = built("ppo")
     pack(agent)

@@ -10,10 +10,11 @@ import torch
 
 from whorl.agents.ppo import PPO, PPOConfig
 from whorl.batch import Batch
-from whorl.collectors.native import NativeCollector, compiled_around
+from whorl.collectors.native import NativeCollector, RowCollector, by_rows
 from whorl.collectors.serial import SerialCollector
 from whorl.collectors.tally import Tally
 from whorl.envs.make import make_env as make
+from whorl.policies.actors.native import RowPolicy
 from whorl.training.build import build
 
 CASES = {
@@ -58,6 +59,27 @@ def test_equal_to_serial(case: str) -> None:
     assert serial.finished == native.finished > 0 or case != "discrete"
 
 
+@pytest.mark.parametrize("case", CASES)
+def test_one_row_after_the_other_is_the_same_to_the_bit(case: str) -> None:
+    """What steps an environment of anybody's, and a native world: so a run over HTTP has the bits of one in process."""
+    _, native = pair(*CASES[case])
+    serial, _ = pair(*CASES[case])
+    rows = RowCollector(serial.env, native.policy, 40, seed=2)
+    for _ in range(4):
+        same(rows.collect(), native.collect(), 0)
+
+
+def test_masked_actions_are_never_taken() -> None:
+    policy = build("ppo", "CartPole-v1", num_envs=2, update="eager").agent.policy
+    rows, serial = RowPolicy(policy), policy.actor(2)
+    rows.refresh()
+    x, first = np.ones((2, 4), np.float32), np.ones(2, bool)
+    noise, allowed = np.zeros((2, 2), np.float32), np.array([[False, True], [True, False]])
+    a, b = (dict(act(x, None, first, noise, allowed)[0]) for act in (rows.act, serial))
+    assert a["action"].tolist() == b["action"].tolist() == [1, 0]
+    assert np.allclose(a["log_prob"], b["log_prob"], atol=1e-6)
+
+
 @pytest.mark.parametrize("case", ["normalized", "box"])
 @pytest.mark.parametrize("steps", [5, 90])
 def test_whole_episodes(case: str, steps: int) -> None:
@@ -86,10 +108,10 @@ def test_resumed() -> None:
 def test_what_it_is_for() -> None:
     stochastic = build("ppo", "CartPole-v1", num_envs=2, update="eager").agent.policy
     squashed = build("ppo", "Pendulum-v1", PPOConfig(squash=True), num_envs=2).agent.policy
-    assert compiled_around(make("CartPole-v1", 64), stochastic)
-    assert not compiled_around(make("CartPole-v1", 65), stochastic)  # products of matrices are faster
-    assert not compiled_around(make("Pendulum-v1", 2), squashed)
-    assert not compiled_around(make("CartPole-v1", 2), build("dqn", "CartPole-v1", num_envs=2).agent.policy)
+    assert by_rows(make("CartPole-v1", 64), stochastic)
+    assert not by_rows(make("CartPole-v1", 65), stochastic)  # products of matrices are faster
+    assert not by_rows(make("Pendulum-v1", 2), squashed)
+    assert not by_rows(make("CartPole-v1", 2), build("dqn", "CartPole-v1", num_envs=2).agent.policy)
 
 
 @pytest.mark.parametrize(("update", "kind"), [("auto", NativeCollector), ("eager", SerialCollector)])

@@ -74,7 +74,7 @@ class PackedPlan:
 
     def __init__(self, loss: Loss, optimizer: Optimizer, vector: Vector, rows: RowLoss):
         self.loss, self.optimizer, self.group = loss, optimizer, optimizer.param_groups[0]
-        self.vector, self._rows = vector, rows
+        self.vector, self._rows, self._compared = vector, rows, False
         self.gradients = [torch.from_numpy(vector.like(p, vector.gradient)) for p in vector.parameters]
         self._bring()
 
@@ -109,6 +109,8 @@ class PackedPlan:
         self.vector.gradient[:] = 0
         if shares is None:
             value, metrics = self.rows(pieces[0], 1.0)
+            if not self._compared:
+                self._compare(pieces[0])
         else:
             found = [self.rows(piece, share) for piece, share in zip(pieces, shares.tolist())]
             joint, metrics = joined([(torch.tensor(value), metrics) for value, metrics in found], shares)
@@ -119,6 +121,20 @@ class PackedPlan:
         if step.sound(value, size):
             self.move(size)
         return named(name_of(loss), torch.tensor(value), torch.tensor(size)) | metrics
+
+    def _compare(self, batch: Batch) -> None:
+        """Once, at the first batch: whoever changes one of the two losses must hear of the other."""
+        self._compared = True
+        loss, _ = self.loss(batch)
+        theirs = torch.autograd.grad(loss, self.vector.parameters, allow_unused=True)
+        pairs = [(a, torch.zeros_like(a) if b is None else b) for a, b in zip(self.gradients, theirs, strict=True)]
+        apart, size = (torch.stack([x.norm() for x in every]).norm() for every in zip(*((a - b, b) for a, b in pairs)))
+        if apart > 0.01 * size + 1e-6:
+            name = name_of(self.loss)
+            raise AgentError(
+                f"the gradient of {name} by rows is not that of the agent's own {name} (they differ by {float(apart / size):.1%}): one of "
+                "them was changed. Change both, or use update='eager'"
+            )
 
     def rows(self, batch: Batch, share: float) -> tuple[float, Metrics]:
         """(loss, metrics) of a batch; share times its gradient is added."""

@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from whorl.agents.packed_parts import NOTHING, Inputs, Part, layers, row_weights
 from whorl.batch import Batch, Metrics, get
 from whorl.errors import Incompatible
-from whorl.functional.kernels import row_losses as kernels
+from whorl.functional.kernels import value_losses as kernels
 from whorl.nets.encoder import Encoder
 from whorl.nets.packed import CHUNK, Rows, Tower, Vector, linear_layers
 from whorl.nets.q import CategoricalQ, QNetwork, QuantileQ

@@ -39,19 +39,32 @@ class Record(NamedTuple):
     mask: Rows
 
 
-def compiled_around(env: Env, policy: Policy) -> bool:
-    """Whether the loop is for these: a native world of few environments, and a policy that is `compilable`."""
-    return isinstance(env, World) and env.num_envs <= FEW and env.device == "cpu" and compilable(policy)
+def by_rows(env: Env, policy: Policy) -> bool:
+    """Whether a collector of this file is for these: few environments on the CPU, and a policy that is `compilable`."""
+    return env.num_envs <= FEW and env.device == "cpu" and compilable(policy)
 
 
-class NativeCollector(SerialCollector):
-    """As `SerialCollector`, for what it is `compiled_around`."""
+class RowCollector(SerialCollector):
+    """As `SerialCollector`, with a policy that acts row by row: one call for a step, and the same bits as in a compiled loop."""
 
     def __init__(self, env: Env, policy: Policy, steps: int, seed: int = 0, whole_episodes: bool = False):
         super().__init__(env, policy, steps, seed, whole_episodes)
-        assert isinstance(env, World) and isinstance(policy, Stochastic)
-        self._world: World = env
+        assert isinstance(policy, Stochastic)
         self._policy = RowPolicy(policy)
+        self.recorder.actor = self._policy.act
+
+    def collect(self) -> Batch:
+        self._policy.refresh()
+        return super().collect()
+
+
+class NativeCollector(RowCollector):
+    """The same for a native world: the whole rollout is one compiled loop."""
+
+    def __init__(self, env: Env, policy: Policy, steps: int, seed: int = 0, whole_episodes: bool = False):
+        super().__init__(env, policy, steps, seed, whole_episodes)
+        assert isinstance(env, World)
+        self._world: World = env
         self._run = compiled(type(env).dynamics, type(env).observe, self._policy.decide)
 
     def collect(self) -> Batch:

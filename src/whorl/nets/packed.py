@@ -310,7 +310,9 @@ def adam(
         g += pull * value[i]
         m = b1 * mean[i] + c1 * g
         s = b2 * square[i] + c2 * g * g
-        m = zero if m < smallest and m > -smallest else m  # of a unit that is dead it fades out, and such numbers are slow
+        m = (
+            zero if m < smallest and m > -smallest else m
+        )  # of a unit that is dead it fades out, and such numbers are slow
         s = zero if s < smallest else s
         mean[i], square[i] = m, s
         value[i] -= far * m / (np.sqrt(s) * root_ + small)

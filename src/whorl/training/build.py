@@ -223,10 +223,11 @@ def _named(table: dict[str, Callable], what: str, part: Part | None, *arguments:
 def _serial(agent: Agent, env: Env, seed: int) -> SerialCollector:
     feed, policy = agent.config.feed, agent.policy
     if agent.step.plans:  # whose bits are not those of autograd anyway
-        from whorl.collectors.native import NativeCollector, compiled_around
+        from whorl.collectors.native import NativeCollector, RowCollector, by_rows
 
-        if compiled_around(env, policy):
-            return NativeCollector(env, policy, feed.steps, seed, feed.unit == "episode")
+        if by_rows(env, policy):
+            kind = NativeCollector if env.origin == "native" else RowCollector
+            return kind(env, policy, feed.steps, seed, feed.unit == "episode")
     return SerialCollector(env, policy, feed.steps, seed=seed, whole_episodes=feed.unit == "episode")
 
 

@@ -36,11 +36,11 @@ def check_agent(
     checked = {}
     for probe in PROBES:
         try:
-            parts = build(agent, probe, config, num_envs=8, seed=seed)
+            parts = build(agent, probe, config, num_envs=8, seed=seed, update="eager")  # its own loss
         except Incompatible as reason:
             checked[probe] = f"cannot act there: {reason}"
             continue
-        _check_pure(name, build(agent, probe, config, num_envs=8, seed=seed))
+        _check_pure(name, build(agent, probe, config, num_envs=8, seed=seed, update="eager"))
         assert parts.collector is not None
         plain.train(parts.agent, parts.collector, parts.buffer, steps)
         checked[probe] = ", ".join(_check_probe(name, parts, probe, tolerance)) or "runs"

@@ -12,8 +12,9 @@ from whorl.nets import packed
 from whorl.nets.encoder import Encoder
 from whorl.nets.normalizer import NoNormalizer, Normalizer
 from whorl.nets.packed import FAST, affine, tanh
-from whorl.policies.distributions import LOG_STD_RANGE, Gaussian, ScaledGaussian
-from whorl.policies.policy import Policy
+from whorl.policies.actors.mlp import Given, Memory
+from whorl.policies.distributions import LOG_STD_RANGE, MASKED, Gaussian, ScaledGaussian
+from whorl.policies.policy import Acted, Policy
 from whorl.policies.stochastic import Stochastic
 
 Rows = np.ndarray
@@ -86,8 +87,22 @@ class RowPolicy:
             half=np.ones_like(low) if unit else (high - low) / 2,
         )
         self.scratch = np.zeros((2, sizes.max()), np.float32)
-        self.decide = choose if discrete else draw
+        self.decide, self._discrete, self._drawn = choose if discrete else draw, discrete, policy.outputs
+        self._every = np.zeros((0, 0), bool)  # no action mask
         self.action = np.zeros((0, *([] if discrete else low.shape)), np.int64 if discrete else np.float32)  # none yet
+        self._decided = Decided(self.action[None], np.zeros((1, 0), np.float32))
+
+    def act(self, observation: Rows, carry: Memory, is_first: Rows, noise: Given, action_mask: Given = None) -> Acted:
+        """As an `Actor`, with the weights of the last `refresh`."""
+        n = len(observation)
+        if len(self._decided.log_prob[0]) != n:
+            action = np.zeros((1, n, *self.action.shape[1:]), self.action.dtype)
+            self._decided = Decided(action, np.zeros((1, n), np.float32))
+        numbers = np.zeros((n, self._drawn), np.float32) if noise is None else noise
+        allowed = self._every if action_mask is None else action_mask
+        act = _act_discrete if self._discrete else _act_box
+        act(observation.reshape(n, -1), self.network, numbers, allowed, self._decided, self.scratch)
+        return {"action": self._decided.action[0], "log_prob": self._decided.log_prob[0]}, carry
 
     def refresh(self) -> None:
         """Copy the weights as they are now."""
@@ -117,6 +132,15 @@ def outputs(x: Rows, network: Network, scratch: Rows) -> int:
     return here
 
 
+@cached(packed, fastmath=FAST)
+def _hide(logits: Rows, allowed: Rows, i: int) -> None:
+    """What row i of `allowed` (of no rows: everything) forbids is never chosen."""
+    if len(allowed):
+        for a in range(allowed.shape[1]):
+            if not allowed[i, a]:
+                logits[a] = np.float32(MASKED)
+
+
 @register_jitable  # a loop around a function of numba's own would be compiled anew in every process
 def choose(logits: Rows, network: Network, noise: Rows, m: Decided, t: int, i: int) -> None:
     """The first argmax of logits + noise [A], and its log-probability."""
@@ -144,3 +168,17 @@ def draw(output: Rows, network: Network, noise: Rows, m: Decided, t: int, i: int
         action[k] = network.centre[k] + network.half[k] * (mean + np.exp(log_std) * noise[k])
         total += np.float32(-0.5) * noise[k] * noise[k] - log_std - np.log(network.half[k]) - HALF_LOG_2PI
     m.log_prob[t, i] = total
+
+
+@cached(packed)
+def _act_discrete(x: Rows, network: Network, noise: Rows, allowed: Rows, m: Decided, scratch: Rows) -> None:
+    for i in range(len(x)):
+        logits = scratch[outputs(x[i], network, scratch)]
+        _hide(logits, allowed, i)
+        choose(logits, network, noise[i], m, 0, i)
+
+
+@cached(packed)
+def _act_box(x: Rows, network: Network, noise: Rows, allowed: Rows, m: Decided, scratch: Rows) -> None:
+    for i in range(len(x)):
+        draw(scratch[outputs(x[i], network, scratch)], network, noise[i], m, 0, i)
