@@ -120,7 +120,8 @@ class PackedPlan:
         size = float(norm(self.vector.gradient))
         if step.sound(value, size):
             self.move(size)
-        return named(name_of(loss), torch.tensor(value), torch.tensor(size)) | metrics
+        numbers = torch.from_numpy(np.array([value, size], np.float32)).unbind()
+        return named(name_of(loss), *numbers) | metrics
 
     def _compare(self, batch: Batch) -> None:
         """Once, at the first batch: whoever changes one of the two losses must hear of the other."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -86,11 +87,23 @@ def column(batch: Batch, key: str, rows: int) -> Rows:
     return batch[key].numpy().reshape(rows, -1)
 
 
+@lru_cache(64)
+def constant(value: float, rows: int) -> Rows:
+    """float32 [rows] of one number, to be read only: made once."""
+    return np.full(rows, value, np.float32)
+
+
+@lru_cache(64)
+def every(rows: int) -> Rows:
+    """True [rows], to be read only."""
+    return np.ones(rows, bool)
+
+
 def row_weights(batch: Batch, rows: int) -> tuple[Rows, Rows, float]:
     """(what each row counts in a mean, the mask, how many rows count)."""
     mask = get(batch, "mask")
     if mask is None:
-        return np.full(rows, 1 / rows, np.float32), np.ones(rows, bool), rows
+        return constant(1 / rows, rows), every(rows), rows
     counts = mask.numpy().reshape(rows)
     total = max(1, int(counts.sum()))
     return counts.astype(np.float32) / np.float32(total), counts, total

@@ -103,15 +103,17 @@ class Choices(Head):
     """Categorical actions."""
 
     def __init__(self, sizes: tuple[int, ...]):
-        self.sizes = np.array(sizes)
+        self.sizes, self._p = np.array(sizes), np.empty((CHUNK, sum(sizes)), np.float32)
 
     def score(self, output: Rows, action: Rows, allowed: Rows, weight: Rows, log_prob: Rows, entropy: Rows) -> None:
-        self.log_p = output
+        self.log_p, self.p = output, self._p[: len(output)]
         masked = np.float32(MASKED)
-        kernels.categorical_score(output, self.sizes, allowed, masked, action, weight, log_prob, entropy)
+        kernels.categorical_score(output, self.p, self.sizes, allowed, masked, action, weight, log_prob, entropy)
 
     def gradient(self, action: Rows, allowed: Rows, weight: Rows, d_log_prob: Rows, entropy_weight: float) -> Rows:
-        kernels.categorical_gradient(self.log_p, self.sizes, allowed, action, d_log_prob, entropy_weight, weight)
+        kernels.categorical_gradient(
+            self.log_p, self.p, self.sizes, allowed, action, d_log_prob, entropy_weight, weight
+        )
         return self.log_p
 
 
@@ -229,7 +231,8 @@ class PolicyGradient:
         return float(loss) * (counted if o.total else 1), self._metrics(sums, o)
 
     def _metrics(self, sums: Rows, o: Objective) -> Metrics:
+        sums[kernels.ENTROPY] *= -1
         policy, critic, entropy, kl, clipped = torch.from_numpy(sums.astype(np.float32)).unbind()
         value = {} if self.critic is None else {"value_loss": critic}
-        metrics = {"policy_gradient_loss": policy, **value, "entropy_loss": -entropy}
+        metrics = {"policy_gradient_loss": policy, **value, "entropy_loss": entropy}
         return metrics if o.clip_range is None else metrics | {"approx_kl": kl, "clip_fraction": clipped}

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from whorl.agents.packed_parts import NOTHING, Inputs, Part, layers, row_weights
+from whorl.agents.packed_parts import NOTHING, Inputs, Part, constant, layers, row_weights
 from whorl.batch import Batch, Metrics, get
 from whorl.errors import Incompatible
 from whorl.functional.kernels import value_losses as kernels
@@ -124,8 +124,8 @@ class QLearning:
         action, reward, terminated = (x.numpy().reshape(n) for x in found)
         allowed, discount, importance = (get(batch, key) for key in ("next.action_mask", "next.discount", "weight"))
         allowed = NOTHING if allowed is None else allowed.numpy().reshape(n, -1)
-        discount = np.full(n, c.discount, np.float32) if discount is None else discount.numpy().reshape(n)
-        importance = np.ones(n, np.float32) if importance is None else importance.numpy().reshape(n)
+        discount = constant(c.discount, n) if discount is None else discount.numpy().reshape(n)
+        importance = constant(1.0, n) if importance is None else importance.numpy().reshape(n)
         weight, _, _ = row_weights(batch, n)
         size, sums, half = np.empty(n, np.float32), np.zeros(3), CHUNK // 2
         for a in range(0, n, half):

@@ -38,11 +38,11 @@ def mean_and_scale(x: Rows, mask: Rows, moments: Rows) -> None:
 
 @jit(fastmath=FAST, error_model="numpy")
 def categorical_score(
-    logits: Rows, sizes: Rows, allowed: Rows, masked: np.float32, action: Rows, weight: Rows, log_prob: Rows, entropy: Rows
+    logits: Rows, p: Rows, sizes: Rows, allowed: Rows, masked: np.float32, action: Rows, weight: Rows, log_prob: Rows, entropy: Rows
 ) -> None:  # fmt: skip
     """Independent choices, `sizes` [K] of them, action [n, K]: their log-probability and entropy [n], summed over the choices.
 
-    logits [n, sum(sizes)] become those of the softmax, log p; what `allowed` (of their shape, or of no rows) forbids is `masked` first.
+    logits [n, sum(sizes)] become log p, p <- the softmax; what `allowed` (of their shape, or of no rows) forbids is `masked` first.
     """
     for i in range(len(logits)):
         log_prob[i] = entropy[i] = np.float32(0)
@@ -60,18 +60,20 @@ def categorical_score(
                 top = logits[i, a] if logits[i, a] > top else top
             total = np.float32(0)
             for a in range(start, stop):
-                total += np.exp(logits[i, a] - top)
+                p[i, a] = np.exp(logits[i, a] - top)
+                total += p[i, a]
             shift = top + np.log(total)
             for a in range(start, stop):
                 logits[i, a] -= shift
-                entropy[i] -= np.exp(logits[i, a]) * logits[i, a]
+                p[i, a] /= total
+                entropy[i] -= p[i, a] * logits[i, a]
             log_prob[i] += logits[i, start + action[i, k]]
             start = stop
 
 
 @jit(fastmath=FAST, error_model="numpy")
 def categorical_gradient(
-    log_p: Rows, sizes: Rows, allowed: Rows, action: Rows, d_log_prob: Rows, entropy_weight: float, weight: Rows
+    log_p: Rows, p: Rows, sizes: Rows, allowed: Rows, action: Rows, d_log_prob: Rows, entropy_weight: float, weight: Rows
 ) -> None:  # fmt: skip
     """log_p <- d_log_prob * d log pi(a) - entropy_weight * weight * d entropy, by the logits. Where pi = softmax and a choice is k:
 
@@ -89,12 +91,11 @@ def categorical_gradient(
                 continue
             if pull != 0:
                 for a in range(start, stop):
-                    entropy -= np.exp(log_p[i, a]) * log_p[i, a]
+                    entropy -= p[i, a] * log_p[i, a]
             for a in range(start, stop):
-                p = np.exp(log_p[i, a])
-                d = -d_log_prob[i] * p
+                d = -d_log_prob[i] * p[i, a]
                 if pull != 0:
-                    d += pull * p * (log_p[i, a] + entropy)
+                    d += pull * p[i, a] * (log_p[i, a] + entropy)
                 if a == start + action[i, k]:
                     d += d_log_prob[i]
                 log_p[i, a] = d
