@@ -6,7 +6,7 @@ Each raises Incompatible, with the reason, for parts that are not plain.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -87,19 +87,17 @@ def _one(
     return [Part(agent.loss, agent.optimizer, rows)]
 
 
-class Head:
+class Head(Protocol):
     """What a policy's last layer means: scores of actions, and the gradient of a loss on them."""
 
     def score(self, output: Rows, action: Rows, allowed: Rows, weight: Rows, log_prob: Rows, entropy: Rows) -> None:
         """log_prob and entropy [n] <- those of action [n, *], where the network gives output [n, *]."""
-        raise NotImplementedError
 
     def gradient(self, action: Rows, allowed: Rows, weight: Rows, d_log_prob: Rows, entropy_weight: float) -> Rows:
         """The gradient by that output: sum d_log_prob * log_prob - entropy_weight * weight * entropy."""
-        raise NotImplementedError
 
 
-class Choices(Head):
+class Choices:
     """Categorical actions."""
 
     def __init__(self, sizes: tuple[int, ...]):
@@ -117,7 +115,7 @@ class Choices(Head):
         return self.log_p
 
 
-class Normal(Head):
+class Normal:
     """Gaussian actions of any kind: plain, scaled, squashed; std independent, dependent, fixed; mean linear or tanh."""
 
     def __init__(self, policy: Stochastic, vector: Vector):
