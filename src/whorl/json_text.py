@@ -64,7 +64,7 @@ def _float(text: str) -> float:
     return number if math.isfinite(number) else _refuse(text)
 
 
-def shown(value: Any) -> str:
-    """A value from outside for a message: in ASCII, cut where that gets long."""
+def shown(value: Any, most: int = 100) -> str:
+    """A value from outside for a message: in ASCII, cut behind `most` characters."""
     text = ascii(value)
-    return text if len(text) <= 100 else text[:100] + "..."
+    return text if len(text) <= most else text[:most] + "..."

@@ -22,6 +22,7 @@ from whorl.batch import Numbers
 from whorl.buffers.layout import Layout, check_disk
 from whorl.errors import BadInput, Damaged
 from whorl.folders import Folder, make
+from whorl.json_text import shown
 
 CHUNK = 1 << 26  # bytes copied at once
 
@@ -104,7 +105,7 @@ class RingFile:
         for key, value in ours.items():
             if theirs[key] != value:
                 raise BadInput(
-                    f"{self.folder} holds rows with {key} = {theirs[key]}, this buffer has {value}: "
+                    f"{self.folder} holds rows with {key} = {shown(theirs[key], 1000)}, this buffer has {value}: "
                     "use the same capacity, environments and keys, or another folder"
                 )
         path, found = self.folder / "rows.bin", file.st_size if file else 0
