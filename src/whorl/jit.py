@@ -11,6 +11,9 @@ from numba.core.caching import FunctionCache
 
 logger = logging.getLogger("whorl")
 
+# `fastmath` of kernels whose sums may be taken in any order; never "nnan" or "ninf": what is not finite must be seen
+FAST = {"contract", "arcp", "nsz", "reassoc"}
+
 
 def jit(function: Callable | None = None, **options: Any) -> Any:
     """numba.njit, with its cache on disk: in NUMBA_CACHE_DIR, beside the source, or in the user's own cache.

@@ -12,13 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from whorl.jit import jit
+from whorl.jit import FAST, jit
 from whorl.nets.ensemble import EnsembleLinear
 
 Rows = np.ndarray
 CHUNK = 256  # rows that go through a network together: what one layer leaves is still in the cache for the next
 ALIGNED = 16  # floats between the starts of two slices, so that each begins on a cache line
-FAST = {"contract", "arcp", "nsz", "reassoc"}  # of LLVM; never "nnan" or "ninf": what is not finite must be seen
 
 
 class Vector:

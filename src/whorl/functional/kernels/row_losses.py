@@ -10,10 +10,9 @@ import math
 
 import numpy as np
 
-from whorl.jit import jit
+from whorl.jit import FAST, jit
 
 Rows = np.ndarray
-FAST = {"contract", "arcp", "nsz", "reassoc"}  # of LLVM; never "nnan" or "ninf": what is not finite must be seen
 HALF_LOG_2PI = np.float32(0.5 * math.log(2 * math.pi))
 LOG_2 = np.float32(math.log(2))
 PLAIN, SQUASHED = 0, 1  # kinds of Gaussian

@@ -6,10 +6,9 @@ import math
 
 import numpy as np
 
-from whorl.jit import jit
+from whorl.jit import FAST, jit
 
 Rows = np.ndarray
-FAST = {"contract", "arcp", "nsz", "reassoc"}  # of LLVM; never "nnan" or "ninf": what is not finite must be seen
 CONSTANT = np.float32(0.5 * math.log(2 * math.pi) + 2 * math.log(2))
 
 

@@ -6,10 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from whorl.jit import jit
+from whorl.jit import FAST, jit
 
 Rows = np.ndarray
-FAST = {"contract", "arcp", "nsz", "reassoc"}  # of LLVM; never "nnan" or "ninf": what is not finite must be seen
 LOSS, VALUE, ERROR = range(3)  # places in `sums` of what follows
 
 

@@ -8,10 +8,11 @@ import numpy as np
 from numba.extending import register_jitable
 
 from whorl.functional.kernels.cached import cached
+from whorl.jit import FAST
 from whorl.nets import packed
 from whorl.nets.encoder import Encoder
 from whorl.nets.normalizer import NoNormalizer, Normalizer
-from whorl.nets.packed import FAST, affine, tanh
+from whorl.nets.packed import affine, tanh
 from whorl.policies.actors.mlp import Given, Memory
 from whorl.policies.distributions import LOG_STD_RANGE, MASKED, Gaussian, ScaledGaussian
 from whorl.policies.policy import Acted, Policy
