@@ -47,9 +47,11 @@ class NotReplayed(WhorlError):
 
 
 class EnvError(WhorlError, RuntimeError):
-    """An environment breaks its contract (see `check_env`). `row`: which of the N that are stepped together, where that is known."""
+    """An environment breaks its contract (see `check_env`). `row`: which of the N that are stepped together, where that is known.
+    `placed`: the message says seed, episode and step."""
 
     row: int | None = None
+    placed: bool = False
 
 
 class StopTraining(Exception):

@@ -17,7 +17,7 @@ from whorl.errors import EnvError
 
 logger = logging.getLogger("whorl")
 
-NAMES = [*Step._fields[:6], "action_mask"]  # of what `record` keeps
+NAMES = [*Step._fields[:7], "action_mask"]  # of what `record` keeps
 PIXELS = 36  # an image has at least so many along both axes
 DTYPES = {spaces.Discrete: "int64", spaces.MultiDiscrete: "int64", spaces.MultiBinary: "int8"}
 
@@ -128,7 +128,7 @@ class _Check:
     def lasting(self, step: Step) -> None:
         if self.last is not None:  # once per run: drawing and saving can be slow
             return
-        kept = _copy(step[:6])
+        kept = _copy(step[:7])
         self.env.state()
         picture = self.env.render()
         self.demand(
@@ -162,7 +162,7 @@ class _Check:
         for t in range(count):
             self.actions.append(self.sample() if actions is None else actions[t])
             step = self.step(self.actions[-1].copy())
-            data.append(_copy((*step[:6], self.env.action_mask)))
+            data.append(_copy((*step[:7], self.env.action_mask)))
             self.varied |= not _equal(data[0][0], step.observation)
         return data
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 import gymnasium
 import numpy as np
 
-from whorl.errors import EnvError
+from whorl.errors import BadInput, EnvError
 
 if TYPE_CHECKING:
     import torch
@@ -37,7 +37,8 @@ class Step(NamedTuple):
     next_observation: (
         Observation  # [N, *obs] true successor in ALL rows; the same object as `observation` when none ended
     )
-    valid: Array | None = None  # [N] bool, False where the engine invented the step; None = every row counts
+    valid: Array | None = None  # [N] bool, False where the engine invented the step or stood still; None = every row counts
+    discount: Array | None = None  # [N] float32 of the reward after this one, gamma**k after k steps; None = the agent's
     info: Info = {}
 
 
@@ -100,15 +101,37 @@ class Env:
     reward_threshold: float | None = None
     replay_steps: int = 0  # longest episodes that `load_state` plays again, where that is how it is saved; 0: none
     action_mask: Array | None = None  # [N, A] bool, actions allowed where each environment stands now; None = all
+    partial: frozenset[str] = frozenset()  # what single rows can do: "restart", "rows" (be stepped while others stand)
+    raw_reward: Array | None = None  # [N] float32 of the last step before transforms changed it; None = as in the step
     goal: Goal | None = None  # of a Dict observation with achieved_goal and desired_goal
 
     def reset(self, seed: int | None = None) -> Observation:
         """Begin an episode in every environment. With a seed, every random stream starts anew; without one, they go on."""
         raise NotImplementedError
 
-    def step(self, action: Array) -> Step:
-        """Step all N. `action` is [N] (Discrete) or [N, ...]."""
+    def step(self, action: Array, rows: np.ndarray | None = None) -> Step:
+        """Step all N. `action` is [N] (Discrete) or [N, ...].
+
+        rows: bool [N], where "rows" is in `partial`: the others stand still, with reward 0, no flag, `valid` False, and
+        `observation` and `next_observation` where they stand.
+        """
         raise NotImplementedError
+
+    def restart(self, rows: np.ndarray) -> Observation:
+        """Begin a new episode in these rows (bool [N]), where "restart" is in `partial`; the others stand. Returns where all stand.
+
+        The arrays of the last `Step` survive it: they hold the true successors of the rows that did not restart.
+        """
+        raise NotImplementedError
+
+    def learned(self) -> dict[str, np.ndarray]:
+        """What was learned from the data that passed, such as running statistics, as named arrays: it outlasts every episode."""
+        return {}
+
+    def load_learned(self, learned: dict[str, np.ndarray]) -> None:
+        """Restore `learned()`. Raises BadInput for what it does not give."""
+        if learned:
+            raise BadInput(f"{self!r} has learned nothing, and was to load {', '.join(learned)}")
 
     @property
     def own_observation_space(self) -> gymnasium.Space:

@@ -29,7 +29,7 @@ class Leaf(NamedTuple):
 
 
 class Guard:
-    """Steps an environment whose word is not taken: `reset`, `step`, `load_state` and `render` are the environment's own.
+    """Steps an environment whose word is not taken: `reset`, `restart`, `step`, `load_state` and `render` are the environment's own.
 
     Checked are shapes and dtypes of all arrays, finite observations and rewards, whole numbers inside their Discrete, MultiDiscrete or
     MultiBinary space, and that action masks allow something and neither come nor go. The bounds of a Box are no limit: many
@@ -65,6 +65,14 @@ class Guard:
         self._standing(observation)
         return observation
 
+    def restart(self, rows: np.ndarray) -> Observation:
+        """As `Env.restart`."""
+        self._episode += rows
+        self._began[rows] = self._taken
+        observation = self._ask("restart", rows)
+        self._standing(observation)
+        return observation
+
     def load_state(self, state: dict[str, np.ndarray]) -> Observation:
         """As `Env.load_state`."""
         observation = self._ask("load_state", state)
@@ -73,15 +81,19 @@ class Guard:
         self._standing(observation)
         return observation
 
-    def step(self, action: Array) -> Step:
+    def step(self, action: Array, rows: np.ndarray | None = None) -> Step:
         """As `Env.step`."""
         self._action = action
         self._taken += 1
-        step = self._ask("step", action)
+        if rows is None:
+            step = self._ask("step", action)
+        else:
+            self._began += ~rows
+            step = self._ask("step", action, rows)
         if type(step) is not Step:
             raise self._breach(None, f"step must return a whorl.envs.env.Step, it returned {type(step).__name__}")
         n = (self.env.num_envs,)
-        observation, reward, terminated, truncated, successor, valid, _ = step
+        observation, reward, terminated, truncated, successor, valid, discount, _ = step
         self._standing(observation)
         if successor is not observation:
             self._look(successor, "next.observation")
@@ -92,6 +104,10 @@ class Guard:
             self._array(valid, n, FLAG, "valid")
         if not _finite(reward):
             raise self._not_finite(reward, "reward")
+        if discount is not None:
+            self._array(discount, n, FLOAT, "discount")
+            if not ((discount >= 0) & (discount <= 1)).all():
+                raise self._breach(None, f"discount must be from 0 to 1, got {_numpy(discount).tolist()}")
         _count(_numpy(terminated), _numpy(truncated), self._episode, self._began, self._taken)
         return step
 
@@ -123,7 +139,9 @@ class Guard:
         try:
             return getattr(self.env, method)(*argument)
         except EnvError as error:
-            error.args = (f"{error} ({self._so_far(error.row)})",)
+            if not error.placed:  # by the guard of an environment inside this one
+                error.args = (f"{error} ({self._so_far(error.row)})",)
+                error.placed = True
             raise
         except (WhorlError, KeyboardInterrupt):
             raise
@@ -184,7 +202,9 @@ class Guard:
         )
 
     def _breach(self, row: int | None, what: str) -> EnvError:
-        return EnvError(f"{self.place(row)}: {what}")
+        error = EnvError(f"{self.place(row)}: {what}")
+        error.placed = True
+        return error
 
 
 def guarded(env: Env) -> Env | Guard:

@@ -213,7 +213,7 @@ class Gymnasium(Env):
                 successor = copied(observation)  # the engine may write the reset into the same array
                 observation, mask = self._restart(successor, mask, ended)
         self.action_mask, self._standing = mask, observation
-        return Step(observation, reward, terminated, truncated, successor, valid, info)
+        return Step(observation, reward, terminated, truncated, successor, valid, info=info)
 
     @property
     def own_observation_space(self) -> gymnasium.Space:

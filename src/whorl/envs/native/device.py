@@ -140,6 +140,7 @@ class DeviceWorld(Env):
     """
 
     origin = "native"
+    partial = frozenset({"restart", "rows"})
 
     def __init__(
         self, id: str, num_envs: int = 1, seed: int = 0, max_episode_steps: int | None = None, device: str = "cuda"
@@ -186,21 +187,35 @@ class DeviceWorld(Env):
         self._state, self._begun = self._start(), True
         return self._observe()
 
-    def step(self, action: Any) -> Step:
+    def restart(self, rows: Any) -> Tensor:
+        rows = torch.as_tensor(rows, device=self.device)
+        self._episode += rows
+        self._elapsed.masked_fill_(rows, 0)
+        self._state = torch.where(rows[:, None], self._start(), self._state)
+        return self._observe()
+
+    def step(self, action: Any, rows: Any = None) -> Step:
         if not self._begun:
             raise BadInput(f"{self.id}: step before the first reset; call reset() once after making the environment")
         action = torch.as_tensor(action, dtype=self._action_dtype, device=self.device)
         if action.shape != self._action_shape:
             raise BadInput(f"{self.id}: expected actions of shape {self._action_shape}, got {tuple(action.shape)}")
-        self._state, reward, terminated = self._dynamics(self._state, action)
+        state, reward, terminated = self._dynamics(self._state, action)
+        if rows is None:
+            self._state = state
+            self._elapsed += 1
+        else:
+            rows = torch.as_tensor(rows, device=self.device).clone()
+            self._state = torch.where(rows[:, None], state, self._state)
+            self._elapsed += rows
+            reward, terminated = reward * rows, terminated & rows
         successor = self._observe()
-        self._elapsed += 1
         truncated = self._elapsed >= (self.max_episode_steps or NO_LIMIT)
         ended = terminated | truncated
         self._episode += ended
         self._elapsed.masked_fill_(ended, 0)
         self._state = torch.where(ended[:, None], self._start(), self._state)
-        return Step(self._observe(), reward.float(), terminated, truncated, successor)
+        return Step(self._observe(), reward.float(), terminated, truncated, successor, rows)
 
     def state(self) -> dict[str, np.ndarray]:
         """{state [N, S] float64, episode [N], elapsed [N], seed []} on the host."""

@@ -26,7 +26,7 @@ from whorl.envs.env import Env, Observation, Step
 from whorl.errors import BadInput
 from whorl.jit import jit
 
-STEP, RESET, LOOK = 0, 1, 2  # what the compiled loop is asked to do
+STEP, RESET, LOOK, STEP_ROWS, RESTART = 0, 1, 2, 3, 4  # what the compiled loop is asked to do
 EPISODE, ELAPSED = 0, 1  # columns of the clock
 SEED, LIMIT = 0, 1  # entries of the settings
 NOT_BEGUN = (
@@ -92,20 +92,24 @@ def compiled(dynamics: Callable, observe: Callable) -> Callable:
 
     def run(
         task: int, choices: int, action: np.ndarray, state: np.ndarray, clock: np.ndarray, settings: np.ndarray,
-        start: np.ndarray, observation: np.ndarray, successor: np.ndarray, reward: np.ndarray, flags: np.ndarray,
+        start: np.ndarray, observation: np.ndarray, successor: np.ndarray, reward: np.ndarray, flags: np.ndarray, rows: np.ndarray,
     ) -> int:  # fmt: skip
-        if task == STEP:
+        stepped = task == STEP or task == STEP_ROWS
+        if stepped:
             for i in range(len(state)):
                 if clock[i, EPISODE] < 0:
                     return NOT_BEGUN
-                if action.ndim == 1 and not 0 <= action[i] < choices:
+                if action.ndim == 1 and (task == STEP or rows[i]) and not 0 <= action[i] < choices:
                     return -2 - i
         any_ended = 0
         for i in range(len(state)):
-            ended = task == RESET
-            if task == STEP:
+            ended = task == RESET or (task == RESTART and rows[i])
+            if task == STEP or (task == STEP_ROWS and rows[i]):
                 reward[i], flags[0, i], flags[1, i] = advance(dynamics, state[i], action[i], i, clock, settings)
                 ended = flags[0, i] or flags[1, i]
+                observe(state[i], successor[i])
+            elif task == STEP_ROWS:
+                reward[i], flags[0, i], flags[1, i] = 0.0, False, False
                 observe(state[i], successor[i])
             if ended:
                 any_ended = 1
@@ -130,6 +134,7 @@ class Arrays(NamedTuple):
     successor: np.ndarray  # [N, D]
     reward: np.ndarray  # [N] float32
     flags: np.ndarray  # [2, N] bool: terminated, truncated
+    rows: np.ndarray  # [N] bool: those that step or restart, where not all do
 
 
 class World(Env):
@@ -145,10 +150,11 @@ class World(Env):
     `step` takes int64 [N] or float32 [N, D], converts integers to integers and numbers to floats, and refuses other
     kinds, wrong shapes and discrete actions that do not exist. Box actions out of range are clipped by the dynamics, as
     Gymnasium's do. A time limit sets `truncated` also on a step that terminated, as Gymnasium's does. The arrays of
-    `Step` are written again by the next step.
+    `Step` are written again by the next step. Streams are counted, so the k-th episode of an environment is the same however it was begun.
     """
 
     origin = "native"
+    partial = frozenset({"restart", "rows"})
     dynamics: ClassVar[Callable]
     observe: ClassVar[Callable]
     low: ClassVar[tuple[float, ...]]
@@ -168,11 +174,19 @@ class World(Env):
         self._settings = np.array([wrapped(seed), self.max_episode_steps or NO_LIMIT], np.int64)
         start = np.array([self.low, self.high], np.float64)
         observation, successor = np.zeros((num_envs, size), dtype), np.zeros((num_envs, size), dtype)
-        reward, flags = np.zeros(num_envs, np.float32), np.zeros((2, num_envs), bool)
-        self.arrays = Arrays(self._state, self._clock, self._settings, start, observation, successor, reward, flags)
+        reward, flags, rows = np.zeros(num_envs, np.float32), np.zeros((2, num_envs), bool), np.zeros(num_envs, bool)
+        self.arrays = Arrays(
+            self._state, self._clock, self._settings, start, observation, successor, reward, flags, rows
+        )
         self._choices = int(getattr(self.action_space, "n", 0))
         self._action = np.zeros((num_envs, *(self.action_space.shape or ())), self.action_space.dtype)
         self._run = compiled(type(self).dynamics, type(self).observe)
+        self._spare = np.zeros((num_envs, size), dtype)  # for where all stand after a restart
+        self._steps()
+
+    def _steps(self) -> None:
+        """What a step gives, as views of the memory that it writes."""
+        _, _, _, _, observation, successor, reward, flags, _ = self.arrays
         here, there = (views(self.observation_space, rows) for rows in (observation, successor))
         self._went_on = Step(here, reward, flags[0], flags[1], here)
         self._some_ended = Step(here, reward, flags[0], flags[1], there)
@@ -185,16 +199,28 @@ class World(Env):
         self._run(RESET, self._choices, self._action, *self.arrays)
         return self._went_on.observation
 
-    def step(self, action: Any) -> Step:
+    def restart(self, rows: np.ndarray) -> Observation:
+        self.arrays.rows[:] = rows
+        here = self.arrays.observation
+        self.arrays = self.arrays._replace(observation=self._spare)
+        self._spare = here  # which may be the true successor of the last step
+        self._steps()
+        self._run(RESTART, self._choices, self._action, *self.arrays)
+        return self._went_on.observation
+
+    def step(self, action: Any, rows: np.ndarray | None = None) -> Step:
         action = np.ascontiguousarray(action)
         if action.dtype != self._action.dtype:
             action = self._converted(action)
         if action.shape != self._action.shape:
             raise BadInput(f"{self.id}: expected actions of shape {self._action.shape}, got {action.shape}")
-        ended = self._run(STEP, self._choices, action, *self.arrays)
+        if rows is not None:
+            self.arrays.rows[:] = rows
+        ended = self._run(STEP if rows is None else STEP_ROWS, self._choices, action, *self.arrays)
         if ended < 0:
             raise BadInput(self._refusal(ended, action))
-        return self._some_ended if ended else self._went_on
+        step = self._some_ended if ended else self._went_on
+        return step if rows is None else step._replace(valid=self.arrays.rows)
 
     def _converted(self, action: np.ndarray) -> np.ndarray:
         if not np.can_cast(action.dtype, self._action.dtype, "same_kind"):
