@@ -65,13 +65,17 @@ class Recorder:
         for key, value in decided.items():
             m[key][t] = value
         step = self._world.step(decided["action"])
-        self.observation, reward, terminated, truncated, successor, valid, info = step
+        self.observation, reward, terminated, truncated, successor, valid, discount, info = step
         write(result["observation"], t, successor)
         result["reward"][t] = reward
         result["terminated"][t] = terminated
         result["truncated"][t] = truncated
         if allowed is not None:  # an end's own mask is not known: every action counts as allowed
             result["action_mask"][t] = env.action_mask | (terminated | truncated)[:, None]  # type: ignore[operator]
+        if discount is not None:
+            result["discount"][t] = discount
+        if env.raw_reward is not None:
+            result["raw_reward"][t] = env.raw_reward
         if self.tally is not None:
             for key, value in self.tally.read(info, np.asarray(terminated | truncated)).items():
                 m["info"][key][t] = value
@@ -94,6 +98,10 @@ class Recorder:
             "terminated": flag(),
             "truncated": flag(),
         }
+        if self.env.discounts:
+            after["discount"] = torch.ones(rows)
+        if self.env.raw_reward is not None:
+            after["raw_reward"] = torch.zeros(rows)
         memory = {
             "observation": spaces.zeros(observation, rows),
             "is_first": flag(),
@@ -123,10 +131,17 @@ class Recorder:
         self.memory = spaces.tree_map(doubled, self.memory)
         self.capacity, self._viewed = 2 * self.capacity, (0, False)
 
+    @property
+    def raw_reward(self) -> Array:
+        """Rewards before transforms changed them, [capacity, N]: what returns are added up from."""
+        result = self.memory["next"]
+        return result.get("raw_reward", result["reward"])
+
     def rollout(self, t: int, masked: bool) -> Batch:
         """The first t rows as a batch [t, N] that shares the memory; `mask` is left out where every row counts."""
         if (t, masked) != self._viewed:  # the same memory next time: the same views
             self._viewed, self._views = (t, masked), spaces.tree_map(lambda x: torch.as_tensor(x[:t]), self.memory)
+            self._views["next"].pop("raw_reward", None)
             if not masked:
                 del self._views["mask"]
         return batch.make(self._views, (t, self.env.num_envs))
@@ -152,25 +167,30 @@ class Recorder:
     # -- state -------------------------------------------------------------------------------------------------------
 
     def state(self) -> State:
-        """Where the environments stand, and their own state where they can save it."""
+        """Where the environments stand, their own state where they can save it, and what they have learned in any case."""
         env = self.env.state()
-        arrays = {"is_first": self.is_first}
+        arrays = {"is_first": self.is_first} | {f"learned.{key}": x for key, x in self.env.learned().items()}
         arrays |= {f"env.{key}": value for key, value in (env or {}).items()}
         arrays |= {f"carry.{key}": value for key, value in (self.carry or {}).items()}
         return spaces.to_tensors(arrays), {"begun": self.observation is not None, "env_saved": env is not None}
 
     def load_state(self, arrays: Arrays, numbers: Numbers) -> bool:
         """Restore. False: the environment cannot save its state; nothing has changed, and it is to be reset."""
+        self.env.load_learned(_named(arrays, "learned."))
         if not numbers["begun"]:
             return True
         if not numbers["env_saved"] or self.env.state() is None:  # a server may be another than it was
             return False
-        own = {key.removeprefix("env."): value.cpu().numpy() for key, value in arrays.items() if key.startswith("env.")}
-        self.observation = self._world.load_state(own)
+        self.observation = self._world.load_state(_named(arrays, "env."))
         self.is_first[:] = spaces.restored(arrays, "is_first", self.is_first)
         if self.carry is not None:
             self.carry = {key: spaces.restored(arrays, f"carry.{key}", value) for key, value in self.carry.items()}
         return True
+
+
+def _named(arrays: Arrays, prefix: str) -> dict[str, np.ndarray]:
+    """Those whose names begin with it, by the rest of their names."""
+    return {key.removeprefix(prefix): x.cpu().numpy() for key, x in arrays.items() if key.startswith(prefix)}
 
 
 def write(memory: Rows, t: int, value: Observation) -> None:

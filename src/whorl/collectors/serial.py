@@ -95,7 +95,7 @@ class SerialCollector(Collector):
         rollout = self.recorder.rollout(t, masked)
         self.recorder.check_finite(t, self.rollouts)
         self.rollouts += 1
-        counted = (*(m["next"][key] for key in ("reward", "terminated", "truncated")), m["mask"])
+        counted = self.recorder.raw_reward, m["next"]["terminated"], m["next"]["truncated"], m["mask"]
         self.ledger.add(*(x[:t] if isinstance(x, np.ndarray) else x[:t].cpu().numpy() for x in counted))
         if self.recorder.tally is not None:
             self.ledger.episodes = self.recorder.tally.add(m, t, self.ledger.episodes)

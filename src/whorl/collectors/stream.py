@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from whorl import batch, spaces
+from whorl import spaces
 from whorl.batch import Arrays, Batch, Numbers, State
 from whorl.collectors.collector import Collector
 from whorl.collectors.ledger import Episode
@@ -53,9 +53,9 @@ class StreamCollector(Collector):
         if not record.memory:
             record.allocate(self.decided, self.next_action)
             m = record.memory
-            self._rollout = batch.make(spaces.to_tensors(m), (1, self.env.num_envs))
+            self._rollout = record.rollout(1, masked=True)
             result = m["next"]
-            self._counted = result["reward"][0], result["terminated"][0], result["truncated"][0], m["mask"][0]
+            self._counted = record.raw_reward[0], result["terminated"][0], result["truncated"][0], m["mask"][0]
             self._floats: list[Any] = [x.reshape(-1) for x in floats(result["observation"])]
 
     def collect(self) -> Batch:

@@ -55,7 +55,7 @@ class Tally:
         result, infos = memory["next"], memory.get("info", {})
         ended: list[tuple[float, ...]] = []
         for t in range(rows):
-            mask, reward = memory["mask"][t], result["reward"][t]
+            mask, reward = memory["mask"][t], result.get("raw_reward", result["reward"])[t]
             for k, (name, way) in enumerate(self.ways.items()):
                 if name == DISCOUNTED_RETURN:
                     value = self.weights * reward

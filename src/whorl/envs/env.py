@@ -37,8 +37,12 @@ class Step(NamedTuple):
     next_observation: (
         Observation  # [N, *obs] true successor in ALL rows; the same object as `observation` when none ended
     )
-    valid: Array | None = None  # [N] bool, False where the engine invented the step or stood still; None = every row counts
-    discount: Array | None = None  # [N] float32 of the reward after this one, gamma**k after k steps; None = the agent's
+    valid: Array | None = (
+        None  # [N] bool, False where the engine invented the step or stood still; None = every row counts
+    )
+    discount: Array | None = (
+        None  # [N] float32 of the reward after this one, gamma**k after k steps; None = the agent's
+    )
     info: Info = {}
 
 
@@ -102,6 +106,7 @@ class Env:
     replay_steps: int = 0  # longest episodes that `load_state` plays again, where that is how it is saved; 0: none
     action_mask: Array | None = None  # [N, A] bool, actions allowed where each environment stands now; None = all
     partial: frozenset[str] = frozenset()  # what single rows can do: "restart", "rows" (be stepped while others stand)
+    discounts: bool = False  # whether every Step has a discount
     raw_reward: Array | None = None  # [N] float32 of the last step before transforms changed it; None = as in the step
     goal: Goal | None = None  # of a Dict observation with achieved_goal and desired_goal
 

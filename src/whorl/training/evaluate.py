@@ -88,7 +88,7 @@ def evaluate(policy: Policy, env: Env, episodes: int, seed: int) -> Evaluation:
         ended = step.terminated | step.truncated
         is_first = ended if step.valid is None else ended | ~step.valid
         valid = np.ones(n, bool) if step.valid is None else _numpy(step.valid)
-        total += _numpy(step.reward) * valid
+        total += _numpy(step.reward if env.raw_reward is None else env.raw_reward) * valid
         length += valid
         over = _numpy(ended) | (length >= longest)
         for i in np.flatnonzero(over & (left > 0)):

@@ -186,7 +186,7 @@ class Gymnasium(Env):
             "numbers from elsewhere, or keeps something from one episode to the next)"
         )
 
-    def step(self, action: Any) -> Step:
+    def step(self, action: Any, rows: np.ndarray | None = None) -> Step:
         raw, reward, terminated, truncated, info = self._ask("step", self._engine_action(action))
         observation, mask = self._read(raw, info)
         with np.errstate(over="ignore"):  # infinity, which is found

@@ -98,7 +98,7 @@ class Http(Env):
         self._seed, self._standing = None, True
         return observation
 
-    def step(self, action: Any) -> Step:
+    def step(self, action: Any, rows: np.ndarray | None = None) -> Step:
         action = self._checked(action)
         if not self._standing:
             raise BadInput(f"{self.id}: reset() before step(): nothing was begun yet, or the last call failed")

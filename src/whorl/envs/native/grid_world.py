@@ -71,8 +71,11 @@ class GridWorld(World):
     def reset(self, seed: int | None = None) -> Observation:
         return self._masked(super().reset(seed))
 
-    def step(self, action: Any) -> Step:
-        step = super().step(action)
+    def restart(self, rows: np.ndarray) -> Observation:
+        return self._masked(super().restart(rows))
+
+    def step(self, action: Any, rows: np.ndarray | None = None) -> Step:
+        step = super().step(action, rows)
         self._masked(step.observation)
         return step
 

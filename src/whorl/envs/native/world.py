@@ -94,7 +94,7 @@ def compiled(dynamics: Callable, observe: Callable) -> Callable:
         task: int, choices: int, action: np.ndarray, state: np.ndarray, clock: np.ndarray, settings: np.ndarray,
         start: np.ndarray, observation: np.ndarray, successor: np.ndarray, reward: np.ndarray, flags: np.ndarray, rows: np.ndarray,
     ) -> int:  # fmt: skip
-        stepped = task == STEP or task == STEP_ROWS
+        stepped = task in (STEP, STEP_ROWS)
         if stepped:
             for i in range(len(state)):
                 if clock[i, EPISODE] < 0:
