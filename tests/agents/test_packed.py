@@ -16,7 +16,9 @@ from whorl.agents.a2c import A2C
 from whorl.agents.agent import Agent
 from whorl.agents.c51 import C51
 from whorl.agents.dqn import DQN
+from whorl.agents.optimizers import adam
 from whorl.agents.packed import pack
+from whorl.agents.parts import distribution_of
 from whorl.agents.ppo import PPO, PPOConfig
 from whorl.agents.qr_dqn import QRDQN
 from whorl.agents.reinforce import REINFORCE
@@ -25,6 +27,7 @@ from whorl.agents.step import Loss
 from whorl.batch import Batch, Metrics
 from whorl.errors import AgentError, Incompatible, NotFinite
 from whorl.feeds import Replay
+from whorl.nets.encoder import Encoder
 
 SEEN = spaces.Box(-np.inf, np.inf, (5,), np.float32)
 FEW, SEVERAL = spaces.Discrete(3), spaces.MultiDiscrete([3, 2, 4])
@@ -237,6 +240,56 @@ def test_weights_that_are_not_finite() -> None:
         assert agent.step.void == 1
 
 
+@pytest.mark.parametrize("case", ["ppo", "dqn", "reinforce, sum"])
+def test_a_batch_of_no_rows_is_void(case: str) -> None:
+    """A mean of nothing is NaN in either body."""
+    for packed in (False, True):
+        agent = built(case)
+        if packed:
+            pack(agent)
+        agent.update(rows(agent, 40, masked=False)[:0])
+        assert agent.step.void == 1
+
+
+@pytest.mark.parametrize("case", ["ppo", "a2c, normal", "qr_dqn, wide"])
+def test_units_that_are_saturated_have_no_gradient(case: str) -> None:
+    """What is left of 1 - tanh^2 by rounding would be multiplied with observations of 1e20."""
+    eager, packed = built(case), built(case)
+    pack(packed)
+    (plan,) = packed.step.plans.values()
+    batch = rows(eager, 40, masked=False)
+    batch["observation"] *= 1e20
+    plan.rows(batch, 1.0)
+    _, _, near = gradients(eager, batch)
+    assert far(plan.gradients, near) < 1e-5
+
+
+def test_a_clipped_row_whose_action_is_far_has_no_gradient() -> None:
+    """Its z^2 is infinite, and 0 times that would be NaN."""
+    for packed in (False, True):
+        agent = built("ppo, normal")
+        if packed:
+            pack(agent)
+        batch = rows(agent, 40, masked=False)
+        batch["action"][:] = 1e25
+        batch["advantage"][:] = -1.0
+        batch["log_prob"][:] = 0.0
+        batch["advantage"][::2] = 1.0
+        agent.update(batch)
+        assert agent.step.void == 0
+
+
+class OwnEncoder(Encoder):
+    """Its forward may be another."""
+
+
+def normed(layer: torch.nn.Module) -> None:
+    """A weight that is no parameter any more, but made of two."""
+    weight = layer.weight.detach()
+    del layer.weight
+    layer.weight = weight
+
+
 class OwnLoss(PPO):
     def loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
         value, metrics = super().loss(batch)
@@ -253,6 +306,20 @@ class OwnLoss(PPO):
         (lambda a: a.critic.requires_grad_(False), "do not learn"),
         (lambda a: a.double(), "no float32 on the CPU"),
         (lambda a: setattr(a.critic, "__class__", torch.nn.Module), "its critic is a Module"),
+        (lambda a: setattr(a.critic.encoder, "__class__", OwnEncoder), "OwnEncoder is not one of whorl's MLPs"),
+        (lambda a: setattr(a.policy.encoder.mlp, "__class__", torch.nn.Sequential), "more than one float vector"),
+        (
+            lambda a: a.policy.encoder.mlp.__setitem__(1, torch.nn.ReLU()),
+            "more than linear layers with biases and tanh",
+        ),
+        (lambda a: a.policy.encoder.mlp.insert(1, torch.nn.Linear(64, 64)), "more than linear layers with biases"),
+        (lambda a: setattr(a.policy, "head", torch.nn.Sequential(a.policy.head, torch.nn.Tanh())), "more than linear"),
+        (lambda a: setattr(a.policy.head, "bias", None), "more than linear layers with biases and tanh between them"),
+        (lambda a: normed(a.policy.head), "more than linear layers with biases"),
+        (
+            lambda a: setattr(a, "optimizer", adam(a.policy.parameters(), 0.1)),
+            "does not step on every parameter of its loss",
+        ),
     ],
 )
 def test_what_is_not_packed(change: object, words: str) -> None:
@@ -288,6 +355,21 @@ def test_a_plan_knows_its_memory() -> None:
     agent.update(rows(agent, 40, masked=False))
 
 
+def test_a_plan_sees_what_was_frozen_and_an_optimizer_that_was_loaded() -> None:
+    agent = built("ppo")
+    pack(agent)
+    batch = rows(agent, 40, masked=False)
+    agent.update(batch)
+    agent.optimizer.load_state_dict(copy.deepcopy(agent.optimizer.state_dict()))  # with groups of its own
+    agent.optimizer.param_groups[0]["lr"] = torch.tensor(0.0)
+    before = [p.clone() for p in agent.parameters()]
+    agent.update(batch)
+    assert all(torch.equal(a, b) for a, b in zip(before, agent.parameters(), strict=True))
+    agent.critic.requires_grad_(False)
+    with pytest.raises(AgentError, match="or frozen"):
+        agent.update(batch)
+
+
 def test_a_loss_that_was_changed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """Somebody tries an idea in agents/ppo.py and does not know of its twin."""
     import whorl.agents.ppo as module
@@ -299,7 +381,25 @@ def test_a_loss_that_was_changed_is_named(monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(
         AgentError, match="the gradient of loss by rows is not that of the agent's own loss .*differ by"
     ):
-        agent.update(rows(agent, 40, masked=False))
+        for seed in range(2):
+            agent.update(rows(agent, 40, masked=False, seed=seed))
+
+
+def test_a_loss_that_was_changed_where_clips_begin_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the first batch the policy is still the one that acted, and no clip shows."""
+    import whorl.agents.ppo as module
+
+    surrogate = module.clipped_surrogate
+    monkeypatch.setattr(module, "clipped_surrogate", lambda new, old, a, clip: surrogate(new, old, a, 3 * clip))
+    agent = built("ppo")
+    pack(agent)
+    first, later = rows(agent, 40, masked=False), rows(agent, 40, masked=False)
+    with torch.no_grad():
+        first["log_prob"] = distribution_of(agent.policy, first).log_prob(first["action"])
+    agent.update(first)
+    agent.update(later)  # the first that differs: rounding may do that
+    with pytest.raises(AgentError, match="the gradient of loss by rows is not that of the agent's own loss"):
+        agent.update(later)
 
 
 def test_actors_see_packed_steps() -> None:

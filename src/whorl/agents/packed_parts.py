@@ -14,6 +14,7 @@ from whorl.agents.step import Loss
 from whorl.batch import Batch, Metrics, get
 from whorl.errors import Incompatible
 from whorl.nets.encoder import Encoder
+from whorl.nets.mlp import alternate
 from whorl.nets.normalizer import NoNormalizer, Normalizer, ObservationNormalizer
 from whorl.nets.packed import CHUNK, Rows, Tower, Vector, linear_layers, normalize
 
@@ -40,12 +41,12 @@ class Inputs:
 
     def __init__(self, normalizer: ObservationNormalizer, *encoders: nn.Module):
         for encoder in encoders:
-            if not isinstance(encoder, Encoder):
+            if type(encoder) is not Encoder:
                 raise Incompatible(f"{type(encoder).__name__} is not one of whorl's MLPs")
             if not encoder.plain:
                 raise Incompatible("its observations are more than one float vector")
-        if not isinstance(normalizer, Normalizer | NoNormalizer):
-            raise Incompatible("its normalizer is of several parts")
+        if type(normalizer) not in (Normalizer, NoNormalizer):
+            raise Incompatible(f"its normalizer is a {type(normalizer).__name__}")
         self._statistics = None
         if isinstance(normalizer, Normalizer):
             self._statistics = (
@@ -79,7 +80,14 @@ def layers(*modules: Iterable[nn.Module] | nn.Module) -> list[nn.Module]:
 def tower(encoder: nn.Module, head: nn.Module, vector: Vector | None) -> Tower:
     """An encoder's MLP and what stands on it."""
     assert isinstance(encoder, Encoder)
-    return Tower(linear_layers(layers(encoder.mlp, head), vector), encoder.mlp.activation)
+    return tower_of(layers(encoder.mlp, head), encoder.mlp.activation, vector)
+
+
+def tower_of(modules: list[nn.Module], activation: str, vector: Vector | None, open: bool = False) -> Tower:
+    """Of these layers. Raises Incompatible unless they alternate, see `nets.mlp.alternate`."""
+    if not alternate(modules, activation, open=open):
+        raise Incompatible(f"its networks are more than linear layers with biases and {activation} between them")
+    return Tower(linear_layers(modules, vector), activation, open)
 
 
 def column(batch: Batch, key: str, rows: int) -> Rows:

@@ -18,6 +18,7 @@ from whorl.batch import Batch, Metrics, get
 from whorl.errors import Incompatible
 from whorl.functional.kernels import soft_losses as kernels
 from whorl.nets.ensemble import EnsembleLinear, QEnsemble
+from whorl.nets.mlp import alternate
 from whorl.nets.packed import CHUNK, Rows, Tower, Vector, member_layers
 from whorl.policies.distributions import LOG_STD_RANGE
 from whorl.policies.squashed import Squashed
@@ -43,9 +44,9 @@ class Pairs:
         if type(net) is not QEnsemble or not net.scalar:
             raise Incompatible(f"its critic is a {type(net).__name__}")
         layers = list(net.layers)
-        if any(type(layer) not in (EnsembleLinear, nn.ReLU, nn.Tanh) for layer in layers):
-            raise Incompatible("its critic has more than linear layers and activations")
         activation = "tanh" if any(isinstance(layer, nn.Tanh) for layer in layers) else "relu"
+        if not alternate(layers, activation, EnsembleLinear):
+            raise Incompatible(f"its critic is more than linear layers and {activation} between them")
         self.encoder, inputs = net.inputs.encoder, net.inputs
         self.towers = [Tower(member_layers(layers, e, vector), activation) for e in range(net.members)]
         size = inputs.width - self.encoder.width

@@ -14,12 +14,12 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from whorl.agents.packed_parts import NOTHING, Inputs, Part, constant, layers, row_weights
+from whorl.agents.packed_parts import NOTHING, Inputs, Part, constant, layers, row_weights, tower_of
 from whorl.batch import Batch, Metrics, get
 from whorl.errors import Incompatible
 from whorl.functional.kernels import value_losses as kernels
 from whorl.nets.encoder import Encoder
-from whorl.nets.packed import CHUNK, Rows, Tower, Vector, linear_layers
+from whorl.nets.packed import CHUNK, Rows, Vector
 from whorl.nets.q import CategoricalQ, QNetwork, QuantileQ
 
 if TYPE_CHECKING:
@@ -80,13 +80,13 @@ class QTower:
         self.trunk, self.value, self.shape, shared = None, None, (net.actions, net.outputs), layers(net.encoder.mlp)
         self.encoder = net.encoder
         if net.value is None:
-            self.advantage = Tower(linear_layers([*shared, *layers(net.advantage)], vector), net.activation)
+            self.advantage = tower_of([*shared, *layers(net.advantage)], net.activation, vector)
             return
         self.advantage, self.value = (
-            Tower(linear_layers(layers(part), vector), net.activation) for part in (net.advantage, net.value)
+            tower_of(layers(part), net.activation, vector) for part in (net.advantage, net.value)
         )
         if shared:
-            self.trunk = Tower(linear_layers(shared, vector), net.activation, open=True)
+            self.trunk = tower_of(shared, net.activation, vector, open=True)
 
     def forward(self, x: Rows) -> Rows:
         """As the network; valid until the next call."""

@@ -83,6 +83,8 @@ class Encoder(nn.Module):
     @property
     def plain(self) -> bool:
         """One float vector straight into the MLP: what the numpy actor can do."""
+        if type(self) is not Encoder or type(self.mlp) is not MLP:  # whose `forward` may be another
+            return False
         if self.images or [path for path, _ in self.vectors] != [()]:
             return False
         leaf = self.vectors[0][1]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +34,19 @@ def initialize(module: nn.Module, initialization: str) -> None:
         for layer in module.modules():
             if isinstance(layer, nn.Linear | nn.Conv2d):
                 layer.reset_parameters()
+
+
+def alternate(
+    modules: Iterable[nn.Module], activation: str, kind: type[nn.Module] = nn.Linear, open: bool = False
+) -> bool:
+    """Whether these are layers of one kind with `activation` between them, and after the last one if `open`, and nothing else.
+
+    That is what is written for numpy computes: it reads weights and biases, and looks at no module's `forward`.
+    """
+    found, kinds = [*modules], (kind, ACTIVATIONS[activation])
+    if len(found) % 2 == open or any(type(module) is not kinds[i % 2] for i, module in enumerate(found)):
+        return False
+    return all(isinstance(parameter, nn.Parameter) for layer in found[::2] for parameter in (layer.weight, layer.bias))
 
 
 class MLP(Hidden, nn.Sequential):

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from whorl.errors import Incompatible
 from whorl.jit import FAST, jit
 from whorl.nets.ensemble import EnsembleLinear
 
@@ -42,7 +43,9 @@ class Vector:
         self._pointers = [p.data_ptr() for p in self.parameters]
 
     def like(self, parameter: Tensor, flat: Rows) -> Rows:
-        """The slice of a flat vector [size] that belongs to a parameter, in its shape."""
+        """The slice of a flat vector [size] that belongs to a parameter, in its shape. Raises Incompatible for one that is not here."""
+        if id(parameter) not in self._place:
+            raise Incompatible("its optimizer does not step on every parameter of its loss")
         return flat[self._place[id(parameter)]].reshape(parameter.shape)
 
     def undo(self) -> None:
@@ -51,8 +54,8 @@ class Vector:
             p.data = data
 
     def holds(self) -> bool:
-        """Whether the parameters still lie here."""
-        return [p.data_ptr() for p in self.parameters] == self._pointers
+        """Whether the parameters still lie here, and still learn."""
+        return [p.data_ptr() for p in self.parameters if p.requires_grad] == self._pointers
 
 
 def aligned(size: int) -> Rows:
@@ -156,7 +159,8 @@ class Tower:
 @jit(fastmath=FAST, error_model="numpy")
 def tanh(x: Any) -> Any:
     """tanh of a float32 by a rational function (Eigen's coefficients), off by less than 1e-6; a loop over it is vectorised."""
-    f, limit = np.float32, np.float32(7.90531110763549805)
+    f, limit, sure = np.float32, np.float32(7.90531110763549805), np.float32(9.02)
+    given = x
     x = limit if x > limit else x  # a NaN stays one
     x = -limit if x < -limit else x
     y = x * x
@@ -169,7 +173,9 @@ def tanh(x: Any) -> Any:
     q = y * f(1.19825839466702e-06) + f(1.18534705686654e-04)
     q = y * q + f(2.26843463243900e-03)
     q = y * q + f(4.89352518554385e-03)
-    return x * p / q
+    h = x * p / q
+    h = f(1) if given > sure else h  # to the bit: what is left of 1 - h^2 would be multiplied with inputs of any size
+    return f(-1) if given < -sure else h
 
 
 @jit(fastmath=FAST, error_model="numpy", _nrt=False)

@@ -172,7 +172,8 @@ def gaussian_gradient(
                     by_mean += slope
                     by_log_std += slope * std * nodes[k]
             d_mean[i, d] = d_log_prob[i] * z[i, d] * np.exp(-log_std[i, d]) - pull * by_mean
-            d_log_std[i, d] = d_log_prob[i] * (z[i, d] * z[i, d] - one) - pull * by_log_std
+            spread = z[i, d] * z[i, d] - one if d_log_prob[i] != 0 else np.float32(0)  # which may be infinite
+            d_log_std[i, d] = d_log_prob[i] * spread - pull * by_log_std
 
 
 POLICY, CRITIC, ENTROPY, KL, CLIPPED = range(5)  # places in `sums`

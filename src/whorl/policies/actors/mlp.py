@@ -11,6 +11,7 @@ import numpy as np
 from torch import nn
 
 from whorl.nets.encoder import Encoder
+from whorl.nets.mlp import alternate
 from whorl.nets.normalizer import NoNormalizer, Normalizer, ObservationNormalizer
 
 Rows = np.ndarray
@@ -66,6 +67,8 @@ def numpy_network(
     if not isinstance(encoder, Encoder) or not encoder.plain or not isinstance(normalizer, Normalizer | NoNormalizer):
         return None
     modules = [*encoder.mlp, *top]
+    if not alternate(modules, encoder.mlp.activation):
+        return None
     if any(parameter.device.type != "cpu" for module in modules for parameter in module.parameters()):
         return None
     normalize, mlp = numpy_normalizer(normalizer, num_envs), numpy_mlp(modules, encoder.mlp.activation, num_envs)
