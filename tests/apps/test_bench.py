@@ -42,7 +42,7 @@ def test_the_clock_is_read_at_rows_of_the_log_and_ends_the_run():
 
 def test_bench_shows_each_body_and_why_one_cannot_be(capfd):
     code, out, err = call(capfd, "bench", "ppo", "--updates", "eager", "packed", "--seconds", "1e-5", "--json")
-    assert code == 0 and "x" in out and not err
+    assert code == 0 and "x" in out and err == "measured: ppo\n"
     (ppo,) = json.loads(out.splitlines()[-1])["works"]
     assert set(ppo["medians"]) == {"eager", "packed"} and not ppo["refused"]
 
@@ -57,6 +57,11 @@ def test_a_body_that_cannot_be_is_said(capfd, monkeypatch):
 def test_a_work_that_is_none(capfd):
     code, out, err = call(capfd, "bench", "pong")
     assert code == 2 and "there is no work pong to measure; there is ppo, " in err and not out
+
+
+def test_no_body_to_measure(capfd):
+    code, out, err = call(capfd, "bench", "ppo", "--updates")
+    assert code == 2 and "there is no body of updates to measure: name one" in err and not out
 
 
 def test_other_seeds_are_repetitions(monkeypatch):

@@ -17,15 +17,17 @@ from whorl.agents.ppo import PPOConfig
 from whorl.errors import BadInput
 from whorl.feeds import Shared
 from whorl.training.build import build
+from whorl.training.changes import changed
+from whorl.training.settings import Settings, one_word
 
 
 def settings(run: whorl.Run) -> dict:
     return json.loads((run.path / "config.json").read_text())
 
 
-def trained(tmp_path, agent="ppo", **fields) -> whorl.Run:
+def trained(tmp_path, agent="ppo", env="CartPole-v1", **fields) -> whorl.Run:
     common = {"total_steps": 1024, "eval_every": 0, "quiet": True, "runs": tmp_path, "logger": "none"}
-    return whorl.train(agent, "CartPole-v1", **common | fields)
+    return whorl.train(agent, env, **common | fields)
 
 
 def weights(run: whorl.Run) -> torch.Tensor:
@@ -54,8 +56,8 @@ def test_auto_where_networks_are_not_small():
 @pytest.mark.parametrize(
     ("agent", "words"),
     [
-        ("crossq", "update='packed' is not for this CrossQ: CrossQ has no loss by rows. Use update='auto' or 'eager'"),
-        ("cem", "update='packed' is not for this CEM: CEM has no loss by rows. Use update='auto' or 'eager'"),
+        ("crossq", "update='packed' is not for this CrossQ: CrossQ has no loss by rows. Use update='auto'"),
+        ("cem", "update='packed' is not for this CEM: CEM has no loss by rows. Use update='auto'"),
     ],
 )
 def test_packed_by_name(tmp_path, agent, words):
@@ -65,10 +67,39 @@ def test_packed_by_name(tmp_path, agent, words):
 
 
 def test_two_words_for_one_thing(tmp_path):
-    with pytest.raises(BadInput, match="compile is a word for update='compiled', and update is 'packed': leave one"):
+    with pytest.raises(
+        BadInput, match="compile=True is another word for update='compiled', and update='packed': give one of"
+    ):
         trained(tmp_path, compile=True, update="packed")
     with pytest.raises(BadInput, match="update must be one of 'auto', 'eager', 'packed', 'compiled'|update"):
         trained(tmp_path, update="fast")
+
+
+def test_compile_is_a_word_for_compiled_wherever_fields_come_in(tmp_path):
+    """Beside what a run or a recipe says, what is given goes first."""
+    assert one_word({"compile": True, "seed": 1}) == {"update": "compiled", "compile": False, "seed": 1}
+    assert one_word({"compile": True, "update": "auto"}) == {"update": "compiled", "compile": False}
+    assert one_word({"compile": False}) == {"compile": False}
+    was, config = Settings("ppo", "CartPole-v1", update="packed"), PPOConfig()
+    assert changed(was, config, {"compile": True})[0].update == "compiled"
+    was = replace(was, update="compiled", compile=True)
+    assert changed(was, config, {"compile": False})[0].update == "auto"
+    assert changed(was, config, {"update": "eager"})[0].update == "eager"
+    file = tmp_path / "recipe.json"
+    file.write_text(json.dumps({"agent": "ppo", "env": "CartPole-v1", "update": "compiled", "compile": True}))
+    again = trained(tmp_path, None, None, recipe=file, update="packed", total_steps=64, **{"feed.steps": 8})
+    assert settings(again)["update"] == "packed" and not settings(again)["compile"]
+
+
+def test_a_body_that_cannot_be_is_told_before_a_sweep_begins(tmp_path):
+    with pytest.raises(BadInput, match="update='packed' is not for this CrossQ: CrossQ has no loss by rows"):
+        whorl.sweep("crossq", "Pendulum-v1", {"learning_rate": [1e-3]}, seeds=1, runs=tmp_path, update="packed")
+    assert not [*tmp_path.iterdir()]
+
+
+def test_nothing_is_said_of_updates_where_no_optimizer_steps():
+    parts = build("cem", "CartPole-v1", num_envs=2)
+    assert (parts.update, parts.why) == ("eager", "")
 
 
 def test_what_was_chosen_is_written_and_resumed(tmp_path):

@@ -37,14 +37,14 @@ class Part(NamedTuple):
 
 
 class Inputs:
-    """Observations of a batch as a plain network sees them, chunk by chunk. Raises Incompatible for what is more than one float vector."""
+    """Observations of a batch as a plain network sees them, chunk by chunk. Raises Incompatible for others than one float vector."""
 
     def __init__(self, normalizer: ObservationNormalizer, *encoders: nn.Module):
         for encoder in encoders:
             if type(encoder) is not Encoder:
                 raise Incompatible(f"{type(encoder).__name__} is not one of whorl's MLPs")
             if not encoder.plain:
-                raise Incompatible("its observations are more than one float vector")
+                raise Incompatible("its observations are not one float vector")
         if type(normalizer) not in (Normalizer, NoNormalizer):
             raise Incompatible(f"its normalizer is a {type(normalizer).__name__}")
         self._statistics = None

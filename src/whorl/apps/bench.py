@@ -128,8 +128,10 @@ class Found(NamedTuple):
 def compare(only: Sequence[str], updates: Sequence[Update], seconds: float = 1.5, repeats: int = 1) -> Iterator[Found]:
     """Measure each of `WORKS` that is asked for, all if none is, with every body in turn.
 
-    Raises BadInput for a name that is none.
+    Raises BadInput for a name that is none, and where no body is asked for.
     """
+    if not updates:
+        raise BadInput("there is no body of updates to measure: name one, such as --updates eager")
     if strange := [name for name in only if name not in WORKS]:
         raise BadInput(f"there is no work {', '.join(strange)} to measure; there is {', '.join(WORKS)}")
     for name in only or WORKS:

@@ -177,6 +177,8 @@ def check(o: arguments.Check) -> None:
     print(f"observation  {describe(env.observation_space)}")
     print(f"action       {describe(env.action_space)}")
     print(f"agent        {type(parts.agent).__name__}, {sum(p.numel() for p in parts.agent.parameters()):,} parameters")
+    if parts.why:
+        print(f"updates      {parts.why.removeprefix('update: ')}")
     print(f"preset       {preset.total_steps:,} steps ({preset.source})")
     for f in options.fields(type(preset.config)):
         print(f"  {f.name} = {getattr(preset.config, f.name)!r}")
@@ -208,12 +210,19 @@ def doctor(o: arguments.Doctor) -> None:
 
 
 def bench(o: arguments.Bench) -> None:
-    from whorl.apps.bench import cells, compare
+    from whorl.apps.bench import Found, cells, compare
     from whorl.apps.lists import print_table
 
-    found = list(compare(o.only, o.updates, o.seconds, o.repeats))
-    head = ["work", "what it is", *(f"{update}, steps/s" for update in o.updates), f"best / {o.updates[0]}"]
-    print_table([head, *(cells(each, o.updates) for each in found)])
+    found: list[Found] = []
+    updates = tuple(dict.fromkeys(o.updates))
+    for each in compare(o.only, updates, o.seconds, o.repeats):
+        found.append(each)
+        print(f"measured: {each.work}", file=sys.stderr)
+    head = ["work", "what it is", *(f"{update}, steps/s" for update in updates), f"best / {updates[0]}"]
+    print_table([head, *(cells(each, updates) for each in found)])
+    print(
+        "environment steps a second of training as shipped, one thread; compare the ratios, and those of a quiet machine"
+    )
     for reason in dict.fromkeys(why for each in found for why in each.refused.values()):
         print(f"whorl: {reason}", file=sys.stderr)
     if o.json:

@@ -24,7 +24,7 @@ def choose(agent: Agent, update: Update, precision: Precision = "float32") -> tu
         return choose(agent, chosen)[0], f"{said}; update: {chosen}"
     if update == "compiled":
         if agent.uncompiled:
-            raise BadInput(f"{agent.uncompiled}. Leave compile=True out")
+            raise BadInput(f"{agent.uncompiled}. Use update='auto'")
         agent.compiled = True
     if update in ("eager", "compiled"):
         return update, ""
@@ -32,11 +32,11 @@ def choose(agent: Agent, update: Update, precision: Precision = "float32") -> tu
         _pack(agent)
     except Incompatible as reason:
         if update == "packed":
-            raise BadInput(f"update='packed' is not for this {name}: {reason}. Use update='auto' or 'eager'") from None
-        return "eager", f"update: eager ({reason})"
+            raise BadInput(f"update='packed' is not for this {name}: {reason}. Use update='auto'") from None
+        return "eager", f"update: eager ({reason})" if agent.optimizers() else ""
     return (
         "packed",
-        "update: packed (without autograd; update=eager is the same but for rounding)" if update == "auto" else "",
+        "update: packed (without autograd; eager gives the same but for rounding)" if update == "auto" else "",
     )
 
 

@@ -13,7 +13,7 @@ from whorl.agents.agent import Agent
 from whorl.errors import BadInput
 from whorl.feeds import Fed
 from whorl.options import Field, override
-from whorl.training.settings import FIXED, NAMED, Settings
+from whorl.training.settings import FIXED, NAMED, Settings, one_word
 
 SETTINGS = {field.name for field in options.fields(Settings)}
 
@@ -37,6 +37,7 @@ class Changes(NamedTuple):
 
 def changed(settings: Settings, config: Fed, fields: Mapping[str, object]) -> tuple[Settings, Fed]:
     """The settings and the config of a run with some of their fields replaced. Raises BadInput for those that no resume can change."""
+    fields = one_word(fields, settings.update)
     of_run = {name: value for name, value in fields.items() if name in SETTINGS}
     of_agent = {name: value for name, value in fields.items() if name not in SETTINGS}
     fixed = (*NAMED, *FIXED, "checkpoint_every") if config.feed.replays else (*NAMED, *FIXED)

@@ -178,9 +178,9 @@ class Schedule:
             raise BadInput(
                 f"the workers of {s.agent} have an agent each, which no schedule reaches: leave {self.field}'s out"
             )
-        if s.compile and self.field not in rates:
+        if s.update == "compiled" and self.field not in rates:
             raise BadInput(
-                f"{self.field} is a constant of compiled steps, only learning rates move there: leave compile out"
+                f"{self.field} is a constant of compiled steps, only learning rates move there: use update='auto'"
             )
         for name in annealing(type(config)) if self.field == RATE else ():
             if length := getattr(config, name):

@@ -15,7 +15,7 @@ from whorl.training import folder
 from whorl.training.brought import functions_again
 from whorl.training.catalog import AgentLike, config_from_json, find
 from whorl.training.own_hooks import scheduled_fields
-from whorl.training.settings import NAMED, Settings
+from whorl.training.settings import NAMED, Settings, one_word
 
 OF_THE_RUN = ("progress", "earlier", "sha256", "spaces")  # what config.json says of its run, and no other run takes
 
@@ -56,7 +56,7 @@ def read_recipe(
     data = files.read_json(path)
     if not isinstance(data, dict):
         raise Damaged(f"{path} should hold a table, such as the config.json of a run")
-    data = {name: value for name, value in data.items() if name not in OF_THE_RUN}
+    data = one_word({name: value for name, value in data.items() if name not in OF_THE_RUN})
     known = [field.name for field in options.fields(Settings)] + ["config"]
     if unknown := [name for name in data if name not in known]:
         raise BadInput(f"{path} has an unknown key {unknown[0][:60]!r}{did_you_mean(unknown[0][:60], known)}")

@@ -3,6 +3,7 @@ here: none is written twice. Imports no torch."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
 
@@ -64,8 +65,8 @@ class Settings:
     replay_steps: Annotated[int, Amount] = 10_000
     # where the agent learns
     device: str = "cpu"
-    # how the optimizer steps are computed: without autograd where networks are small (packed), by autograd (eager), each as one graph of
-    # torch.compile; auto chooses packed where it can, else eager
+    # how the optimizer steps are computed, equal but for rounding: packed, without autograd, where networks are small; eager, by autograd;
+    # compiled, each as one graph of torch.compile. auto is packed where that can be, else eager, and says why
     update: Update = "auto"
     # of matrix products in hidden layers and CNNs while it learns; bfloat16 is for wide networks on a CPU that multiplies it fast
     precision: Precision = "float32"
@@ -94,20 +95,31 @@ class Settings:
     video_every: Annotated[int, Amount] = 0
 
     def settled(self, most_between_checkpoints: int) -> Settings:
-        """With what was left open: intervals, and the body of updates that `compile` says. Raises BadInput where these contradict."""
-        if self.compile and self.update not in ("auto", "compiled"):
-            raise BadInput(
-                f"compile is a word for update='compiled', and update is {self.update!r}: leave one of them out"
-            )
+        """With the intervals that were left open."""
         often = max(1, self.total_steps // PARTS)
         saved = min(often, most_between_checkpoints)
         return replace(
             self,
-            update="compiled" if self.compile else self.update,
-            compile=self.compile or self.update == "compiled",
             eval_every=often if self.eval_every is None else self.eval_every,
             checkpoint_every=saved if self.checkpoint_every is None else self.checkpoint_every,
         )
+
+
+def one_word(fields: Mapping[str, object], was: Update = "auto") -> dict[str, object]:
+    """Some fields of Settings with `compile` said as `update`, whose other word it is. was: the body before them.
+
+    Raises BadInput where the two contradict.
+    """
+    said = {**fields}
+    if fields.get("compile") is True:
+        if (update := said.get("update")) not in (None, "auto", "compiled"):
+            raise BadInput(
+                f"compile=True is another word for update='compiled', and update={update!r}: give one of them"
+            )
+        said |= {"update": "compiled", "compile": False}
+    elif fields.get("compile") is False and was == "compiled":
+        said.setdefault("update", "auto")
+    return said
 
 
 def check_one_device(device: object) -> None:

@@ -41,7 +41,7 @@ from whorl.training.own_hooks import Schedule, check_again, described, taken_out
 from whorl.training.process import threads_of_torch
 from whorl.training.recipe import read_recipe
 from whorl.training.run import Run
-from whorl.training.settings import NAMED, Settings, check_one_device
+from whorl.training.settings import NAMED, Settings, check_one_device, one_word
 from whorl.training.sizes import check_replay
 from whorl.training.source import source_again
 from whorl.training.trained import read_settings
@@ -91,7 +91,7 @@ def train(
     `init_from`: a run, or the folder of one.
     Raises BadInput or Incompatible before anything is written.
     """
-    fields, runs = grid.nested(fields), folder.place(runs, "the folder of all runs")
+    fields, runs = one_word(grid.nested(fields)), folder.place(runs, "the folder of all runs")
     if isinstance(env, str):
         env, modules = typed(env)
         bring(modules)

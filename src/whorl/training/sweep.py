@@ -31,7 +31,7 @@ from whorl.training.imports import bring, typed
 from whorl.training.process import StopSignals
 from whorl.training.samples import Samples
 from whorl.training.samples import settings as draws
-from whorl.training.settings import Settings
+from whorl.training.settings import Settings, one_word
 from whorl.training.start import planned, resume, train
 from whorl.training.sweep_asked import check_call, check_fields
 from whorl.training.written import read_result
@@ -210,8 +210,11 @@ def _importable(part: Callable | None) -> list[str]:
 
 def _check_setting(agent: AgentLike, env: EnvKind | Env, setting: grid.Setting, encoder: EncoderFactory | None) -> None:
     """Raises what `train` would raise before it writes anything."""
-    s, config = planned(agent, name_of(env), grid.nested(setting), source=env)
-    parts = build(agent, env, config, s.num_envs, max_episode_steps=s.max_episode_steps, buffer=False, encoder=encoder)
+    s, config = planned(agent, name_of(env), one_word(grid.nested(setting)), source=env)
+    parts = build(
+        agent, env, config, s.num_envs, update=s.update, max_episode_steps=s.max_episode_steps, buffer=False, encoder=encoder,
+        precision=s.precision,
+    )  # fmt: skip
     if parts.env is not None:
         parts.env.close()
 

@@ -172,7 +172,7 @@ def test_nothing_is_started_when_there_is_nothing_to_do():
     ("change", "message"),
     [
         (lambda p: setattr(p.env, "made_from", None), "an environment object will not do: pass an id"),
-        (lambda p: setattr(p.agent, "compiled", True), "leave compile=True out"),
+        (lambda p: setattr(p.agent, "compiled", True), "use update='auto'"),
         (lambda p: p.agent.double().to("meta"), "use device='cpu'"),
         (lambda p: setattr(p.agent.policy, "normalizer", Normalizer((4,))), "normalize_observation=False"),
         (

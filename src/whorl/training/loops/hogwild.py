@@ -101,7 +101,7 @@ def check(agent: Agent, collector: Collector) -> None:
             f"({error}): write the class or function at the top of a module"
         ) from error
     if agent.compiled:
-        raise Incompatible("asynchronous workers take eager steps on shared weights: leave compile=True out")
+        raise Incompatible("asynchronous workers take eager steps on shared weights: use update='auto'")
     if {tensor.device.type for tensor in tensors(agent)} != {"cpu"} or collector.env.device != "cpu":
         raise Incompatible("asynchronous workers share weights in the CPU's memory: use device='cpu'")
     if any(isinstance(module, Normalizer) for module in agent.modules()):
