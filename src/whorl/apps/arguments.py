@@ -263,7 +263,7 @@ class Bench:
     """How fast whorl learns on this machine, with each body of updates in turn: a few seconds each, nothing is kept."""
 
     # what to learn, such as ppo, dqn_32, sac (another word shows all); everything if not given
-    only: Annotated[Positional[tuple[str, ...]], arg(metavar="WORK")] = ()
+    only: Annotated[Positional[tuple[str, ...]], arg(metavar="[WORK ...]")] = ()
     # the bodies, as in --update of train; compiled takes long to begin
     updates: tuple[Update, ...] = ("eager", "packed")
     # of measuring, for each
