@@ -307,7 +307,7 @@ class OwnLoss(PPO):
         (lambda a: a.double(), "no float32 on the CPU"),
         (lambda a: setattr(a.critic, "__class__", torch.nn.Module), "its critic is a Module"),
         (lambda a: setattr(a.critic.encoder, "__class__", OwnEncoder), "OwnEncoder is not one of whorl's MLPs"),
-        (lambda a: setattr(a.policy.encoder.mlp, "__class__", torch.nn.Sequential), "more than one float vector"),
+        (lambda a: setattr(a.policy.encoder.mlp, "__class__", torch.nn.Sequential), "not one float vector"),
         (
             lambda a: a.policy.encoder.mlp.__setitem__(1, torch.nn.ReLU()),
             "more than linear layers with biases and tanh",
