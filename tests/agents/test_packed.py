@@ -15,6 +15,7 @@ from whorl import batch as batches
 from whorl.agents.a2c import A2C
 from whorl.agents.agent import Agent
 from whorl.agents.c51 import C51
+from whorl.agents.ddpg import DDPG
 from whorl.agents.dqn import DQN
 from whorl.agents.optimizers import adam
 from whorl.agents.packed import pack
@@ -22,8 +23,9 @@ from whorl.agents.parts import distribution_of
 from whorl.agents.ppo import PPO, PPOConfig
 from whorl.agents.qr_dqn import QRDQN
 from whorl.agents.reinforce import REINFORCE
-from whorl.agents.sac import SAC, SACConfig
+from whorl.agents.sac import SAC
 from whorl.agents.step import Loss
+from whorl.agents.td3 import TD3
 from whorl.batch import Batch, Metrics
 from whorl.errors import AgentError, Incompatible, NotFinite
 from whorl.feeds import Replay
@@ -156,25 +158,43 @@ def test_loss_by_rows(case: str, masked: bool) -> None:
         assert far(plan.gradients, true_gradient) <= max(1e-5, 3 * far(near_gradient, true_gradient))
 
 
-SOFT = {
-    "plain": {},
-    "every option": {"hidden": (24, 16), "activation": "tanh", "learn_temperature": False, "feed": Replay(normalize_observation=True)},
+OF_PAIRS = {
+    "sac": (SAC, {}),
+    "sac, every option": (
+        SAC, {"hidden": (24, 16), "activation": "tanh", "learn_temperature": False, "feed": Replay(normalize_observation=True)}
+    ),
+    "td3": (TD3, {}),
+    "td3, every option": (
+        TD3, {"hidden": (24, 16), "activation": "tanh", "target_noise": 0.7, "feed": Replay(normalize_observation=True)}
+    ),
+    "ddpg": (DDPG, {}),
+    "ddpg, every option": (DDPG, {"hidden": (24,), "activation": "tanh", "feed": Replay(normalize_observation=True)}),
 }  # fmt: skip
 
 
+def with_actions(agent: Agent, n: int, masked: bool = False, extreme: float = 1.0, seed: int = 1) -> Batch:
+    """Rows of replay with actions in BOX, and the normal numbers that the agent's `update` would draw."""
+    g = torch.Generator().manual_seed(seed)
+    batch = replayed(g, n, masked, extreme)
+    batch["action"] = BOX_LOW + (BOX_HIGH - BOX_LOW) * torch.rand(n, 2, generator=g)
+    batch["noise"] = torch.randn(n, 2, 2, generator=g) if isinstance(agent, SAC) else torch.randn(n, 2, generator=g)
+    return batch
+
+
 @pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize("case", SOFT)
-def test_soft_losses_by_rows(case: str, masked: bool) -> None:
-    """SAC's two losses, on bounds that are not -1 and 1."""
+@pytest.mark.parametrize("case", OF_PAIRS)
+def test_losses_of_pairs_by_rows(case: str, masked: bool) -> None:
+    """The two losses of each, on bounds that are not -1 and 1."""
     torch.manual_seed(3)
-    eager = SAC.build(SEEN, BOX, SACConfig(**{"hidden": (32, 32), **SOFT[case]}))
+    cls, fields = OF_PAIRS[case]
+    eager = cls.build(SEEN, BOX, cls.Config(**{"hidden": (32, 32), **fields}))
+    with torch.no_grad():  # targets are others than what they follow
+        for name, p in eager.named_parameters():
+            p.add_(0.1 * torch.randn_like(p) * name.startswith("target"))
     exact, packed = copy.deepcopy(eager).double(), copy.deepcopy(eager)
     pack(packed)
     for seed, (n, extreme) in enumerate([(300, 1.0), (1, 1.0), (40, 10.0)]):
-        g = torch.Generator().manual_seed(seed)
-        batch = replayed(g, n, masked, extreme)
-        batch["action"] = BOX_LOW + (BOX_HIGH - BOX_LOW) * torch.rand(n, 2, generator=g)
-        batch["noise"] = torch.randn(n, 2, 2, generator=g)
+        batch = with_actions(eager, n, masked, extreme, seed)
         names = (("critic_loss", "critic_optimizer"), ("actor_loss", "optimizer"))
         for (name, optimizer), plan in zip(names, packed.step.plans.values(), strict=True):
             plan.vector.gradient[:] = 0
@@ -209,6 +229,47 @@ def test_steps_are_adams(case: str, pieces: int) -> None:
     assert far(list(packed.parameters()), [p.double() for p in eager.parameters()]) < 1e-3
     steps = {float(packed.optimizer.state[p]["step"]) for p in packed.optimizer.param_groups[0]["params"]}
     assert steps == {11.0}
+
+
+@pytest.mark.parametrize("case", ["sac", "td3, every option", "ddpg"])
+def test_updates_of_pairs(case: str) -> None:
+    """Delays and targets are eager's, of sequences, too; what a checkpoint holds goes on in either body."""
+    torch.manual_seed(3)
+    cls, fields = OF_PAIRS[case]
+    eager = cls.build(SEEN, BOX, cls.Config(**{"hidden": (16,), **fields}))
+    packed = copy.deepcopy(eager)
+    pack(packed)
+    for i in range(7):
+        batch = with_actions(eager, 40, masked=True, seed=i).reshape(4, 10)
+        told, told_b = (a.update(batch.clone()) for a in (eager, packed))
+        assert told.keys() == told_b.keys()
+        assert all(torch.allclose(told[key], told_b[key], rtol=1e-3, atol=1e-4) for key in told)
+        if i == 3:
+            arrays, numbers = packed.state()
+            packed.load_state(*eager.state())
+            eager.load_state(arrays, numbers)
+    assert packed.updates == 7
+    for key, value in eager.state_dict().items():
+        assert torch.allclose(packed.state_dict()[key], value, atol=1e-4), key
+
+
+@pytest.mark.parametrize("case", ["sac", "td3", "ddpg"])
+@pytest.mark.parametrize("where", ["reward", "observation"])
+def test_void_steps_of_pairs(case: str, where: str) -> None:
+    """No network has moved, and no target, whichever loss it was."""
+    torch.manual_seed(3)
+    cls, _ = OF_PAIRS[case]
+    eager = cls.build(SEEN, BOX, cls.Config(hidden=(16,)))
+    packed = copy.deepcopy(eager)
+    pack(packed)
+    for agent in (eager, packed):
+        before = [p.clone() for p in agent.parameters()]
+        for bad in (np.nan, np.inf):
+            batch = with_actions(agent, 40)
+            batch["next"][where].view(40, -1)[3], batch["next"]["terminated"][3] = bad, False
+            agent.update(batch)
+        assert all(torch.equal(a, b) for a, b in zip(before, agent.parameters(), strict=True))
+    assert packed.step.void == eager.step.void == 1
 
 
 @pytest.mark.parametrize("where", ["observation", "advantage", "return"])
@@ -262,6 +323,22 @@ def test_units_that_are_saturated_have_no_gradient(case: str) -> None:
     plan.rows(batch, 1.0)
     _, _, near = gradients(eager, batch)
     assert far(plan.gradients, near) < 1e-5
+
+
+@pytest.mark.parametrize("case", ["td3", "ddpg"])
+def test_an_actor_that_is_nearly_saturated(case: str) -> None:
+    """Its gradient is what rounding leaves of 1 - tanh^2, and is eager's all the same."""
+    torch.manual_seed(3)
+    cls, _ = OF_PAIRS[case]
+    eager = cls.build(SEEN, BOX, cls.Config(hidden=(32, 32)))
+    with torch.no_grad():
+        eager.policy.head.bias.fill_(8.0)
+    packed = copy.deepcopy(eager)
+    pack(packed)
+    plan, batch = packed.step.plans[id(packed.optimizer)], with_actions(eager, 64)
+    plan.rows(batch, 1.0)
+    _, _, near = of_loss(eager.actor_loss, eager.optimizer, batch)
+    assert far(plan.gradients, near) < 1e-3
 
 
 def test_a_clipped_row_whose_action_is_far_has_no_gradient() -> None:

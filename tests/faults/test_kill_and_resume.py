@@ -49,6 +49,12 @@ OPTIONS = {
         "feed": {"batch_size": 16, "capacity": 1000, "replay_ratio": 0.1, "storage": "memmap"},
         "total_steps": 4_000,
     },
+    "td3": {  # packed steps of three networks, one of them late
+        "env": "Pendulum-v1",
+        "hidden": (16,),
+        "feed": {"batch_size": 16, "capacity": 1000, "replay_ratio": 0.1, "warmup": 400},
+        "total_steps": 3_000,
+    },
 }
 
 

@@ -35,15 +35,17 @@ def weights(run: whorl.Run) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(
-    ("agent", "body", "why"),
+    ("agent", "env", "body", "why"),
     [
-        ("ppo", "packed", "update: packed (without autograd"),
-        ("dqn", "packed", "update: packed (without autograd"),
-        ("trpo", "eager", "update: eager (TRPO has no loss by rows)"),
+        ("ppo", "CartPole-v1", "packed", "update: packed (without autograd"),
+        ("dqn", "CartPole-v1", "packed", "update: packed (without autograd"),
+        ("td3", "Pendulum-v1", "packed", "update: packed (without autograd"),
+        ("ddpg", "Pendulum-v1", "packed", "update: packed (without autograd"),
+        ("trpo", "CartPole-v1", "eager", "update: eager (TRPO has no loss by rows)"),
     ],
 )
-def test_auto(agent, body, why):
-    parts = build(agent, "CartPole-v1", num_envs=2)
+def test_auto(agent, env, body, why):
+    parts = build(agent, env, num_envs=2)
     assert parts.update == body and parts.why.startswith(why)
     assert bool(parts.agent.step.plans) == (body == "packed")
 

@@ -49,6 +49,7 @@ class DDPG(Agent[DDPGConfig]):
     """Q-learning with a deterministic actor in place of the maximum; the actor climbs the critic. One update of each per batch."""
 
     Config = DDPGConfig
+    packed = "packed_deterministic:ddpg"
     policy: Deterministic
 
     def __init__(self, policy: Deterministic, critic: nn.Module, config: DDPGConfig = DDPGConfig()):

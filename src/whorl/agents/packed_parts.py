@@ -19,6 +19,7 @@ from whorl.nets.normalizer import NoNormalizer, Normalizer, ObservationNormalize
 from whorl.nets.packed import CHUNK, Rows, Tower, Vector, linear_layers, normalize
 
 NOTHING = np.empty((0, 0), bool)  # no action mask
+Vectors = Callable[[Optimizer], Vector]  # the vector of an optimizer
 
 
 class RowLoss(Protocol):
@@ -33,7 +34,7 @@ class Part(NamedTuple):
 
     loss: Loss
     optimizer: Optimizer
-    rows: Callable[[Callable[[Optimizer], Vector]], RowLoss]
+    rows: Callable[[Vectors], RowLoss]
 
 
 class Inputs:

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import numpy as np
 import torch
 from torch import nn
-from torch.optim import Optimizer
 
-from whorl.agents.packed_parts import NOTHING, Inputs, Part, column, row_weights, tower
+from whorl.agents.packed_parts import NOTHING, Inputs, Part, Vectors, column, row_weights, tower
 from whorl.batch import Batch, Metrics, get
 from whorl.errors import Incompatible
 from whorl.functional.kernels import row_losses as kernels
@@ -81,8 +80,8 @@ def reinforce(agent: REINFORCE) -> list[Part]:
 def _one(
     agent: PPO | A2C | REINFORCE, normalizer: Normalizer | NoNormalizer, objective: Callable[[], Objective]
 ) -> list[Part]:
-    def rows(vector: Callable[[Optimizer], Vector]) -> PolicyGradient:
-        return PolicyGradient(agent.policy, agent.critic, normalizer, objective, vector(agent.optimizer))
+    def rows(vectors: Vectors) -> PolicyGradient:
+        return PolicyGradient(agent.policy, agent.critic, normalizer, objective, vectors(agent.optimizer))
 
     return [Part(agent.loss, agent.optimizer, rows)]
 

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import nn
-from torch.optim import Optimizer
 
-from whorl.agents.packed_parts import NOTHING, Inputs, Part, constant, layers, row_weights, tower_of
+from whorl.agents.packed_parts import NOTHING, Inputs, Part, Vectors, constant, layers, row_weights, tower_of
 from whorl.batch import Batch, Metrics, get
 from whorl.errors import Incompatible
 from whorl.functional.kernels import value_losses as kernels
@@ -63,8 +62,8 @@ def _net(q: nn.Module, kind: type) -> Any:
 def _one(
     agent: DQN | C51 | QRDQN, net: nn.Module, target: nn.Module, rows: Callable[..., None], error: str
 ) -> list[Part]:
-    def made(vector: Callable[[Optimizer], Vector]) -> QLearning:
-        return QLearning(agent, QTower(net, vector(agent.optimizer)), QTower(target), rows, error)
+    def made(vectors: Vectors) -> QLearning:
+        return QLearning(agent, QTower(net, vectors(agent.optimizer)), QTower(target), rows, error)
 
     return [Part(agent.loss, agent.optimizer, made)]
 

@@ -55,6 +55,7 @@ class TD3(Agent[TD3Config]):
     """DDPG with the smaller of two critics, a smoothed target action, and an actor that moves less often."""
 
     Config = TD3Config
+    packed = "packed_deterministic:td3"
     policy: Deterministic
 
     def __init__(self, policy: Deterministic, critic: nn.Module, config: TD3Config = TD3Config()):

@@ -1,4 +1,4 @@
-"""Squashed actions, soft values and their derivatives, row by row, in numba: twins of what SAC writes in torch. See `row_losses`."""
+"""Squashed actions, values of pairs and their derivatives, row by row, in numba: twins of SAC, TD3 and DDPG in torch. See `row_losses`."""
 
 from __future__ import annotations
 
