@@ -50,6 +50,19 @@ def test_where_numba_can_keep_nothing_one_line_says_so(tmp_path, state):
     assert ("finds no folder" if state == "nowhere" else str(where)) in lines[0]
 
 
+def test_what_is_damaged_is_compiled_anew(tmp_path):
+    """A computer that went off while files were written, of one function the list of its code, of the other the code: said, and mended."""
+    kept = {"NUMBA_CACHE_DIR": str(tmp_path)}
+    run(tmp_path, "good", **kept)
+    damaged = [*tmp_path.rglob("*double*.nbi"), *tmp_path.rglob("*twice*.nbc")]
+    for file in damaged:
+        file.write_bytes(file.read_bytes()[:50])
+    said, lines = run(tmp_path, "good", **kept)
+    assert said == "20 10 0" and len(lines) == len(damaged) == 2
+    assert all("is damaged (" in line and "compiled anew" in line for line in lines)
+    assert run(tmp_path, "good", **kept) == ("20 10 2", [])
+
+
 def test_what_is_compiled_is_kept(tmp_path):
     assert run(tmp_path, "good", NUMBA_CACHE_DIR=str(tmp_path)) == ("20 10 0", [])
     assert run(tmp_path, "good", NUMBA_CACHE_DIR=str(tmp_path)) == ("20 10 2", [])

@@ -34,7 +34,18 @@ def jit(function: Callable | None = None, **options: Any) -> Any:
 
 
 class _Kept(FunctionCache):
-    """The machine code of a function on disk; what cannot be written is not kept."""
+    """The machine code of a function on disk; what cannot be written is not kept, and what is damaged is compiled anew."""
+
+    def load_overload(self, *what: Any) -> Any:
+        try:
+            return super().load_overload(*what)
+        except Exception as error:  # half a file is half a pickle, which raises anything
+            logger.warning("what numba kept in %s is damaged (%s): it is compiled anew", self.cache_path, error)
+        try:
+            self.flush()
+        except OSError:
+            self.disable()
+        return None
 
     def save_overload(self, *what: Any) -> None:
         try:

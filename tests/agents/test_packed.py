@@ -408,6 +408,39 @@ def test_what_is_not_packed(change: object, words: str) -> None:
     assert not agent.step.plans and before == [p.data_ptr() for p in agent.parameters()]
 
 
+def own_loss(agent: Agent) -> Loss:
+    def tripled(batch: Batch) -> tuple[Tensor, Metrics]:
+        value, metrics = agent.loss(batch)
+        return 3 * value, metrics
+
+    return tripled
+
+
+def test_another_loss_on_a_packed_optimizer_is_eager() -> None:
+    """An `update` of the user's may take one, before and after the agent's own; the optimizer is one and the same."""
+    eager, packed = built("ppo"), built("ppo")
+    pack(packed)
+    batch = rows(eager, 40, masked=False)
+    for agent in (eager, packed):
+        agent.update(batch)
+        loss = own_loss(agent)
+        if agent is packed:
+            with pytest.warns(UserWarning, match=r"PPO\.tripled is not written by rows, so its steps are eager"):
+                agent.optimize(loss, agent.optimizer, batch)
+        else:
+            agent.optimize(loss, agent.optimizer, batch)
+        agent.update(batch)
+    assert far(list(packed.parameters()), [p.detach().double() for p in eager.parameters()]) < 1e-4
+
+
+@pytest.mark.parametrize("names", ["nowhere:ppo", "packed_policy:nothing", 7])
+def test_a_twin_that_is_not_there(names: object) -> None:
+    agent = built("ppo")
+    agent.packed = names
+    with pytest.raises(AgentError, match=rf"PPO\.packed names a file of whorl\.agents .* got {names!r}"):
+        pack(agent)
+
+
 def test_mixed_actions_are_not_packed() -> None:
     with pytest.raises(Incompatible, match="its policy is a Mixed"):
         pack(PPO.build(SEEN, spaces.Tuple([SEVERAL, BOX]), PPOConfig()))

@@ -5,6 +5,7 @@ Which losses can, and how, stands in the files beside this one; an agent names i
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import import_module
 from math import inf, nan
 from typing import Any
@@ -42,8 +43,7 @@ def pack(agent: Agent) -> None:
         norm(aligned(1))
     except NumbaError as failure:
         raise Incompatible(f"numba cannot compile here: {str(failure).splitlines()[0]}") from None
-    file, _, function = agent.packed.partition(":")
-    parts: list[Part] = getattr(import_module(f"whorl.agents.{file}"), function)(agent)
+    parts = _losses(agent)(agent)
     for name in [*(name_of(part.loss) for part in parts), "value"]:
         if getattr(owner, name) is not getattr(own, name) or name in vars(agent):
             raise Incompatible(f"{own.__name__} changes the loss of {owner.__name__}")
@@ -60,6 +60,18 @@ def pack(agent: Agent) -> None:
         id(part.optimizer): PackedPlan(part.loss, part.optimizer, vectors[id(part.optimizer)], own)
         for part, own in zip(parts, rows, strict=True)
     }
+
+
+def _losses(agent: Agent) -> Callable[[Agent], list[Part]]:
+    """What `packed` names. Raises AgentError if it names nothing."""
+    file, _, function = str(agent.packed).partition(":")
+    try:
+        return getattr(import_module(f"whorl.agents.{file}"), function)
+    except (ImportError, AttributeError):
+        raise AgentError(
+            f"{type(agent).__name__}.packed names a file of whorl.agents and a function there, as 'packed_policy:ppo', or is '' for none; "
+            f"got {agent.packed!r}"
+        ) from None
 
 
 def _check(optimizer: Optimizer) -> None:
@@ -99,11 +111,11 @@ class PackedPlan:
     def take(
         self, step: OptimizerStep, loss: Loss, optimizer: Optimizer, batches: Batches, weights: Weights
     ) -> Metrics:
-        """As `OptimizerStep.eager`. Raises AgentError for another loss, and where the parameters were moved since."""
-        if loss != self.loss or not self.vector.holds():
+        """As `OptimizerStep.eager`. Raises AgentError where the parameters were moved since."""
+        if not self.vector.holds():
             raise AgentError(
-                "the parameters were moved since they were packed (a copy, another device) or frozen, or it is another loss: "
-                "pack the agent again, before anybody acts with it"
+                "the parameters were moved since they were packed (a copy, another device) or frozen: pack the agent again, before "
+                "anybody acts with it"
             )
         if optimizer.state[self.vector.parameters[0]].get("step") is not self._counter:
             self._bring()  # moments that were loaded anew

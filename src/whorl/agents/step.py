@@ -31,7 +31,9 @@ Loss = Callable[[Batch], tuple[Tensor, Metrics]]
 
 
 class Plan(Protocol):
-    """Steps of small networks without autograd (agents/packed.py)."""
+    """Steps of small networks without autograd, on one loss (agents/packed.py)."""
+
+    loss: Loss
 
     def take(
         self, step: OptimizerStep, loss: Loss, optimizer: Optimizer, batches: Batches, weights: Weights
@@ -81,7 +83,10 @@ class OptimizerStep(nn.Module):
             if agent.compiled:
                 return self.compiled(agent, loss, optimizer, batches, weights)
             if plan := self.plans.get(id(optimizer)):
-                return plan.take(self, loss, optimizer, batches, weights)
+                if loss == plan.loss:
+                    return plan.take(self, loss, optimizer, batches, weights)
+                own = f"{type(agent).__name__}.{name_of(loss)}"
+                warnings.warn(f"{own} is not written by rows, so its steps are eager", stacklevel=2)
             return self.eager(loss, optimizer, batches, weights)
         except WhorlError:
             raise
