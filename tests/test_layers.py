@@ -42,7 +42,12 @@ TABLE = {
     "spaces": "functional",
     "nets": "functional batch spaces",
     "transforms": "functional batch spaces",
-    "transforms.env": "functional batch spaces envs.env",
+    # what goes around environments, and `make_env` with it
+    "transforms.env": "functional batch spaces envs.env envs.guard",
+    "transforms.layers": "functional batch spaces envs.env envs.guard",
+    "transforms.chain": "functional batch spaces envs.env",
+    "transforms.make": "functional batch spaces envs",
+    "transforms.check": "functional batch spaces envs",
     "policies": "nets functional batch spaces",
     "agents": "policies nets functional batch spaces feeds",
     "buffers": "functional batch spaces transforms feeds",

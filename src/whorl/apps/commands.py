@@ -27,9 +27,9 @@ from whorl.training.build import build
 from whorl.training.catalog import find
 from whorl.training.export import SUFFIXES
 from whorl.training.imports import part
+from whorl.training.planned import OPTIONS
 from whorl.training.run import Run
 from whorl.training.settings import Settings
-from whorl.training.start import OPTIONS
 from whorl.training.start import resume as resume_run
 from whorl.training.start import train as train_run
 from whorl.training.trained import Trained, load

@@ -82,8 +82,17 @@ class Kind(Protocol):
         device: str = "cpu",
         max_episode_steps: int | None = None,
         pictures: bool = False,
+        training: bool = False,
     ) -> Env:
-        """So many of them, with episodes of at most so many steps. pictures: `render` shall give some."""
+        """So many of them, with episodes of at most so many steps. pictures: `render` shall give some. training: with what only a
+        learner shall see."""
+
+
+class Around(Protocol):
+    """What lies between environments of a kind and the agent (`Chain` in transforms/chain.py)."""
+
+    def around(self, env: Env, training: bool) -> Env:
+        """`env` as the agent sees it. Raises Incompatible for one that it does not go around."""
 
 
 class Env:

@@ -17,7 +17,7 @@ import gymnasium
 
 from whorl.envs import native
 from whorl.envs.adapters import library
-from whorl.envs.env import Env, of_several
+from whorl.envs.env import Around, Env, of_several
 from whorl.envs.ids import is_url
 from whorl.errors import BadInput
 
@@ -95,12 +95,14 @@ class EnvKind:
     kwargs: go to `gymnasium.make`, or to the class or function.
     wrappers: put around each single environment, the innermost first.
     prefer: as for `make_env`.
+    transforms: put around all of them together (`whorl.transforms.chain.chain` makes it); None: nothing.
     """
 
     env: str | Callable[..., Any]
     kwargs: Mapping[str, object] = field(default_factory=dict)
     wrappers: tuple[Wrapper, ...] = ()
     prefer: str = "native"
+    transforms: Around | None = None
 
     @property
     def id(self) -> str:
@@ -119,12 +121,26 @@ class EnvKind:
         device: str = "cpu",
         max_episode_steps: int | None = None,
         pictures: bool = False,
+        training: bool = False,
     ) -> Env:
         """So many environments of this kind, whose episodes have at most `max_episode_steps`: a longer limit is replaced, a shorter one
-        stays. pictures: `render` gives them, where the environment can draw.
+        stays. pictures: `render` gives them, where the environment can draw. training: with the transforms that are for training only,
+        and running statistics that move.
 
-        Raises BadInput for an option that the environment does not take.
+        Raises BadInput for an option that the environment does not take, Incompatible for transforms that do not go around it.
         """
+        env = self._bare(num_envs, seed, device, max_episode_steps, pictures)
+        if self.transforms is not None:
+            try:
+                env = self.transforms.around(env, training)
+            except BaseException:
+                env.close()
+                raise
+            env.made_from = self
+        return env
+
+    def _bare(self, num_envs: int, seed: int, device: str, max_episode_steps: int | None, pictures: bool) -> Env:
+        """Without transforms."""
         drawn = {"render_mode": "rgb_array"} if pictures else {}
         if not isinstance(self.env, str):
             return self._called(num_envs, seed, max_episode_steps, drawn)

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from whorl.feeds import Fed
+
+if TYPE_CHECKING:
+    from whorl.transforms.chain import Spec
 
 
 @dataclass(frozen=True)
@@ -13,3 +17,4 @@ class Preset:
     num_envs: int = 8
     total_steps: int = 100_000  # environment steps
     source: str = "defaults of the agent"
+    transforms: tuple[Spec, ...] = ()  # between environments and agent, the innermost first

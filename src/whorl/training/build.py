@@ -159,7 +159,7 @@ def _made(env: EnvKind | Env, feed: Feed, num_envs: int, seed: int, device: str,
         raise BadInput(f"num_envs must be at least 1, got {num_envs}")
     feed.check(num_envs)
     sizes.check_environments(num_envs, env.id in native.WORLDS)
-    return env.make(num_envs, seed, devices.of_env(env.id, device), limit)
+    return env.make(num_envs, seed, devices.of_env(env.id, device), limit, training=True)
 
 
 def assemble(agent: Agent, env: Env | None, seed: int = 0, buffer: bool = True, data: Dataset | None = None) -> Parts:

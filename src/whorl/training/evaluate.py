@@ -56,10 +56,17 @@ def evaluate_in(
     origin = known.origin if isinstance(known, Env) else "gymnasium"
     env = source.make(eval_envs(episodes, origin), seed, max_episode_steps=limit)
     try:
+        look_alike(env, known)
         check_spaces(noted(known), env)
         return evaluate(policy, env, episodes, seed)
     finally:
         close(env)
+
+
+def look_alike(env: Env, known: Env | Dataset) -> None:
+    """Give `env` the running statistics of the one that the policy knows: with others it would see something else."""
+    if isinstance(known, Env) and (mine := env.learned()):
+        env.load_learned({name: array for name, array in known.learned().items() if name in mine})
 
 
 def evaluate(policy: Policy, env: Env, episodes: int, seed: int) -> Evaluation:

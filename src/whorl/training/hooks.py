@@ -30,7 +30,7 @@ from whorl.folders import Folder
 from whorl.functional.streams import stream
 from whorl.policies.policy import Policy
 from whorl.training import checkpoint
-from whorl.training.evaluate import Evaluation, eval_envs, evaluate, evaluate_in
+from whorl.training.evaluate import Evaluation, eval_envs, evaluate, evaluate_in, look_alike
 from whorl.training.full_disk import FullDisk
 from whorl.training.loggers import Loggers
 from whorl.training.process import StopSignals
@@ -194,7 +194,9 @@ class Evaluate:
     def play(self, policy: Policy, episodes: int, seed: int, env: EnvLike | None = None) -> Evaluation:
         """Evaluate a policy over whole episodes, in another environment with the same spaces if one is given."""
         if env is None:
-            return evaluate(policy, self.env(episodes), episodes, seed)
+            env = self.env(episodes)
+            look_alike(env, self.known)
+            return evaluate(policy, env, episodes, seed)
         return evaluate_in(policy, self.known, variant(self.kind, env), episodes, seed, self.settings.max_episode_steps)
 
     def final(self, policy: Policy) -> Scores:
@@ -257,7 +259,15 @@ class Film:
             s = run.settings
             limit = s.max_episode_steps or 10_000
             with run.disk.tolerated("a video"), Folder.inside(run.path / "video", make=True) as folder:
-                film(run.agent.policy, self.kind, folder.path / name, stream(s.seed, "video", finished), limit, folder)
+                film(
+                    run.agent.policy,
+                    self.kind,
+                    folder.path / name,
+                    stream(s.seed, "video", finished),
+                    limit,
+                    folder,
+                    run.evaluation.known,
+                )
 
 
 class Checkpoint:

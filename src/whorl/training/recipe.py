@@ -16,6 +16,8 @@ from whorl.training.brought import functions_again
 from whorl.training.catalog import AgentLike, config_from_json, find
 from whorl.training.own_hooks import scheduled_fields
 from whorl.training.settings import NAMED, Settings, one_word
+from whorl.training.source import harmless
+from whorl.transforms.chain import Spec
 
 OF_THE_RUN = ("progress", "earlier", "sha256", "spaces")  # what config.json says of its run, and no other run takes
 
@@ -36,6 +38,7 @@ class Recipe(NamedTuple):
     fields: Mapping[str, object]
     config: Fed
     env_kwargs: Mapping[str, object]
+    transforms: tuple[Spec, ...]
 
 
 def read_recipe(
@@ -75,6 +78,10 @@ def read_recipe(
     again = {name for name, value in brought.items() if value is not None} | ({"own_env"} if env is not None else set())
     if env is not None and not makes(env):
         kwargs = {}
+    transforms = data.pop("transforms", [])
+    if not isinstance(transforms, list):
+        raise BadInput(f"{path}: transforms should be a list, got {str(transforms)[:60]!r}")
+    transforms = harmless(transforms, str(path))
     given = cast(Mapping[str, object], brought.get("env_kwargs") or {})
     check_harmless({key: value for key, value in kwargs.items() if key not in given}, str(path))
     if again.issuperset(scheduled_fields(str(data.get("scheduled", "")))):
@@ -85,9 +92,9 @@ def read_recipe(
         )
     kind, place = agent or str(written), place if env is None else name_of(env)
     if brought.get("config") is not None:
-        return Recipe(kind, place, data, cast(Fed, brought["config"]), {**kwargs, **given})
+        return Recipe(kind, place, data, cast(Fed, brought["config"]), {**kwargs, **given}, transforms)
     if not config:
-        return Recipe(kind, place, data, find(kind, place).config, {**kwargs, **given})
+        return Recipe(kind, place, data, find(kind, place).config, {**kwargs, **given}, transforms)
     config = {name: value for name, value in config.items() if name == "feed" or name not in again}
     of_agent = config_from_json(kind, functions_again(path, kind, config, {}))
-    return Recipe(kind, place, data, of_agent, {**kwargs, **given})
+    return Recipe(kind, place, data, of_agent, {**kwargs, **given}, transforms)

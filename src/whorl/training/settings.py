@@ -19,6 +19,7 @@ NAMED = (
     "own_env",
     "env_kwargs",
     "wrappers",
+    "transforms",
     "encoder",
     "scheduled",
     "spaces",
@@ -39,6 +40,8 @@ class Settings:
     env_kwargs: dict[str, object] = field(default_factory=dict)
     # names of what was put around each environment, for people: only the user can do it again
     wrappers: tuple[str, ...] = ()
+    # what lies between environments and agent, the innermost first: names, and tables of a name and its arguments
+    transforms: tuple[object, ...] = ()
     # what makes the network that looks at observations, for people to read: resume and load ask for it again
     encoder: str = ""
     # the fields that functions of progress move, and what these are called, for people: resume asks for the functions again

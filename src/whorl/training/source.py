@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from whorl.envs.env import Env, Kind
 from whorl.envs.ids import check_no_token, is_url
-from whorl.envs.make import EnvKind, EnvLike, Wrapper, check_harmless, kind_or_env, name_of
+from whorl.envs.make import EnvKind, EnvLike, Wrapper, check_harmless, kind_or_env, name_of, naming
 from whorl.errors import BadInput
 from whorl.json_text import shown
 from whorl.training.settings import Settings
+from whorl.transforms.chain import Chain, Spec, Transforms, chain
 
 _log = logging.getLogger("whorl")
 
@@ -39,8 +41,11 @@ def source_of(
             "whorl.load(path, env=URL) or whorl.resume(path, env=URL), --env URL on the command line"
         )
     kind = kind_or_env(settings.env if env is None else env)
+    around = chain(harmless(settings.transforms, str(path / "config.json")))
     if isinstance(kind, Env):
-        return kind_or_env(kind, env_kwargs, wrappers)
+        kind = kind_or_env(kind, env_kwargs, wrappers)
+        assert isinstance(kind, Env)
+        return kind if around is None else around.around(kind, training=False)
     if wrappers is None and settings.wrappers:
         raise BadInput(
             f"{path} was trained with wrappers around its environment ({', '.join(settings.wrappers)}), which its folder cannot make "
@@ -51,7 +56,7 @@ def source_of(
     elif env_kwargs is None:
         env_kwargs = settings.env_kwargs
         check_harmless(env_kwargs, str(path / "config.json"))
-    return kind_or_env(kind.env, env_kwargs, wrappers)
+    return through(kind_or_env(kind.env, env_kwargs, wrappers), around)
 
 
 def source_again(
@@ -86,7 +91,40 @@ def variant(known: Kind | None, env: EnvLike) -> EnvKind | Env:
     if isinstance(kind, Env) or kind is env or not isinstance(known, EnvKind):
         return kind
     _say_left_out(kind, known.kwargs)
-    return kind_or_env(kind.env, None, known.wrappers)
+    return replace(kind, wrappers=known.wrappers, transforms=known.transforms)
+
+
+def through(source: EnvKind | Env, transforms: Transforms | Chain | None) -> EnvKind | Env:
+    """What environments are made from, with transforms around them. Raises BadInput for what makes no chain, and for an object."""
+    around = transforms if isinstance(transforms, Chain) else chain(transforms)
+    if around is None:
+        return source
+    if isinstance(source, Env):
+        raise BadInput(
+            "transforms go around environments that are made here, and this is an object: put them around it yourself, "
+            "whorl.Transformed(env, ...)"
+        )
+    return replace(source, transforms=around)
+
+
+def written(source: EnvKind) -> tuple[object, ...]:
+    """Its transforms as config.json holds them. Raises BadInput for one that has no name."""
+    return tuple(source.transforms.written()) if isinstance(source.transforms, Chain) else ()
+
+
+def harmless(specs: Sequence[object], where: str) -> tuple[Spec, ...]:
+    """The specs of a chain, checked. Raises BadInput where a folder that may be a stranger's says what could name a file or a module."""
+    found = list[Spec]()
+    for spec in specs:
+        if not isinstance(spec, str | Mapping):
+            raise BadInput(f"{where}: a transform is a name or a table with one, got {spec!r:.60}")
+        found.append(spec)
+        if isinstance(spec, Mapping) and (named := naming({k: v for k, v in spec.items() if k != "name"})):
+            raise BadInput(
+                f"{where} says {named[0]} = {spec[named[0]]!r:.80} for its transform {spec.get('name')!r:.40}, which could name a file: "
+                "if you trust it, make a new run with it"
+            )
+    return tuple(found)
 
 
 def _say_left_out(kind: EnvKind, kwargs: Mapping[str, object]) -> None:

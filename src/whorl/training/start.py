@@ -7,17 +7,15 @@ import inspect
 import logging
 import math
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import cast
 
 from whorl import options
-from whorl.agents.agent import Agent
 from whorl.batch import Arrays
 from whorl.buffers.datasets import Dataset
 from whorl.collectors.tally import text_of
-from whorl.envs.env import Env
 from whorl.envs.guard import close
 from whorl.envs.ids import check_no_token
 from whorl.envs.make import EnvKind, EnvLike, Wrapper, kind_or_env, name_of
@@ -26,11 +24,10 @@ from whorl.errors import BadInput, command
 from whorl.feeds import Fed, Feed
 from whorl.files import lock, write_json
 from whorl.nets.encoder import EncoderFactory
-from whorl.options import did_you_mean, listed, override
-from whorl.presets import Preset
+from whorl.options import listed
 from whorl.training import folder, grid
 from whorl.training.brought import check_encoder, check_hidden, encoder_name
-from whorl.training.catalog import AgentLike, agent_class, agent_name, check_config, find
+from whorl.training.catalog import AgentLike, agent_class, find
 from whorl.training.changes import Changes, between, changed
 from whorl.training.hooks import Hook
 from whorl.training.imports import bring, typed
@@ -38,19 +35,20 @@ from whorl.training.loggers import Logger
 from whorl.training.loggers.places import of_folder
 from whorl.training.new_agent import new_agent
 from whorl.training.own_hooks import Schedule, check_again, described, taken_out, unannealed
+from whorl.training.planned import OPTIONS, check_recorded, check_spans, most_between_checkpoints, planned
 from whorl.training.process import threads_of_torch
 from whorl.training.recipe import read_recipe
 from whorl.training.run import Run
-from whorl.training.settings import NAMED, Settings, check_one_device, one_word
+from whorl.training.settings import Settings, one_word
 from whorl.training.sizes import check_replay
-from whorl.training.source import source_again
+from whorl.training.source import source_again, through
 from whorl.training.trained import read_settings
 from whorl.training.video import drawable
 from whorl.training.weights import begin_with, of_run
 from whorl.training.written import Result, read_result
+from whorl.transforms.chain import Transforms
 
 _log = logging.getLogger("whorl")
-OPTIONS = [field for field in dataclasses.fields(Settings) if field.name not in NAMED]
 
 
 def train(
@@ -61,6 +59,7 @@ def train(
     config: Fed | None = None,
     env_kwargs: Mapping[str, object] | None = None,
     wrappers: Sequence[Wrapper] | None = None,
+    transforms: Transforms | None = None,
     data: Dataset | None = None,
     encoder: EncoderFactory | None = None,
     runs: str | Path = "runs",
@@ -80,6 +79,8 @@ def train(
     env_kwargs: options of the environment, plain values; they stand in `config.json`.
     wrappers: put around each single environment, the innermost first: gymnasium wrappers, or functions. `resume` and `load` ask for
     them again.
+    transforms: what lies between environments and agent, the innermost first: names, tables of a name and its arguments, or objects (their
+    classes registered by `whorl.register_transform`); see docs/transforms.md. `config.json` holds them.
     data: what an agent with an Offline feed learns from; `env`, if it is given, only evaluates.
     encoder: a class or function of yours, observation space -> `nn.Module` with `width`: the network that looks at observations, one for
     the policy and one for the critic.
@@ -97,10 +98,12 @@ def train(
         bring(modules)
     if recipe is not None:  # whose names import nothing
         brought = {"config": config, "env_kwargs": env_kwargs, "wrappers": wrappers, "encoder": encoder, **fields}
+        brought |= {"transforms": transforms}
         brought |= {hook.field: hook for hook in hooks or () if isinstance(hook, Schedule)}
         found = read_recipe(recipe, agent, env, brought)
         agent, config, fields = found.agent, found.config, {**found.fields, **fields}
         env, env_kwargs = found.env or None if env is None else env, found.env_kwargs
+        transforms = found.transforms if transforms is None else transforms
     if agent is None:
         raise BadInput("name an agent to train (whorl list agents), or pass its class")
     weights = _weights_of(begun := fields.get("init_from"))
@@ -109,6 +112,8 @@ def train(
     if isinstance(env, str):
         check_no_token(env)
     source = None if env is None else kind_or_env(env, env_kwargs, wrappers)
+    if source is not None:
+        source = through(source, find(agent, source.id).transforms if transforms is None else transforms)
     if fields.get("info_keys"):
         fields = {**fields, "info_keys": text_of(cast(str, fields["info_keys"]))}
     kind = agent_class(agent).Config
@@ -116,12 +121,12 @@ def train(
     if config is None:
         fields = unannealed(fields, schedules, kind)
     hooks, loggers = [*schedules, *listed("hooks", hooks)], listed("loggers", loggers)
-    settings, config = planned(agent, "" if env is None else name_of(env), fields, config, source)
+    settings, config = planned(agent, "" if env is None else name_of(env), fields, config, source, TAKEN)
     settings = dataclasses.replace(settings, scheduled=described(hooks), encoder=encoder_name(encoder))
     feed: Feed = config.feed
     if data is not None:
-        _check_recorded(data, fields, bool(settings.env))
-    settings = settings.settled(_interval(feed))
+        check_recorded(data, fields, bool(settings.env))
+    settings = settings.settled(most_between_checkpoints(feed))
     if not isinstance(source, EnvKind):
         settings = dataclasses.replace(settings, eval_every=0)
     elif settings.video_every:
@@ -158,60 +163,6 @@ def _weights_of(source: object) -> Arrays:
     return of_run(source)
 
 
-def planned(
-    agent: AgentLike,
-    env: str,
-    fields: Mapping[str, object],
-    config: Fed | None = None,
-    source: EnvKind | Env | None = None,
-) -> tuple[Settings, Fed]:
-    """The settings and the agent's config of a run: those of the preset of the pair, with `fields` of either replaced.
-
-    env: the environment's name. source: what it is, where that is not just an id. None stands for what is not given. Raises BadInput for
-    what cannot be.
-    """
-    source = EnvKind(env) if source is None else source
-    asked = {o.name: fields[o.name] for o in OPTIONS if fields.get(o.name) is not None}
-    check_one_device(asked.get("device"))
-    of_agent = {name: value for name, value in fields.items() if name not in {o.name for o in OPTIONS}}
-    preset = find(agent, source.id)
-    if config is not None:
-        check_config(agent, config)
-    _check_names(of_agent, preset.config if config is None else config)
-    if isinstance(agent, Agent) and (of_agent or config not in (None, agent.config)):
-        given = ", ".join(of_agent) or "config"
-        raise BadInput(f"an agent that is built keeps its config: {given} cannot be given beside it, or pass its class")
-    name = agent_name(agent)
-    base = Settings(name, env, num_envs=preset.num_envs, total_steps=preset.total_steps)
-    if isinstance(source, Env):
-        base = dataclasses.replace(base, own_env=True, num_envs=source.num_envs)
-    else:
-        named = tuple(map(name_of, source.wrappers))
-        base = dataclasses.replace(base, own_env=source.id != env, env_kwargs=dict(source.kwargs), wrappers=named)
-    settings = override(base, asked)
-    options.check(settings)
-    config = override(_spanned(settings, preset, preset.config if config is None else config), of_agent)
-    options.check(config)
-    check_spans(config, settings)
-    if isinstance(source, Env):
-        _check_object(name, settings, config.feed)
-    return settings, config
-
-
-def _check_names(given: Iterable[str], config: Fed) -> None:
-    """Raises BadInput for a name that is neither a parameter of `train`, nor a setting of a run, nor a field of the agent's config."""
-    of_agent = [field.name for field in options.fields(type(config))]
-    of_run = [o.name for o in OPTIONS]
-    own = [name for name in inspect.signature(train).parameters if name not in (*of_run, "fields")]
-    known = {*of_agent, *of_run, *own, *grid.fields(config)}
-    for name in given:
-        if name not in of_agent:
-            raise BadInput(
-                f"there is no argument {name!r}{did_you_mean(name, known)}. There are {', '.join(own)}; of every run "
-                f"{', '.join(of_run)}; of this agent ({type(config).__name__}) {', '.join(of_agent)}"
-            )
-
-
 def _shown(function: Callable[..., Run]) -> inspect.Signature:
     """Its signature with the options in place of `fields`, so that help() and editors show them."""
     *own, rest = inspect.signature(function).parameters.values()
@@ -221,6 +172,7 @@ def _shown(function: Callable[..., Run]) -> inspect.Signature:
     return inspect.Signature([*own, *shown, rest], return_annotation=Run)
 
 
+TAKEN = [*inspect.signature(train).parameters]  # by `train`, beside fields
 setattr(train, "__signature__", _shown(train))  # noqa: B010  a function has this attribute only once it is set
 
 
@@ -320,62 +272,3 @@ def _changes(was: tuple[Settings, Fed], run: Run) -> Changes:
     except BaseException:
         run.close()
         raise
-
-
-def _spanned(settings: Settings, preset: Preset, config: Fed) -> Fed:
-    """A preset that anneals over its own run anneals over this one."""
-    whole = {"total_steps": preset.total_steps}
-    spans = [f.name for f in options.fields(type(config)) if f.bounds and f.bounds.spans in whole]
-    of_preset = {name: getattr(preset.config, name) for name in spans}
-    same = [name for name, value in of_preset.items() if value == preset.total_steps == getattr(config, name)]
-    return override(config, dict.fromkeys(same, settings.total_steps))
-
-
-def check_spans(config: Fed, settings: Settings) -> None:
-    """Raises BadInput when what anneals to 0 would be there before the run ends (`Bounds.spans`)."""
-    for field in options.fields(type(config)):
-        option = field.bounds.spans if field.bounds else ""
-        over = getattr(config, field.name) if option else 0
-        if not over:
-            continue
-        whole = getattr(settings, option)
-        if whole is None:
-            raise BadInput(
-                f"{field.name} = {over:,} needs {option} of at most that (it is {whole}): the rest would be learned at rate 0"
-            )
-        if over < whole:
-            raise BadInput(
-                f"{field.name} = {over:,} ends before {option} = {whole:,}: the rest would be learned at rate 0. "
-                f"Make {field.name} as long as the run, or 0 for a constant rate"
-            )
-
-
-def _check_recorded(data: Dataset, fields: Mapping[str, object], named: bool) -> None:
-    """Raises BadInput for options that do nothing where an agent learns from data."""
-    if not isinstance(data, Dataset):
-        raise BadInput(f"data is a Dataset (whorl.buffers.datasets), got {type(data).__name__}")
-    idle = ["num_envs", "total_episodes", "video_every"] + ([] if named else ["eval_every", "max_episode_steps"])
-    if given := [name for name in idle if fields.get(name)]:
-        why = "no environment is stepped" if named else "no environment is named"
-        raise BadInput(f"{', '.join(given)} does nothing where an agent learns from data and {why}: leave it out")
-
-
-def _interval(feed: Feed) -> int:
-    """Most steps between checkpoints: replay keeps the rows of an interval twice beside those that can be drawn, a few percent."""
-    if not feed.replays or not feed.capacity:
-        return 2**62
-    return max(1, feed.capacity // (100 if feed.storage == "frames" else 20))
-
-
-def _check_object(agent: str, settings: Settings, feed: Feed) -> None:
-    """Raises BadInput for what cannot be done with an environment that is an object."""
-    if settings.video_every or settings.max_episode_steps:
-        raise BadInput(
-            "an environment object cannot be copied or changed: pass an id for video_every and max_episode_steps"
-        )
-    if feed.own_envs:
-        raise BadInput(
-            f"the workers of {agent} make environments of their own, so an environment object will not do: pass an id"
-        )
-    if settings.eval_every:
-        raise BadInput("an environment object cannot be copied for evaluation: pass an id, or leave eval_every out")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+
+import numpy as np
 
 from whorl.batch import Arrays, Numbers, Part, State
 from whorl.errors import BadInput, Damaged, WhorlError
@@ -118,3 +120,12 @@ def _words(like: object) -> str:
     return {bool: "true or false", int: "a whole number", float: "a number", str: "a text", list: "a list"}.get(
         type(like), "a table"
     )
+
+
+def learned(path: Path, names: Iterable[str]) -> dict[str, np.ndarray]:
+    """What the run's environments had learned, by these names. Raises what `checkpoint.load` does, Damaged where there is none."""
+    arrays = checkpoint.load(path)[0].get("collector", {})
+    try:
+        return {name: arrays[f"learned.{name}"].numpy() for name in names}
+    except KeyError as error:
+        raise Damaged(f"{path} has no {error.args[0]} of its environments: {CHANGED}") from None

@@ -28,11 +28,12 @@ from whorl.training import folder, grid, sweep_table
 from whorl.training.build import build
 from whorl.training.catalog import AgentLike, agent_class, agent_name, find
 from whorl.training.imports import bring, typed
+from whorl.training.planned import planned
 from whorl.training.process import StopSignals
 from whorl.training.samples import Samples
 from whorl.training.samples import settings as draws
 from whorl.training.settings import Settings, one_word
-from whorl.training.start import planned, resume, train
+from whorl.training.start import TAKEN, resume, train
 from whorl.training.sweep_asked import check_call, check_fields
 from whorl.training.written import read_result
 
@@ -210,7 +211,7 @@ def _importable(part: Callable | None) -> list[str]:
 
 def _check_setting(agent: AgentLike, env: EnvKind | Env, setting: grid.Setting, encoder: EncoderFactory | None) -> None:
     """Raises what `train` would raise before it writes anything."""
-    s, config = planned(agent, name_of(env), one_word(grid.nested(setting)), source=env)
+    s, config = planned(agent, name_of(env), one_word(grid.nested(setting)), source=env, beside=TAKEN)
     parts = build(
         agent, env, config, s.num_envs, update=s.update, max_episode_steps=s.max_episode_steps, buffer=False, encoder=encoder,
         precision=s.precision,

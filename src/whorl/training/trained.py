@@ -55,6 +55,8 @@ class Trained:
         self.policy = deepcopy(policy).cpu().eval()  # that of an agent which came built goes on learning
         self.checkpoint = checkpoint.find(path / "checkpoints", which)
         states.load(self.checkpoint, {"policy": self.policy}, read_config(path))
+        if learned := env.learned():
+            env.load_learned(states.learned(self.checkpoint, learned))
         self._generator = Generator().manual_seed(stream(settings.seed, "predict"))
 
     def predict(
@@ -139,6 +141,7 @@ class Trained:
                 folder.place(file, "a film"),
                 seed,
                 self.settings.max_episode_steps or max_steps,
+                known=self.env,
             )
 
 

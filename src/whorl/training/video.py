@@ -11,22 +11,31 @@ from typing import cast
 import numpy as np
 import torch
 
+from whorl.buffers.datasets import Dataset
 from whorl.envs.env import Env, Kind
 from whorl.envs.guard import Guard, close, guarded
 from whorl.errors import BadInput, EnvError
 from whorl.folders import Folder, make
 from whorl.functional.streams import stream
 from whorl.policies.policy import Array, Held, Policy
+from whorl.training.evaluate import look_alike
 
 MAX_FRAMES = 250  # of a GIF: longer episodes keep every second frame, every fourth, ...
 
 
 def film(
-    policy: Policy, kind: Kind, file: Path, seed: int = 0, max_steps: int = 10_000, folder: Folder | None = None
+    policy: Policy,
+    kind: Kind,
+    file: Path,
+    seed: int = 0,
+    max_steps: int = 10_000,
+    folder: Folder | None = None,
+    known: Env | Dataset | None = None,
 ) -> tuple[float, int]:
     """Play one greedy episode (at most `max_steps` of it) and write it to `file` (.gif or .mp4); returns its return and length.
 
-    It has an environment and random streams of its own. folder: the file's own, held open; None: it is opened by its path.
+    It has an environment and random streams of its own. folder: the file's own, held open; None: it is opened by its path. known: what the
+    policy was made for.
     Raises BadInput when the environment has no picture or the ending is neither.
     """
     if file.suffix not in (".gif", ".mp4"):
@@ -38,6 +47,8 @@ def film(
     generator = torch.Generator().manual_seed(stream(seed, "video"))
     world = guarded(env)
     try:
+        if known is not None:
+            look_alike(env, known)
         observation = world.reset(seed)
         while steps < max_steps:
             if steps % every == 0:
@@ -47,7 +58,8 @@ def film(
             noise = None if policy.greedy else policy.noise((1, 1), generator)[0]
             decided, carry = actor(observation, carry, is_first, noise, env.action_mask)
             step = world.step(np.asarray(decided["action"]))
-            observation, total, steps = step.observation, total + float(step.reward[0]), steps + 1
+            reward = step.reward if env.raw_reward is None else env.raw_reward
+            observation, total, steps = step.observation, total + float(reward[0]), steps + 1
             is_first = np.asarray(step.terminated) | np.asarray(step.truncated)
             if is_first[0]:
                 break

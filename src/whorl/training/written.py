@@ -29,6 +29,7 @@ from whorl.training.settings import Settings
 if TYPE_CHECKING:
     from whorl.training.evaluate import Evaluation
 
+NEWER = {"spaces": "", "transforms": []}  # what folders of before there was such a setting have not
 HEADER = "step,env,return,length"  # of episodes.csv; more columns may follow
 
 
@@ -82,12 +83,12 @@ def read_config(run: Path) -> Written:
         raise Damaged(f"{path} should hold a table, got {str(data)[:60]!r}: {CHANGED}")
     names = {f.name for f in dataclasses.fields(_Rest)}
     rest = options.from_json(_Rest, {key: data.pop(key) for key in names & data.keys()}, path)
-    return Written(path, options.from_json(Settings, {"spaces": "", **data}, path), **vars(rest))
+    return Written(path, options.from_json(Settings, {**NEWER, **data}, path), **vars(rest))
 
 
 def noted_only(data: Numbers) -> Numbers:
-    """Settings as config.json holds them: without the note that older folders have not, where nothing is noted."""
-    return data if data.get("spaces") else {name: value for name, value in data.items() if name != "spaces"}
+    """Settings as config.json holds them: without what older folders have not, where there is nothing to say."""
+    return {name: value for name, value in data.items() if value or name not in NEWER}
 
 
 def write_config(run: Path, data: Numbers) -> Written:

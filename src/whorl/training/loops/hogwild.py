@@ -294,7 +294,7 @@ def _end_with_parent() -> None:
 
 
 def _learn(task: Task, pipe: Connection) -> None:
-    env = task.kind.make(task.num_envs, task.seed, max_episode_steps=task.limit)
+    env = task.kind.make(task.num_envs, task.seed, max_episode_steps=task.limit, training=True)
     shared, agent = task.agent, copy.deepcopy(task.agent)
     step_on(shared, agent)
     parts = assemble(agent, env, task.seed)

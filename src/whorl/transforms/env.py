@@ -1,0 +1,160 @@
+"""An environment with transforms around it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from whorl.envs.env import Array, Env, Observation, Step
+from whorl.errors import BadInput
+from whorl.functional.streams import stream
+from whorl.transforms.layers import around
+from whorl.transforms.transform import Transform
+
+
+class Transformed(Env):
+    """`env` as an agent sees it through `transforms`, the innermost first. It is a list of them, too: `append`, `insert`, `pop`, `[i]`,
+    `len`, iteration; after a change it begins anew with `reset`.
+
+    Raises BadInput for what is no transform, or stands in the chain already, Incompatible, naming the transform and its place, for one that
+    does not fit what lies within.
+    """
+
+    origin = "transformed"
+
+    def __init__(self, env: Env, *transforms: Transform) -> None:
+        self.env = env
+        self._begin(list(transforms))
+
+    # -- a list of transforms ---------------------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return len(self._transforms)
+
+    def __iter__(self) -> Iterator[Transform]:
+        return iter(self._transforms)
+
+    def __getitem__(self, index: int) -> Transform:
+        return self._transforms[index]
+
+    def append(self, transform: Transform) -> None:
+        """Put it around all others."""
+        self.insert(len(self), transform)
+
+    def insert(self, index: int, transform: Transform) -> None:
+        """Put it where `[index]` is then. Where that raises, the chain is as it was."""
+        changed = self._transforms.copy()
+        changed.insert(index, transform)
+        self._begin(changed)
+
+    def pop(self, index: int = -1) -> Transform:
+        """Take one out, and return it. Where that raises, the chain is as it was."""
+        left = self._transforms.copy()
+        transform = left.pop(index)
+        self._begin(left)
+        return transform
+
+    def _begin(self, transforms: list[Transform]) -> None:
+        self._layer = layer = around(self.env, transforms)
+        self._transforms = transforms
+        self.id, self.num_envs, self.device = layer.id, layer.num_envs, layer.device
+        self.observation_space, self.action_space = layer.observation_space, layer.action_space
+        self.max_episode_steps, self.reward_threshold, self.goal = (
+            layer.max_episode_steps,
+            layer.reward_threshold,
+            layer.goal,
+        )
+        self.partial, self.discounts, self.made_from = layer.partial, layer.discounts, layer.made_from
+        self.raw_reward, self.action_mask = layer.raw_reward, layer.action_mask
+
+    def train(self, mode: bool = True) -> Transformed:
+        """In train mode, as at first, running statistics move; else they stand."""
+        for transform in self:
+            transform.train(mode)
+        return self
+
+    # -- an environment -----------------------------------------------------------------------------------------------------
+
+    @property
+    def replay_steps(self) -> int:
+        return self.env.replay_steps
+
+    @replay_steps.setter
+    def replay_steps(self, steps: int) -> None:
+        self.env.replay_steps = steps
+
+    def reset(self, seed: int | None = None) -> Observation:
+        if seed is not None:
+            for place, transform in enumerate(self):
+                transform.seed(stream(seed % 2**64, "transform", place))
+        return self._standing(self._layer.reset(seed))
+
+    def step(self, action: Array, rows: np.ndarray | None = None) -> Step:
+        layer = self._layer
+        step = layer.step(action, rows)
+        self.raw_reward, self.action_mask = layer.raw_reward, layer.action_mask
+        return step
+
+    def restart(self, rows: np.ndarray) -> Observation:
+        return self._standing(self._layer.restart(rows))
+
+    def state(self) -> dict[str, np.ndarray] | None:
+        return self._layer.state()
+
+    def load_state(self, state: dict[str, np.ndarray]) -> Observation:
+        return self._standing(self._layer.load_state(state))
+
+    def learned(self) -> dict[str, np.ndarray]:
+        found = {f"env.{name}": array for name, array in self.env.learned().items()}
+        for owner, transform in self._named():
+            found |= {f"{owner}.{name}": x.cpu().numpy().copy() for name, x in transform.state_dict().items()}
+        return found
+
+    def _named(self) -> Iterator[tuple[str, Transform]]:
+        """Each by its class and which of that class it is, so that a chain without those of training only has the same names."""
+        seen: dict[str, int] = {}
+        for transform in self:
+            kind = type(transform).__name__
+            seen[kind] = seen.get(kind, 0) + 1
+            yield f"{kind}{seen[kind]}", transform
+
+    def load_learned(self, learned: dict[str, np.ndarray]) -> None:
+        wanted = self.learned()
+        if learned.keys() != wanted.keys():
+            raise BadInput(
+                f"{self!r} has learned {', '.join(wanted) or 'nothing'}, and was to load {', '.join(learned) or 'nothing'}"
+            )
+        self.env.load_learned({name[4:]: array for name, array in learned.items() if name.startswith("env.")})
+        for owner, transform in self._named():
+            transform.load_learned(
+                {name.partition(".")[2]: x for name, x in learned.items() if name.startswith(f"{owner}.")}
+            )
+
+    def render(self) -> Any:
+        return self.env.render()
+
+    def close(self) -> None:
+        self.env.close()
+
+    @property
+    def own_observation_space(self) -> Any:
+        return self.env.own_observation_space
+
+    @property
+    def own_action_space(self) -> Any:
+        return self.env.own_action_space
+
+    def encode(self, observation: Any) -> tuple[Observation, Array | None]:
+        return self.env.encode(observation)
+
+    def decode(self, action: Any) -> Any:
+        return self.env.decode(action)
+
+    def __repr__(self) -> str:
+        return f"{self.env!r} through {', '.join(type(each).__name__ for each in self) or 'no transform'}"
+
+    def _standing(self, observation: Observation) -> Observation:
+        self.raw_reward, self.action_mask = self._layer.raw_reward, self._layer.action_mask
+        return observation

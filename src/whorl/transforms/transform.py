@@ -1,0 +1,237 @@
+"""The base of all transforms, and the two of its kinds that most of them are.
+
+A step has two phases, because then no transform handles "which observation is which". Phase 1, `step`: the old episode goes on, or
+ends, on the true successor, in all rows; flags are settled. Phase 2, `reset`: fresh episodes, in the rows that ended, wherever the end
+came from. On the CPU a transform computes in numpy, on a device and on a buffer's batches in torch, from one formula.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import torch
+from gymnasium import Space
+from torch import Tensor, nn
+
+from whorl.batch import Batch
+from whorl.errors import BadInput
+from whorl.spaces import restored, tree_map
+
+Array = np.ndarray | Tensor
+Observation = Any  # an array [N, *obs], or nested dicts of such arrays
+Spaces = tuple[Space, Space]
+
+
+class Result(NamedTuple):
+    """What a step did to the episodes under way, all rows; fresh episodes come later."""
+
+    observation: Observation  # [N, *obs] true successor
+    reward: Array  # [N] float32
+    terminated: Array  # [N] bool
+    truncated: Array  # [N] bool
+    valid: Array | None = None  # [N] bool, as in `Step`
+    discount: Array | None = None  # [N] float32, as in `Step`
+    info: Any = {}
+
+
+class Transform(nn.Module):
+    """Changes what an agent sees, does and gets. Subclasses override what they change; what they do not override costs nothing.
+
+    Arguments of the constructor are kept as attributes of the same names, so that `spec` can write them down. Constants are buffers with
+    `persistent=False`; what is learned from data is a buffer with `persistent=True`: always in the checkpoint, moved in train mode only.
+    """
+
+    training_only: ClassVar[bool] = False  # evaluation, film and play leave it out
+    needs: ClassVar[frozenset[str]] = frozenset()  # of `Env.partial`: "restart" of whom it ends, "rows" that step alone
+    rewards: ClassVar[bool] = False  # whether it changes rewards: returns are counted from those before it
+    discounts: ClassVar[bool] = False  # whether its results have a discount
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.memory: dict[str, Any] = {}  # of the episodes under way, arrays [N, ...]
+        self.raw_reward: Array | None = None  # [N] that `play` added up, where the world has one
+        self._numpy: tuple[np.ndarray, ...] | None = None
+
+    # -- what it changes ------------------------------------------------------------------------------------------------
+
+    def spaces(self, observation: Space, action: Space) -> Spaces:
+        """The spaces of ONE environment outside of it, from those inside. Raises Incompatible(reason) where it does not fit."""
+        return observation, action
+
+    def begin(self, n: int, device: str) -> None:
+        """Take memory for n environments whose arrays are numpy ("cpu") or torch."""
+
+    def seed(self, seed: int) -> None:
+        """Start its random streams anew."""
+
+    def action(self, action: Array) -> Array:
+        """The action [N, ...] inside from the one outside; the outermost transform comes first."""
+        return action
+
+    def allowed(self, mask: Array | None) -> Array | None:
+        """The action mask [N, A] outside from the one inside; asked after each phase."""
+        return mask
+
+    def play(self, world: Any, action: Array, rows: np.ndarray | None) -> Any:
+        """Play one action of these rows (None: all) as any number of steps of `world`, the environment with the transforms inside of
+        this one; returns one `Step`. Only for those that need "rows" or act while an agent waits."""
+        return world.step(action) if rows is None else world.step(action, rows)
+
+    def step(self, result: Result) -> Result:
+        """Phase 1, all rows: the step as it is outside. Arrays that it is given are not its own to write."""
+        return result
+
+    def reset(self, observation: Observation, rows: Array) -> Observation:
+        """Phase 2: episodes begin in `rows` (bool [N]) at `observation` [N, ...]; the others' is not looked at. Returns all rows; what
+        `step` gave before stays as it was."""
+        return observation
+
+    def forward(self, batch: Batch) -> Batch:
+        """The same on a batch of a buffer, [B], [T, B] or [T, N], whose rows it does not mix."""
+        raise BadInput(
+            f"{type(self).__name__} looks at more than one row, so it works on environments and not on batches"
+        )
+
+    def episode_steps(self, most: int | None) -> int | None:
+        """Most steps of an episode outside, from those inside; None: any number."""
+        return most
+
+    # -- what it keeps --------------------------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Array]:
+        """Its memory of the episodes under way, live arrays [N, ...] by name."""
+        return self.memory
+
+    def load_state(self, arrays: dict[str, Any]) -> None:
+        """Restore `state()`, in place. Raises BadInput for what it does not give."""
+        mine = self.state()
+        if arrays.keys() != mine.keys():
+            raise BadInput(f"a state of {type(self).__name__} has {_names(mine)}, got {_names(arrays)}")
+        for name, array in mine.items():
+            array[...] = restored({name: torch.as_tensor(arrays[name])}, name, array)
+
+    def load_learned(self, arrays: dict[str, np.ndarray]) -> None:
+        """Restore the persistent buffers, in place. Raises BadInput for other shapes, dtypes, and what is not finite."""
+        for name, buffer in self.state_dict(keep_vars=True).items():
+            buffer.copy_(restored({name: torch.as_tensor(arrays[name])}, name, buffer))
+
+    def constants(self, x: Any) -> tuple[Any, ...]:
+        """Its buffers, in the order in which they were registered, as arrays of the kind of x."""
+        if not isinstance(x, np.ndarray):
+            return tuple(self.buffers())
+        if self._numpy is None:  # views, so that what is learned in place is seen
+            self._numpy = tuple(buffer.numpy() for buffer in self.buffers())
+        return self._numpy
+
+    def _apply(self, *args: Any, **kwargs: Any) -> Any:
+        self._numpy = None
+        return super()._apply(*args, **kwargs)
+
+    def arguments(self) -> dict[str, object]:
+        """What its constructor was called with, as plain values, without the defaults."""
+        found = {}
+        for name, parameter in inspect.signature(type(self)).parameters.items():
+            value = plain(getattr(self, name))
+            if value != plain(parameter.default):
+                found[name] = value
+        return found
+
+    def extra_repr(self) -> str:
+        return ", ".join(f"{name}={value!r:.60}" for name, value in self.arguments().items())
+
+
+class OfObservation(Transform):
+    """A pure function of the observation."""
+
+    def look(self, observation: Observation) -> Observation:
+        """Outside from inside, [..., *obs], numpy or torch."""
+        raise NotImplementedError
+
+    def step(self, result: Result) -> Result:
+        return result._replace(observation=self.look(result.observation))
+
+    def reset(self, observation: Observation, rows: Array) -> Observation:
+        return self.look(observation)
+
+    def forward(self, batch: Batch) -> Batch:
+        """`observation` and `next.observation`."""
+        return observed(batch, self.look)
+
+
+class OfReward(Transform):
+    """A pure function of the reward."""
+
+    rewards: ClassVar[bool] = True
+
+    def judge(self, reward: Array) -> Array:
+        """Outside from inside, float32 [...], numpy or torch."""
+        raise NotImplementedError
+
+    def step(self, result: Result) -> Result:
+        return result._replace(reward=self.judge(result.reward))
+
+    def forward(self, batch: Batch) -> Batch:
+        """`next.reward`."""
+        batch["next"]["reward"] = self.judge(batch["next"]["reward"])
+        return batch
+
+
+class OfAction(Transform):
+    """A pure function of the action. A buffer holds actions as the agent chose them, so batches stay as they are."""
+
+    def forward(self, batch: Batch) -> Batch:
+        return batch
+
+
+def observed(batch: Batch, look: Any) -> Batch:
+    """The batch with `look` of its observations, where there are any, nested ones as dicts."""
+    for part in (batch, batch["next"]):
+        if "observation" in part.keys():  # noqa: SIM118  a TensorDict iterates over rows
+            part["observation"] = look(_dicts(part["observation"]))
+    return batch
+
+
+def _dicts(tree: Any) -> Any:
+    return {key: _dicts(value) for key, value in tree.items()} if hasattr(tree, "items") else tree
+
+
+def plain(value: Any) -> Any:
+    """Arrays and tuples as lists, for JSON."""
+    if isinstance(value, np.ndarray | Tensor | np.generic):
+        return value.tolist()
+    if isinstance(value, list | tuple):
+        return [plain(each) for each in value]
+    return {key: plain(each) for key, each in value.items()} if isinstance(value, dict) else value
+
+
+def copied(tree: Observation) -> Observation:
+    """A copy of an array, or of nested dicts of them."""
+    return tree_map(lambda x: x.copy() if isinstance(x, np.ndarray) else x.clone(), tree)
+
+
+def merged(tree: Observation, rows: Any, source: Observation) -> Observation:
+    """A copy of `tree` whose `rows` (bool [N]) are those of `source`."""
+    if isinstance(tree, dict):
+        return {key: merged(value, rows, source[key]) for key, value in tree.items()}
+    if isinstance(tree, np.ndarray):
+        copy = tree.copy()
+        copy[rows] = source[rows]
+        return copy
+    return torch.where(rows.reshape(-1, *[1] * (tree.ndim - 1)), source, tree)
+
+
+def flags(n: int, device: str, value: bool) -> Array:
+    """bool [N]."""
+    return np.full(n, value) if device == "cpu" else torch.full((n,), value, device=device)
+
+
+def zeros(shape: tuple[int, ...], dtype: Any, device: str) -> Any:
+    """Zeros of a numpy dtype: numpy on the CPU, else torch."""
+    array = np.zeros(shape, dtype)
+    return array if device == "cpu" else torch.as_tensor(array, device=device)
+
+
+def _names(arrays: dict[str, Any]) -> str:
+    return ", ".join(arrays) or "nothing"
