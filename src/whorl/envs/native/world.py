@@ -181,7 +181,6 @@ class World(Env):
         self._choices = int(getattr(self.action_space, "n", 0))
         self._action = np.zeros((num_envs, *(self.action_space.shape or ())), self.action_space.dtype)
         self._run = compiled(type(self).dynamics, type(self).observe)
-        self._spare = np.zeros((num_envs, size), dtype)  # for where all stand after a restart
         self._steps()
 
     def _steps(self) -> None:
@@ -200,10 +199,10 @@ class World(Env):
         return self._went_on.observation
 
     def restart(self, rows: np.ndarray) -> Observation:
-        self.arrays.rows[:] = rows
-        here = self.arrays.observation
-        self.arrays = self.arrays._replace(observation=self._spare)
-        self._spare = here  # which may be the true successor of the last step
+        # new memory: the observation may be the true successor of the last step, the rows its `valid`
+        fresh = {name: np.empty_like(getattr(self.arrays, name)) for name in ("observation", "rows")}
+        fresh["rows"][:] = rows
+        self.arrays = self.arrays._replace(**fresh)
         self._steps()
         self._run(RESTART, self._choices, self._action, *self.arrays)
         return self._went_on.observation
