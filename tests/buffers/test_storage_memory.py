@@ -83,6 +83,18 @@ def test_masked_rows_are_left_out_and_lanes_go_their_own_way():
     assert [numbers(part)[:, 0].tolist() for part in parts] == [[0, 2], [2, 10, 11, 12]]
 
 
+def test_lanes_that_differ_wrap_each_at_its_own_place_and_indexes_hold_until_the_next_write():
+    storage = Memory(capacity=8, lanes=2)  # 4 slots a lane
+    part = rollout(3)
+    part["mask"] = torch.tensor([[True, False], [False, False], [True, True]])
+    storage.write(part)  # lane 0: 2 rows, lane 1: 1 row
+    index = storage.write(rollout(3, start=10))
+    assert index.tolist() == [4, 3, 6, 5, 8, 7]  # k * 2 + lane, of k = 2, 3, 4 and 1, 2, 3
+    assert storage.write(rollout(3, start=20)) is index and index.tolist() == [10, 9, 12, 11, 14, 13]
+    assert numbers(storage.ordered()).T.tolist() == [[12, 20, 21, 22]] * 2
+    assert numbers(storage.read(torch.tensor([14, 13, 8, 7]))).tolist() == [22, 22, 12, 12]
+
+
 def test_rollouts_longer_than_the_ring_keep_their_last_rows():
     for strange in (False, True):
         storage = Memory(capacity=6, lanes=2, slack=1)

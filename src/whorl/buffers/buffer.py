@@ -84,7 +84,7 @@ class ReplayBuffer:
             )
         self._settle()
         index = self.storage.write(rollout)
-        self.added += len(index)
+        self.added += index.numel()
         self.sampler.written(self.storage, index)
 
     # ------------------------------------------------------------------------------------------------ batches out

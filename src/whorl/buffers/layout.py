@@ -117,27 +117,32 @@ class Reader:
                 number = numbers[prefix]
             self.paths.append((number, key))
             self.sizes[number] += 1
-        self.dtypes = [entry.dtype for entry in layout.fields]
-        self.shape: torch.Size | None = None  # of the last rollout, and so of its leaves
-        self.shapes: list[torch.Size] = []
+        self.shape: torch.Size | None = None  # of the last rollout
+        self.wanted: list[tuple[int, str, torch.Size, torch.dtype]] = []  # a leaf of it: where, and what it is to be
 
     def leaves(self, rollout: Batch) -> tuple[list[Tensor], Tensor | None]:
         """(values in the layout's order, mask or None). Raises BatchError naming every key that differs."""
         shape = rollout.batch_size
         if shape != self.shape:
-            self.shape, self.shapes = shape, [torch.Size((*shape, *entry.shape)) for entry in self.layout.fields]
-        nodes = [rollout]
+            fields = zip(self.paths, self.layout.fields)
+            self.wanted = [(*path, torch.Size((*shape, *entry.shape)), entry.dtype) for path, entry in fields]
+            self.shape = shape
+        values: list[Tensor] = []
         mask = None
         try:
+            nodes: list[dict[str, Any]] = [dict(rollout.items())]
             for number, key in self.nodes:
-                nodes.append(nodes[number][key])
-            values = [nodes[number][key] for number, key in self.paths]
-            sizes = [len(node.keys()) for node in nodes]
+                nodes.append(dict(nodes[number][key].items()))
+            for number, key, wanted, dtype in self.wanted:
+                value = nodes[number][key]
+                if value.shape != wanted or value.dtype != dtype:
+                    break
+                values.append(value)
+            sizes = list(map(len, nodes))
             if sizes[0] == self.sizes[0] + 1:
-                mask = rollout["mask"]
+                mask = nodes[0]["mask"]
                 sizes[0] -= 1
-            good = sizes == self.sizes and [value.shape for value in values] == self.shapes
-            good = good and [value.dtype for value in values] == self.dtypes
+            good = sizes == self.sizes and len(values) == len(self.wanted)
         except (KeyError, IndexError, TypeError, AttributeError, RuntimeError):
             good = False
         if not good:

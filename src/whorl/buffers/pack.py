@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
 from numba import carray, types
 from numba.core import cgutils
 from numba.extending import intrinsic
+from torch import Tensor
 
 from whorl.buffers.layout import Layout
 from whorl.jit import jit
@@ -50,7 +52,7 @@ def scatter(
     oldest first. Returns (rows written, whether all counts agree).
     """
     lanes = len(count)
-    written = 0
+    written, last, place = 0, -1, 0
     kept = carray(_pointer(mask), (steps * envs if mask else 0,), np.bool_)
     for t in range(steps):
         for e in range(envs):
@@ -59,10 +61,18 @@ def scatter(
                 continue
             lane = first + e
             k = count[lane]
-            slot = rows + ((k % ring) * lanes + lane) * width
+            if k != last:  # a division takes as long as copying a field, and lanes mostly agree
+                last, place = k, (k % ring) * lanes
+            slot = rows + (place + lane) * width
             for f in range(fields.shape[1]):
                 size = fields[1, f]
-                _memcpy(slot + fields[2, f], fields[0, f] + row * size, size)
+                target, source = slot + fields[2, f], fields[0, f] + row * size
+                if size == 4:  # a move where the size is known, else a call
+                    _memcpy(target, source, 4)
+                elif size == 1:
+                    _memcpy(target, source, 1)
+                else:
+                    _memcpy(target, source, size)
             index[written] = k * lanes + lane
             count[lane] = k + 1
             written += 1
@@ -79,6 +89,29 @@ def gather(rows: int, width: int, slots: int, index: int, size: int, packed: int
     for i in range(size):
         _memcpy(packed + i * width, rows + (wanted[i] % slots) * width, width)
     _memcpy(copied, index, size * 8)
+
+
+class Indexes:
+    """Memory for the indexes of written rows, that of the write before where they were as many: a new tensor takes as long as 30 rows."""
+
+    FEW = 4_096  # rows up to which it is kept
+
+    def __init__(self) -> None:
+        self._kept = _both(0)
+
+    def take(self, rows: int) -> tuple[np.ndarray, Tensor]:
+        """int64 [rows] as an array and as a tensor, of the same memory."""
+        if len(self._kept[0]) == rows:
+            return self._kept
+        made = _both(rows)
+        if rows <= self.FEW:
+            self._kept = made
+        return made
+
+
+def _both(rows: int) -> tuple[np.ndarray, Tensor]:
+    array = np.empty(rows, np.int64)
+    return array, torch.from_numpy(array)
 
 
 def table(layout: Layout) -> np.ndarray:

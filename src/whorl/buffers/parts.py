@@ -31,7 +31,8 @@ class Storage(Part, Protocol):
         """From now on a batch that was read stays valid until so many more of its shape were read."""
 
     def write(self, rollout: Batch, first_lane: int = 0) -> Tensor:
-        """Store the rows of a rollout [T, N] in lanes first_lane ... first_lane + N - 1; returns their absolute indexes."""
+        """Store the rows of a rollout [T, N] in lanes first_lane ... first_lane + N - 1; returns their absolute indexes, valid
+        until the next write."""
 
     def read(self, index: Tensor) -> Batch:
         """The rows of absolute indexes as a batch of shape index.shape: all keys, and `index`."""
@@ -76,7 +77,7 @@ class Sampler(Part, Protocol):
         """The rows of a batch of `size` rows or sequences. Raises BadInput when there are none."""
 
     def written(self, storage: Storage, index: Tensor) -> None:
-        """These rows were written."""
+        """These rows were written: absolute indexes [rows], valid until the next write."""
 
     def feedback(self, storage: Storage, index: Tensor, priority: Tensor) -> None:
         """New priorities of rows that were drawn. Raises BadInput where rows have none."""

@@ -9,6 +9,7 @@ See docs/design/008-replay.md.
 from __future__ import annotations
 
 import struct
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from whorl.errors import BadInput, BatchError, Damaged
 
 SHAPES = 8  # batch shapes whose memory is kept
 MOST = 2**48  # rows that are ever written to a lane
+_is_cpu = attrgetter("is_cpu")
 
 
 class Memory:
@@ -68,6 +70,10 @@ class Memory:
         self.layout: Layout | None = None
         self._file = RingFile(folder, parts) if folder is not None else None
         self._batches: dict[Any, list[_Batch]] = {}  # by shape, the one to write next first
+        self._index = (
+            np.empty(0, np.int64),
+            torch.empty(0, dtype=torch.int64),
+        )  # of the last few rows written, one memory
         self._floored = False  # whether any floor is above 0
         self._even = True  # all lanes have equal counts, and no floor
 
@@ -93,7 +99,7 @@ class Memory:
         if self._compiled:
             from whorl.buffers import pack  # brings numba
 
-            self._scatter, self._gather = pack.scatter, pack.gather
+            self._scatter, self._gather, self._indexes = pack.scatter, pack.gather, pack.Indexes()
             self._fields: Any = pack.table(layout)
             self._addresses = struct.Struct(f"{len(layout.fields)}q")
             self._address = packed.data_ptr()
@@ -108,7 +114,7 @@ class Memory:
     def write(self, rollout: Batch, first_lane: int = 0) -> Tensor:
         """Stores the rows of a rollout [T, N] in lanes first_lane ... first_lane + N - 1, but those with `mask` False.
 
-        Returns the absolute indexes of the rows written, oldest first (int64 [rows]).
+        Returns the absolute indexes of the rows written, oldest first (int64 [rows]), valid until the next write.
         Raises BatchError when keys, shapes or dtypes differ from the first rollout's, BadInput when a storage that is
         written once is full.
         """
@@ -130,7 +136,7 @@ class Memory:
             index, even = self._write_torch(values, mask, steps, envs, first_lane, count)
         self._even = even and not self._floored
         self._publish(first_lane, envs, count)
-        return torch.from_numpy(index)
+        return index
 
     def _claim(self, first: int, steps: int, envs: int) -> np.ndarray:
         """Counters to raise, before rows are written; `_publish` gets them back after."""
@@ -141,22 +147,23 @@ class Memory:
 
     def _write_compiled(
         self, values: list[Tensor], mask: Tensor | None, steps: int, envs: int, first: int, count: np.ndarray
-    ) -> tuple[np.ndarray, bool]:
-        values = [value if value.is_contiguous() and value.is_cpu else value.cpu().contiguous() for value in values]
-        self._addresses.pack_into(self._fields, 0, *[value.data_ptr() for value in values])
+    ) -> tuple[Tensor, bool]:
+        if not (all(map(_is_cpu, values)) and all(map(Tensor.is_contiguous, values))):
+            values = [value.cpu().contiguous() for value in values]
+        self._addresses.pack_into(self._fields, 0, *map(Tensor.data_ptr, values))
         kept = 0
         if mask is not None:
             mask = mask.cpu().contiguous()
             kept = mask.data_ptr()
-        index = np.empty(steps * envs, np.int64)
+        memory, index = self._indexes.take(steps * envs)
         written, even = self._scatter(
-            self._address, self._width, self._fields, kept, steps, envs, first, self.ring, count, index
+            self._address, self._width, self._fields, kept, steps, envs, first, self.ring, count, memory
         )
         return index[:written] if kept else index, even
 
     def _write_torch(
         self, values: list[Tensor], mask: Tensor | None, steps: int, envs: int, first: int, count: np.ndarray
-    ) -> tuple[np.ndarray, bool]:
+    ) -> tuple[Tensor, bool]:
         """The same for rows on any device: packed there, then scattered by one copy."""
         assert self.layout is not None
         kept = np.ones((steps, envs), bool) if mask is None else mask.cpu().numpy()
@@ -172,7 +179,7 @@ class Memory:
         last = slice(-self._size, None) if steps > self.ring else slice(None)  # each slot at most once
         slots = torch.from_numpy(index[last] % self._size).to(self.device)
         self._rows.index_copy_(0, slots, packed[last])
-        return index, bool((count == count[0]).all())
+        return torch.from_numpy(index), bool((count == count[0]).all())
 
     def _refuse_overflow(self, steps: int, envs: int, first: int, mask: Tensor | None) -> None:
         new = np.full(envs, steps) if mask is None else mask.sum(0).cpu().numpy()
