@@ -452,6 +452,23 @@ def test_images_and_dicts_are_not_packed() -> None:
             pack(PPO.build(space, FEW, PPOConfig()))
 
 
+@pytest.mark.parametrize("case", ["ppo, every option", "a2c", "reinforce, critic"])
+def test_values_are_the_critics(case: str) -> None:
+    agent = built(case)
+    torch.manual_seed(1)
+    observation = 3 * torch.randn(300, 2, 5)  # more rows than go through a network together
+    pack(agent)
+    twin = copy.deepcopy(agent)
+    assert agent.step.value is not None and twin.step.value is None  # that would be of the agent's weights
+    for _ in range(2):
+        with torch.no_grad():
+            wanted = agent.value(observation)
+        torch.testing.assert_close(agent.step.value(observation), wanted, rtol=1e-6, atol=3e-6)
+        torch.testing.assert_close(agent.step.value(observation[:, 1]), wanted[:, 1], rtol=1e-6, atol=3e-6)
+        with torch.no_grad():
+            agent.optimizer.param_groups[0]["params"][-1].add_(1.0)  # the bias of the critic's output
+
+
 def test_a_plan_knows_its_memory() -> None:
     """A copy has memory of its own, where the first one's actors do not look: it is packed anew, or says so."""
     agent = built("ppo")

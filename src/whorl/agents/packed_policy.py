@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from whorl.agents.packed_parts import NOTHING, Inputs, Part, Vectors, column, row_weights, tower
 from whorl.batch import Batch, Metrics, get
 from whorl.errors import Incompatible
 from whorl.functional.kernels import row_losses as kernels
+from whorl.nets.encoder import Encoder
 from whorl.nets.heads import Critic
 from whorl.nets.normalizer import NoNormalizer, Normalizer
 from whorl.nets.packed import CHUNK, Rows, Vector
@@ -81,7 +82,9 @@ def _one(
     agent: PPO | A2C | REINFORCE, normalizer: Normalizer | NoNormalizer, objective: Callable[[], Objective]
 ) -> list[Part]:
     def rows(vectors: Vectors) -> PolicyGradient:
-        return PolicyGradient(agent.policy, agent.critic, normalizer, objective, vectors(agent.optimizer))
+        loss = PolicyGradient(agent.policy, agent.critic, normalizer, objective, vectors(agent.optimizer))
+        agent.step.value = None if agent.critic is None else loss.value
+        return loss
 
     return [Part(agent.loss, agent.optimizer, rows)]
 
@@ -183,6 +186,8 @@ class PolicyGradient:
         if critic is not None and type(critic) is not Critic:
             raise Incompatible(f"its critic is a {type(critic).__name__}")
         self.inputs = Inputs(policy.normalizer, policy.encoder, *([] if critic is None else [critic.encoder]))
+        assert isinstance(policy.encoder, Encoder)
+        self.seen = policy.encoder.vectors[0][1].shape or ()
         self.actor = tower(policy.encoder, policy.head, vector)
         self.critic = None if critic is None else tower(critic.encoder, critic.head, vector)
         self.head, self.objective, self.normalizer = head_of(policy, vector), objective, normalizer
@@ -226,6 +231,17 @@ class PolicyGradient:
                 self.critic.add_gradient(value)
         loss = sums[kernels.POLICY] + o.value_weight * sums[kernels.CRITIC] - o.entropy_weight * sums[kernels.ENTROPY]
         return float(loss) * (counted if o.total else 1), self._metrics(sums, o)
+
+    @np.errstate(over="ignore", invalid="ignore")
+    def value(self, observation: Tensor) -> Tensor:
+        """The critic's values [...] of observations [..., *obs], of the weights as they are."""
+        assert self.critic is not None
+        rows = observation.shape[: observation.ndim - len(self.seen)]
+        x = observation.numpy().reshape(rows.numel(), *self.seen)
+        found = np.empty(len(x), np.float32)
+        for a in range(0, len(x), CHUNK):
+            found[a : a + CHUNK] = self.critic.forward(self.inputs(x[a : a + CHUNK]))[:, 0]
+        return torch.from_numpy(found).view(rows)
 
     def _metrics(self, sums: Rows, o: Objective) -> Metrics:
         sums[kernels.ENTROPY] *= -1

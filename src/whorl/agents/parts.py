@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from whorl.agents.agent import Agent
 from whorl.agents.estimators import Estimator, estimate
+from whorl.agents.step import OptimizerStep
 from whorl.batch import Batch, Metrics, Tree, get, values
 from whorl.functional.advantages import gae
 from whorl.functional.bellman import td_target, weighted_mean
@@ -24,6 +25,7 @@ class ActorCritic(Protocol):
     return_normalizer: Normalizer | NoNormalizer
     gathered: list
     report: Metrics
+    step: OptimizerStep
 
     def value(self, observation: Tree) -> Tensor:
         """V(observation), in the units of the normalized return."""
@@ -59,7 +61,7 @@ def targets(
     statistics of the returns are gathered, and how much of them the critic explains is reported.
     """
     next, mask, normalizer = rollout["next"], get(rollout, "mask"), agent.return_normalizer
-    value, next_value = (normalizer.inverse(x) for x in values(agent.value, rollout))
+    value, next_value = (normalizer.inverse(x) for x in values(agent.step.value or agent.value, rollout))
     rows = (
         next["reward"],
         value,

@@ -163,7 +163,7 @@ class REINFORCE(Agent[REINFORCEConfig]):
         next, c, mask = rollout["next"], self.config, get(rollout, "mask")
         discount = get(rollout, "next.discount", c.discount)
         if c.baseline == "value":
-            baseline, next_value = values(self.values, rollout)
+            baseline, next_value = values(self.step.value or self.values, rollout)
             target = discounted_return(next["reward"], next_value, next["terminated"], next["truncated"], discount)
         else:
             target = reward_to_go(next["reward"], next["terminated"], next["truncated"], discount)

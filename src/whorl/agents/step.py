@@ -59,6 +59,7 @@ class OptimizerStep(nn.Module):
         self.reduce: Callable[[list[Tensor]], None] | None = None
         self.leaves: dict[int, list[Tensor]] = {}
         self.plans: dict[int, Plan] = {}  # of packed steps, by the id of their optimizer (agents/packed.py)
+        self.value: Callable[[Tensor], Tensor] | None = None  # packed, the agent's own: observations -> values
         self.forget()
 
     def forget(self) -> None:
@@ -67,11 +68,8 @@ class OptimizerStep(nn.Module):
         self._lean: dict[int, FusedAdam] = {}
 
     def __getstate__(self) -> dict[str, object]:
-        own: dict[str, object] = {
-            "_graphs": {},
-            "_lean": {},
-            "plans": {},
-        }  # they hold the memory of this one: a copy makes its own
+        # they hold the memory of this one: a copy makes its own
+        own: dict[str, object] = {"_graphs": {}, "_lean": {}, "plans": {}, "value": None}
         return {**self.__dict__, **own}
 
     def take(
