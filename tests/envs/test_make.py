@@ -93,7 +93,7 @@ def test_num_envs(num_envs):
 def test_bad_arguments():
     with pytest.raises(BadInput, match="FrozenLake-v1 is stepped by gymnasium on the CPU, got device='cuda'"):
         make_env("FrozenLake-v1", device="cuda")
-    with pytest.raises(BadInput, match="prefer must be 'native' or 'gymnasium', got 'envpool'"):
+    with pytest.raises(BadInput, match="prefer must be 'native', 'gymnasium' or 'torch', got 'envpool'"):
         make_env("CartPole-v1", prefer="envpool")
     with pytest.raises(BadInput, match="make_env takes an id, got OrderEnforcing: wrap your own environment"):
         make_env(gymnasium.make("CartPole-v1", disable_env_checker=True, max_episode_steps=-1))

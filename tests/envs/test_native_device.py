@@ -83,7 +83,8 @@ def test_a_step_never_asks_the_device_for_a_value(id):
 
 def test_bad_input_is_named():
     with pytest.raises(
-        BadInput, match="GridWorld-v0 has no version for device 'cuda', use device 'cpu'; those that have: CartPole"
+        BadInput,
+        match="GridWorld-v0 has no version in torch, which prefer='torch' and .* need; those that have one: CartPole",
     ):
         make("GridWorld-v0", device="cuda")
     env = DeviceWorld("Pendulum-v1", 2, device="cpu")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from gymnasium import spaces
@@ -207,8 +207,47 @@ class Guard:
         return error
 
 
-def guarded(env: Env) -> Env | Guard:
-    """What steps `env`: itself where its code is whorl's own, else its guard."""
+class InNumpy:
+    """Steps a world in torch on the CPU as all others are stepped there: what it gives is numpy, in the same memory."""
+
+    def __init__(self, env: Env):
+        self.env = env
+
+    def __repr__(self) -> str:
+        return repr(self.env)
+
+    def reset(self, seed: int | None = None) -> Observation:
+        """As `Env.reset`."""
+        return _numpy(self.env.reset(seed))
+
+    def restart(self, rows: np.ndarray) -> Observation:
+        """As `Env.restart`."""
+        return _numpy(self.env.restart(rows))
+
+    def load_state(self, state: dict[str, np.ndarray]) -> Observation:
+        """As `Env.load_state`."""
+        return _numpy(self.env.load_state(state))
+
+    def step(self, action: Array, rows: np.ndarray | None = None) -> Step:
+        """As `Env.step`."""
+        step = self.env.step(action, rows)
+        here, reward, terminated, truncated, there = map(_numpy, step[:5])
+        if not (terminated | truncated).any():
+            there = here
+        return Step(here, reward, terminated, truncated, there, None if step.valid is None else _numpy(step.valid))
+
+    def render(self) -> np.ndarray | None:
+        """As `Env.render`."""
+        return self.env.render()
+
+
+Stepper: TypeAlias = "Env | Guard | InNumpy"
+
+
+def guarded(env: Env) -> Stepper:
+    """What steps `env`: itself where its code is whorl's own, else its guard. On the CPU it gives numpy."""
+    if env.origin == "torch":
+        return InNumpy(env)
     return env if env.origin == "native" else Guard(env)
 
 

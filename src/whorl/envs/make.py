@@ -46,7 +46,8 @@ def make_env(
         object needs no id: `Gymnasium(env)`.
     seed: of the first episodes; `env.reset(seed)` starts the streams anew.
     device: where a native world lives; other environments live on the CPU.
-    prefer: "native" takes the native world where there is one that can do what is asked; "gymnasium" never does.
+    prefer: "native" takes the native world where there is one that can do what is asked; "gymnasium" never does; "torch" takes the
+        one in torch operations, which gives tensors on the CPU, too (classic control only).
     wrappers: put around each of the N environments, the innermost first; gymnasium steps them, then.
     options: go to `gymnasium.make`, such as `render_mode="rgb_array"` or `max_episode_steps`. A native world knows
         these two only, and draws without the first: with others, gymnasium steps the environment. A URL knows those of `Http`.
@@ -67,14 +68,17 @@ def make_env(
         raise BadInput(f"num_envs must be an integer of at least 1, got {num_envs!r}")
     wrappers = checked_wrappers(wrappers)
     unknown = sorted(options.keys() - {"max_episode_steps", "render_mode"})
-    if prefer == "native" and id in native.WORLDS and not (id in gymnasium.registry and (unknown or wrappers)):
+    torch = prefer == "torch"
+    other = id in gymnasium.registry and (unknown or wrappers)  # which a native world cannot take
+    if torch or (prefer == "native" and id in native.WORLDS and not other):
         if unknown or wrappers:
+            kind = "in torch is" if torch else "exists only as"
             raise BadInput(
-                f"{id} exists only as a native world, which takes no wrappers and has no option but max_episode_steps; "
+                f"{id} {kind} a native world, which takes no wrappers and has no option but max_episode_steps; "
                 f"got {', '.join([*unknown, *map(name_of, wrappers)])}"
             )
         options.pop("render_mode", None)  # a native world draws whenever it is asked
-        env = native.make(id, num_envs, seed, device, **options)
+        env = native.make(id, num_envs, seed, device, torch=torch, **options)
     else:
         env = library(id).make(id, num_envs, seed, device, prefer, wrappers, options)
     env.made_from = EnvKind(id, {key: value for key, value in options.items() if key not in HERE}, wrappers, prefer)

@@ -13,7 +13,7 @@ import torch
 
 from whorl.buffers.datasets import Dataset
 from whorl.envs.env import Env, Kind
-from whorl.envs.guard import Guard, close, guarded
+from whorl.envs.guard import Stepper, close, guarded
 from whorl.errors import BadInput, EnvError
 from whorl.folders import Folder, make
 from whorl.functional.streams import stream
@@ -87,7 +87,7 @@ def drawable(kind: Kind, seed: int) -> Env:
     return env
 
 
-def _picture(world: Env | Guard, before: list[np.ndarray]) -> np.ndarray:
+def _picture(world: Stepper, before: list[np.ndarray]) -> np.ndarray:
     """The next one, [height, width, 3] like those before it. Raises EnvError for another."""
     picture = world.render()
     if picture is None or (before and picture.shape != before[0].shape):

@@ -345,7 +345,7 @@ def make(
 ) -> Env:
     """For `make_env`: `Gymnasium`, after a look at what was asked."""
     if prefer not in ("native", Gymnasium.origin):
-        raise BadInput(f"prefer must be 'native' or 'gymnasium', got {prefer!r}")
+        raise BadInput(f"prefer must be 'native', 'gymnasium' or 'torch', got {prefer!r}")
     if id not in gymnasium.registry:
         library(id).register()
         ids.register_installed()

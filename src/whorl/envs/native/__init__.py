@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 from whorl.envs.env import Env
 from whorl.errors import BadInput
+
+if TYPE_CHECKING:
+    from whorl.envs.native.device import Dynamics
 
 WORLDS: dict[str, str] = {  # id -> "file:class"
     "CartPole-v0": "cartpole:CartPoleV0",
@@ -32,16 +36,34 @@ WORLDS: dict[str, str] = {  # id -> "file:class"
 }
 
 
-def make(id: str, num_envs: int = 1, seed: int = 0, device: str = "cpu", max_episode_steps: int | None = None) -> Env:
-    """A native world: compiled for the CPU, in torch operations for any other device.
+def make(
+    id: str,
+    num_envs: int = 1,
+    seed: int = 0,
+    device: str = "cpu",
+    max_episode_steps: int | None = None,
+    torch: bool = False,
+) -> Env:
+    """A native world: compiled for the CPU, in torch operations for any other device, and there, too, if `torch` says so.
 
-    Raises BadInput for an id that is not in WORLDS, or that has no version for this device.
+    Raises BadInput for an id that is not in WORLDS, or that has no version in torch where that is needed.
     """
-    if id not in WORLDS:
-        raise BadInput(f"no native world is called {id!r}; there are {', '.join(WORLDS)}")
-    if device != "cpu":
+    if torch or device != "cpu":
         from whorl.envs.native.device import DeviceWorld
 
         return DeviceWorld(id, num_envs, seed, max_episode_steps, device)
+    if id not in WORLDS:
+        raise BadInput(f"no native world is called {id!r}; there are {', '.join(WORLDS)}")
     file, name = WORLDS[id].split(":")
     return getattr(import_module(f"{__name__}.{file}"), name)(num_envs, seed, max_episode_steps)
+
+
+def dynamics(id: str, device: str = "cpu") -> Dynamics:
+    """A classic-control world as pure functions of tensors with any leading axes: `start`, `step` and `observe` of `Dynamics` in
+    envs/native/device.py. They are differentiable, and give the numbers of `make_env(id)`.
+
+    device: where `start` gives states. Raises BadInput for an id without a version in torch.
+    """
+    from whorl.envs.native import device as worlds
+
+    return worlds.dynamics(id, device)
