@@ -1,4 +1,5 @@
-"""Updates of one agent eager, compiled, and compiled as torch does it unasked (every guard, libm's tanh): processor time, interleaved.
+"""Updates of one agent eager, compiled, compiled as torch does it unasked (every guard, libm's tanh), and the first two in bfloat16:
+processor time, interleaved.
 
 python benchmarks/compiled_step.py sac Pendulum-v1
 """
@@ -14,6 +15,7 @@ from typing import Any
 
 import torch
 
+from whorl.nets.precision import cost, supported
 from whorl.training.build import build
 
 
@@ -31,7 +33,11 @@ def as_torch_does() -> Iterator[None]:
 
 def updates(agent: str, env: str, body: str) -> Callable[[], float]:
     """Twenty updates on rows drawn once -> microseconds of processor time of one. The first update, and what it took, is behind."""
-    parts = build(agent, env, num_envs=None, seed=0, update="eager" if body == "eager" else "compiled")
+    update, precision = (
+        "eager" if body.startswith("eager") else "compiled",
+        "bfloat16" if "bfloat16" in body else "float32",
+    )
+    parts = build(agent, env, num_envs=None, seed=0, update=update, precision=precision)
     learner, feed = parts.agent, parts.agent.config.feed
     batches: list = []
     while not batches:
@@ -59,6 +65,9 @@ def main(agent: str, env: str, pairs: int = 11) -> None:
     with as_torch_does():
         bodies = {"as torch does": updates(agent, env, "as torch does")}
     bodies |= {body: updates(agent, env, body) for body in ("eager", "compiled")}
+    if supported():
+        print(f"bfloat16: a product of 256 x 256 numbers takes {cost():.2f} times as long as in float32")
+        bodies |= {body: updates(agent, env, body) for body in ("eager in bfloat16", "compiled in bfloat16")}
     took: dict[str, list[float]] = {body: [] for body in bodies}
     for _ in range(pairs):
         for body, once in bodies.items():

@@ -43,7 +43,9 @@ def gigaflops(size: int = 256, repeats: int = 2_000) -> float:
 def measure(agent: str, env: str, batch: int, steps: int, warmup: int = 1_000) -> dict[str, Any]:
     config = find(agent, env).config
     feed = dataclasses.replace(config.feed, batch_size=batch, replay_ratio=1.0, warmup=warmup, steps=1)
-    parts = build(agent, env, dataclasses.replace(config, feed=feed), num_envs=1)
+    parts = build(
+        agent, env, dataclasses.replace(config, feed=feed), num_envs=1, update="eager"
+    )  # whose calls torch counts
     update, spent = parts.agent.update, []
 
     def timed(batch: Any) -> Any:

@@ -31,7 +31,8 @@ def pack(agent: Agent) -> None:
     """Lay the parameters of an agent, with the moments of its Adams, in flat vectors: from now on its steps are packed.
 
     To be called before anybody looks at the parameters' memory (actors do). Raises Incompatible, with the reason, for an agent whose
-    losses nobody wrote by rows, whose networks are more than small MLPs on the CPU, or that does not step with plain Adams.
+    losses nobody wrote by rows, whose networks are more than small MLPs on the CPU, or that does not step with plain Adams; AgentError
+    where it names losses by rows that there are not.
     """
     own: Any = type(agent)
     owner: Any = next(cls for cls in own.__mro__ if "packed" in vars(cls))

@@ -50,7 +50,7 @@ class Objective(NamedTuple):
 
 
 def ppo(agent: PPO) -> list[Part]:
-    """PPO's."""
+    """The loss of PPO by rows, with its optimizer."""
 
     def objective() -> Objective:
         c = agent.config
@@ -60,7 +60,7 @@ def ppo(agent: PPO) -> list[Part]:
 
 
 def a2c(agent: A2C) -> list[Part]:
-    """A2C's."""
+    """The loss of A2C by rows, with its optimizer."""
 
     def objective() -> Objective:
         return Objective(agent.config.value_weight, agent.config.entropy_weight)
@@ -69,7 +69,7 @@ def a2c(agent: A2C) -> list[Part]:
 
 
 def reinforce(agent: REINFORCE) -> list[Part]:
-    """REINFORCE's."""
+    """The loss of REINFORCE by rows, with its optimizer."""
 
     def objective() -> Objective:
         c = agent.config
