@@ -13,8 +13,8 @@ import torch
 
 import whorl
 from whorl.agents.a2c import A2CConfig
-from whorl.agents.ppo import PPO, PPOConfig
-from whorl.errors import AgentError, BadInput
+from whorl.agents.ppo import PPOConfig
+from whorl.errors import BadInput
 from whorl.feeds import Shared
 from whorl.training.build import build
 from whorl.training.changes import changed
@@ -97,13 +97,6 @@ def test_a_body_that_cannot_be_is_told_before_a_sweep_begins(tmp_path):
     with pytest.raises(BadInput, match="update='packed' is not for this CrossQ: CrossQ has no loss by rows"):
         whorl.sweep("crossq", "Pendulum-v1", {"learning_rate": [1e-3]}, seeds=1, runs=tmp_path, update="packed")
     assert not [*tmp_path.iterdir()]
-
-
-@pytest.mark.parametrize("named", ["mine:loss", "packed_policy:mine"])
-def test_a_loss_by_rows_that_is_none(named):
-    own = type("Own", (PPO,), {"packed": named})
-    with pytest.raises(AgentError, match=f"Own.packed = '{named}' is no loss by rows in whorl's agents, such as"):
-        build(own, "CartPole-v1", num_envs=1)
 
 
 def test_nothing_is_said_of_updates_where_no_optimizer_steps():
