@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from gymnasium import spaces
 
 import whorl
 from whorl.envs.env import Step
@@ -11,6 +12,7 @@ from whorl.transforms.action import ScaleAction
 from whorl.transforms.env import Transformed
 from whorl.transforms.episode import TimeLimit
 from whorl.transforms.observation import Normalize, StackFrames
+from whorl.transforms.transform import Transform
 
 N = 5
 ROWS = np.array([True, False, True, True, False])
@@ -140,6 +142,16 @@ def test_scale_needs_bounds():
         Incompatible, match=r"ScaleAction \(place 0 of the chain\) does not fit .* the action is Discrete\(2\)"
     ):
         whorl.make_env("CartPole-v1", transforms=["scale_action"])
+
+
+class Blind(Transform):
+    def spaces(self, observation, action):
+        return spaces.Dict({}), action
+
+
+def test_a_chain_that_leaves_no_observation():
+    with pytest.raises(Incompatible, match=r"Blind \(place 1 of the chain\) leaves no observation"):
+        pendulum(ScaleAction(), Blind())
 
 
 def test_without_transforms_there_is_no_wrapper():

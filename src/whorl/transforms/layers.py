@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import gymnasium
 import numpy as np
 import torch
 
@@ -37,6 +38,8 @@ class Layer(Env):
                 space = transform.spaces(*space)
             except Incompatible as error:
                 raise Incompatible(f"{name} does not fit what lies within: {error}") from error
+            if isinstance(space[0], gymnasium.spaces.Dict) and not space[0].spaces:
+                raise Incompatible(f"{name} leaves no observation: an agent needs at least one entry")
             transform.begin(self.num_envs, self.device)
             self.max_episode_steps = transform.episode_steps(self.max_episode_steps)
             self.discounts |= transform.discounts
