@@ -8,7 +8,7 @@ from typing import Any
 
 from whorl import options
 from whorl.training.settings import Settings
-from whorl.training.written import noted_only, write_config
+from whorl.training.written import write_config
 
 CONFIG = {"discount": 0.99, "hidden": [64, 64], "feed": {"steps": 5}}  # of the agent
 
@@ -17,7 +17,7 @@ def write(
     path: Path, config: dict[str, Any] | None = None, progress: str = "environment steps", **settings: Any
 ) -> Path:
     """Writes a config.json with these settings; what is not given has its default."""
-    whole = noted_only(options.to_json(Settings(**settings))) | {
+    whole = options.to_json(Settings(**settings)) | {
         "progress": progress,
         "config": CONFIG if config is None else config,
     }

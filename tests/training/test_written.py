@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -232,3 +233,32 @@ def test_weights_that_are_no_numbers_do_not_end_the_process(copy):
     checkpoint.save(copy / "checkpoints", 64, tensors, state, checkpoint.config_of(copy / "checkpoints" / "step_64"))
     with pytest.raises(BadInput, match="holds numbers that are not finite"):
         whorl.load(copy, "last")
+
+
+def test_folders_of_before_there_were_such_settings(copy):
+    """Under the SHA-256 that they were written with: the settings that a file does not name are not in its hash."""
+    new = json.loads((copy / "config.json").read_text())
+    step = copy / "checkpoints" / "step_64"
+    saved = checkpoint.load(step)
+    older = ("update", "precision", "transforms")
+    for missing, compiled, update in each([
+        (("transforms",), False, new["update"]),
+        (older, False, "eager"),
+        ((*older, "spaces"), False, "eager"),
+        (older, True, "compiled"),
+    ]):  # fmt: skip
+        data = {key: value for key, value in new.items() if key not in (*missing, "sha256")} | {"compile": compiled}
+        sha256 = hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
+        (copy / "config.json").write_text(json.dumps(data | {"sha256": sha256}))
+        checkpoint.save(step.parent, 64, *saved, sha256)
+        settings = read_config(copy).check().settings
+        assert settings.update == update and settings.precision == "float32" and settings.transforms == ()
+        assert whorl.load(copy, 64).predict(np.zeros(4, np.float32)) in (0, 1)
+        if not compiled:  # which would take long
+            run = whorl.resume(copy, 64 + 32, quiet=True)
+            assert run.steps == 96 and run.settings.update == update and run.written.earlier[-1] == sha256
+            shutil.rmtree(copy / "checkpoints" / "step_96")
+            (copy / "eval.json").unlink()
+        edit(copy / "config.json", seed=3)
+        with pytest.raises(Damaged, match="config.json is not as it was written: its SHA-256 differs"):
+            whorl.load(copy, 64)

@@ -33,7 +33,7 @@ from whorl.training.same_spaces import check_spaces
 from whorl.training.settings import Settings
 from whorl.training.source import source_of, variant
 from whorl.training.video import film
-from whorl.training.written import columns, noted_only, read_config
+from whorl.training.written import columns, read_config
 
 
 class Trained:
@@ -196,7 +196,7 @@ def check_taken(functions: Mapping[str, object], config: Fed) -> None:
 def settings_json(settings: Settings, config: Fed, agent: AgentLike) -> Numbers:
     """What `config.json` holds. `progress`: the unit of the run's steps, for whoever draws it."""
     config_json = config_to_json(agent, config)
-    return noted_only(options.to_json(settings)) | {"progress": config.feed.progress, "config": config_json}
+    return options.to_json(settings) | {"progress": config.feed.progress, "config": config_json}
 
 
 def read_settings(

@@ -29,7 +29,6 @@ from whorl.training.settings import Settings
 if TYPE_CHECKING:
     from whorl.training.evaluate import Evaluation
 
-NEWER = {"spaces": "", "transforms": []}  # what folders of before there was such a setting have not
 HEADER = "step,env,return,length"  # of episodes.csv; more columns may follow
 
 
@@ -55,11 +54,11 @@ class Written:
     earlier: tuple[
         str, ...
     ]  # of the config.json before a resume changed it, under which older checkpoints were written
+    found: str  # SHA-256 of what the file holds, whatever settings there were when it was written
 
     def check(self) -> Written:
         """Itself. Raises Damaged unless it is as it was written."""
-        data = noted_only(dataclasses.asdict(self.settings)) | {"progress": self.progress, "config": self.config}
-        if _hash(data | {"earlier": list(self.earlier)}) != self.sha256:
+        if self.found != self.sha256:
             raise Damaged(
                 f"{self.path} is not as it was written: its SHA-256 differs. Restore it from a copy; what may change is changed by "
                 "`whorl resume`, or in a new run"
@@ -81,19 +80,21 @@ def read_config(run: Path) -> Written:
     data = files.read_json(path)
     if not isinstance(data, dict):
         raise Damaged(f"{path} should hold a table, got {str(data)[:60]!r}: {CHANGED}")
+    found = _hash({key: value for key, value in data.items() if key != "sha256"})
     names = {f.name for f in dataclasses.fields(_Rest)}
     rest = options.from_json(_Rest, {key: data.pop(key) for key in names & data.keys()}, path)
-    return Written(path, options.from_json(Settings, {**NEWER, **data}, path), **vars(rest))
+    return Written(path, options.from_json(Settings, {**_older(data), **data}, path), **vars(rest), found=found)
 
 
-def noted_only(data: Numbers) -> Numbers:
-    """Settings as config.json holds them: without what older folders have not, where there is nothing to say."""
-    return {name: value for name, value in data.items() if value or name not in NEWER}
+def _older(data: Numbers) -> Numbers:
+    """What a file of before there were such settings did not say."""
+    update = "compiled" if data.get("compile") is True else "eager"
+    return {"spaces": "", "transforms": [], "update": update, "precision": "float32"}
 
 
 def write_config(run: Path, data: Numbers) -> Written:
     """Writes `config.json`: what `trained.settings_json` gives. One that is there already and says the same stays."""
-    path, earlier, data = run / "config.json", tuple[str, ...](), noted_only(data)
+    path, earlier = run / "config.json", tuple[str, ...]()
     if path.exists():
         old = read_config(run)
         if _hash(data | {"earlier": list(old.earlier)}) == old.sha256:
