@@ -23,10 +23,10 @@ Spec: TypeAlias = (
 
 Transforms: TypeAlias = "str | Sequence[Spec]"  # a list, or one as JSON text
 
-TRANSFORMS: dict[str, str | type[Transform]] = {  # name -> "file:class" here, or the class of a user's
+TRANSFORMS: dict[str, str | type[Transform]] = {  # name -> "file:class" here, file by file, or the class of a user's
     "normalize": "observation:Normalize",
-    "scale_action": "action:ScaleAction",
     "stack_frames": "observation:StackFrames",
+    "scale_action": "action:ScaleAction",
     "time_limit": "episode:TimeLimit",
 }
 
