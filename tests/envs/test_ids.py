@@ -19,12 +19,12 @@ from whorl.envs.adapters import LIBRARIES, library
     [
         ("http://127.0.0.1:5000/CartPole-v1", "http", ""),
         ("HTTPS://h/ALE/Pong-v5", "http", ""),
-        ("ALE/Pong-v5", "gymnasium", "atari"),
-        ("LunarLander-v3", "gymnasium", "box2d"),
-        ("HalfCheetah-v5", "gymnasium", "mujoco"),
-        ("FrozenLake-v1", "gymnasium", ""),
-        ("ALE", "gymnasium", ""),
-        ("mine/Thing-v0", "gymnasium", ""),
+        ("ALE/Pong-v5", "registered", "atari"),
+        ("LunarLander-v3", "registered", "box2d"),
+        ("HalfCheetah-v5", "registered", "mujoco"),
+        ("FrozenLake-v1", "registered", ""),
+        ("ALE", "registered", ""),
+        ("mine/Thing-v0", "registered", ""),
     ],
 )
 def test_the_first_library_that_has_an_id(id, adapter, extra):

@@ -37,10 +37,10 @@ class Library(NamedTuple):
 
 LIBRARIES = (  # the first that has an id steps it
     Library(is_url, "http"),
-    Library(lambda id: namespace(id) == "ALE", "gymnasium", "atari", "ale_py", registers=True),
-    Library(lambda id: "box2d" in entry_point(id), "gymnasium", "box2d", "Box2D"),
-    Library(lambda id: "mujoco" in entry_point(id), "gymnasium", "mujoco", "mujoco"),
-    Library(lambda id: True, "gymnasium"),
+    Library(lambda id: namespace(id) == "ALE", "registered", "atari", "ale_py", registers=True),
+    Library(lambda id: "box2d" in entry_point(id), "registered", "box2d", "Box2D"),
+    Library(lambda id: "mujoco" in entry_point(id), "registered", "mujoco", "mujoco"),
+    Library(lambda id: True, "registered"),
 )
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from hashlib import blake2b
 from typing import Any
 
 import numpy as np
 
 from whorl.envs.adapters.spaces import action_form, discrete_sizes
+from whorl.envs.adapters.trees import leaves
 from whorl.envs.env import Observation
 from whorl.errors import Damaged
 
@@ -38,13 +38,24 @@ class Episodes:
         """Steps of each present episode, int64 [N]."""
         return self.steps - self.began
 
-    def add(self, action: Any, reward: np.ndarray) -> None:
-        """One step of all; action [N, ...], reward [N] float32."""
+    def add(self, action: Any, reward: np.ndarray, rows: np.ndarray | None = None) -> None:
+        """One step of all, or of `rows` (bool [N]); action [N, ...], reward [N] float32."""
         if self.steps == len(self._actions):
             self._make_room()
-        self._actions[self.steps] = action
-        self._rewards[self.steps] = reward
+        if rows is not None:
+            self._hold(np.flatnonzero(~rows))
+        asked = slice(None) if rows is None else rows
+        self._actions[self.steps][asked] = action[asked]
+        self._rewards[self.steps][asked] = reward[asked]
         self.steps += 1
+
+    def _hold(self, rows: np.ndarray) -> None:
+        """Move the present episodes of environments that stand still up by one, so that they end with the others'."""
+        for i in rows:
+            kept = slice(max(self.began[i], 0), self.steps)
+            for array in (self._actions, self._rewards):
+                array[kept.start + 1 : self.steps + 1, i] = array[kept, i]
+            self.began[i] += 1
 
     def _make_room(self) -> None:
         first = max(int(self.began.min()), self.steps - self.limit)
@@ -68,12 +79,12 @@ class Episodes:
 
     def seen(self, observation: Observation, mask: np.ndarray | None) -> np.ndarray:
         """Digests, uint8 [N, SEEN], of what each environment showed: where it stands, its action mask, and the rewards so far."""
-        leaves = [*_leaves(observation), *([] if mask is None else [mask])]
+        arrays = [*leaves(observation), *([] if mask is None else [mask])]
         digests = []
         for i, began in enumerate(self.began):
             digest = blake2b(self._rewards[max(began, 0) : self.steps, i].tobytes(), digest_size=SEEN)
-            for leaf in leaves:
-                digest.update(np.ascontiguousarray(leaf[i]).tobytes())
+            for array in arrays:
+                digest.update(np.ascontiguousarray(array[i]).tobytes())
             digests.append(np.frombuffer(digest.digest(), np.uint8))
         return np.stack(digests)
 
@@ -116,11 +127,3 @@ def _demand(name: str, key: str, array: Any, shape: tuple[int, ...], dtype: np.d
     if not isinstance(array, np.ndarray) or array.shape != shape or array.dtype != dtype:
         came = f"{array.dtype} of shape {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
         raise Damaged(f"{name}: the saved {key} must be {dtype} of shape {shape}, got {came}")
-
-
-def _leaves(tree: Any) -> Iterator[Any]:
-    if isinstance(tree, dict):
-        for inner in tree.values():
-            yield from _leaves(inner)
-    else:
-        yield tree

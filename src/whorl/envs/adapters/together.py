@@ -9,10 +9,11 @@ from typing import Any
 import gymnasium
 import numpy as np
 from gymnasium.vector import SyncVectorEnv
-from gymnasium.vector.utils import concatenate, create_empty_array
+from gymnasium.vector.utils import concatenate, create_empty_array, iterate
 
 from whorl.envs.adapters.episodes import seed_of
 from whorl.envs.adapters.infos import Infos
+from whorl.envs.adapters.trees import copied, rows_of
 from whorl.envs.watchdog import TURN
 from whorl.errors import EnvError, in_words
 
@@ -94,9 +95,11 @@ class Together(SyncVectorEnv):
 
     name = ""
 
-    def reset(self, **kwargs: Any) -> Any:
+    def reset(self, *, options: dict[str, Any] | None = None, **kwargs: Any) -> Any:
+        if options:  # some rows only: what was handed out holds the true successors of the others
+            self._observations = create_empty_array(self.single_observation_space, self.num_envs)
         with self._named():
-            return super().reset(**kwargs)
+            return super().reset(options=options, **kwargs)
 
     def step(self, actions: Any) -> Any:
         with self._named():
@@ -120,6 +123,21 @@ class Together(SyncVectorEnv):
             stacked(self.name, self.single_observation_space, dict(enumerate(self._env_obs)))
             row = TURN.row or 0  # the last that was asked
             raise of_row(row, f"{self.name}: environment {row}: its reward fits no float: {in_words(error)}") from error
+
+
+def step_rows(name: str, engine: SyncVectorEnv, actions: Any, rows: np.ndarray) -> Any:
+    """Step those environments of an engine (bool [N], one at least) and leave the others alone; an ended one is not reset.
+
+    As `engine.step`, all [N, ...]: what stands in the other rows means nothing.
+    """
+    reward, flags = np.zeros(engine.num_envs), np.zeros((2, engine.num_envs), bool)
+    observations, infos = dict[int, Any](), Infos(engine.num_envs)
+    for i, action in enumerate(iterate(engine.action_space, actions)):
+        if rows[i]:
+            observations[i], reward[i], flags[0, i], flags[1, i], info = engine.envs[i].step(action)
+            infos.add(i, info)
+    batch = stacked(name, engine.single_observation_space, observations)
+    return rows_of(batch, np.maximum(rows.cumsum() - 1, 0)), reward, *flags, infos
 
 
 def of_row(row: int, message: str) -> EnvError:
@@ -155,12 +173,3 @@ def _described(value: Any) -> str:
     if isinstance(value, dict):
         return "{" + ", ".join(f"{key!r}: {_described(inner)}" for key, inner in value.items()) + "}"
     return f"{type(value).__name__} {value!r:.60}"
-
-
-def copied(observation: Any) -> Any:
-    """A copy of one observation, nested in dicts and tuples."""
-    if isinstance(observation, dict):
-        return {key: copied(value) for key, value in observation.items()}
-    if isinstance(observation, tuple):
-        return tuple(copied(value) for value in observation)
-    return observation.copy() if isinstance(observation, np.ndarray) else observation

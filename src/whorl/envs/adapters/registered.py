@@ -1,0 +1,63 @@
+"""Environments by an id of Gymnasium's registry, for `make_env`: a look at what was asked, and why it cannot be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium
+
+from whorl.envs import ids, native
+from whorl.envs.adapters import install, library
+from whorl.envs.adapters.gymnasium import Gymnasium
+from whorl.envs.env import Env
+from whorl.errors import BadInput
+
+
+def make(
+    id: str, num_envs: int, seed: int, device: str, prefer: str, wrappers: tuple[Callable, ...], options: dict[str, Any]
+) -> Env:
+    """For `make_env`: `Gymnasium`, after a look at what was asked."""
+    if prefer not in ("native", Gymnasium.origin):
+        raise BadInput(f"prefer must be 'native' or 'gymnasium', got {prefer!r}")
+    if id not in gymnasium.registry:
+        library(id).register()
+        ids.register_installed()
+    if id not in gymnasium.registry:
+        raise _unknown(id)
+    if device != "cpu":
+        raise BadInput(
+            f"{id} is stepped by gymnasium on the CPU, got device={device!r}; {', '.join(native.WORLDS)} can live on a device"
+        )
+    try:
+        return Gymnasium(id, num_envs, seed, wrappers=wrappers, **options)
+    except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
+        if type(error) is ImportError and ids.newest(id) != id:
+            raise BadInput(f"{id} is retired ({error}); use {ids.newest(id)}") from error
+        extra = library(id).extra
+        hint = install(extra) if extra else "install it"
+        raise BadInput(f"{id} needs a package that is missing ({error}): {hint}") from error
+    except gymnasium.error.Error as error:
+        raise BadInput(f"{id} cannot be made: {error}") from error
+    except TypeError as error:
+        if not options:
+            raise
+        raise BadInput(f"{id} does not take these options: {', '.join(options)} ({error})") from error
+
+
+def _unknown(id: str) -> BadInput:
+    """Why there is no such id: retired version, missing extra, or a slip of the pen."""
+    if id in native.WORLDS:
+        return BadInput(f"{id} exists only as a native world: leave prefer='gymnasium' out")
+    if extra := library(id).extra:
+        return BadInput(f"{id} needs an extra that is not installed: {install(extra)}")
+    reason = f"no environment is called {id!r}"
+    if "-v" in id:
+        try:
+            gymnasium.spec(id)
+        except (gymnasium.error.DeprecatedEnv, gymnasium.error.VersionNotFound) as error:
+            reason = str(error)
+        except gymnasium.error.Error:
+            pass  # no such name in any version: the near matches say more
+    near = ids.near(id)
+    return BadInput(f"{reason}; near matches: {', '.join(near)}" if near else f"{reason}; `known_envs()` lists all")
