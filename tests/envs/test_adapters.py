@@ -43,6 +43,12 @@ CASES = {
     "gymnasium, a class": Case(Walk, "gymnasium", "sac"),
     "box2d": Case("LunarLander-v3", "gymnasium", needs="Box2D"),
     "mujoco": Case("InvertedPendulum-v5", "gymnasium", "sac", needs="mujoco"),
+    "minigrid, tokens": Case("MiniGrid-Fetch-5x5-N2-v0", "gymnasium", needs="minigrid", kwargs={"mission": "tokens"}),
+    "minigrid, drop": Case("MiniGrid-Empty-5x5-v0", "gymnasium", "dqn", needs="minigrid", kwargs={"mission": "drop"}),
+    "highway": Case(
+        "parking-v0", "gymnasium", "sac", needs="highway_env", kwargs={"config": {"simulation_frequency": 5}}, steps=20
+    ),
+    "robotics": Case("PointMaze_UMaze-v3", "gymnasium", "sac", needs="gymnasium_robotics", steps=20),
     "http": Case("URL/CartPole-v1", "http", needs="starlette uvicorn", partial="", steps=20),
 }
 SMALL = {

@@ -161,3 +161,15 @@ for prefer in ("native", "gymnasium"):
 """
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_an_environment_whose_library_fails_in_making_it(monkeypatch):
+    def broken(**options):
+        assert options == {"of": "another version"}
+
+    monkeypatch.setitem(gymnasium.registry, "Broken-v0", gymnasium.envs.registration.EnvSpec("Broken-v0", broken))
+    with pytest.raises(
+        BadInput,
+        match=r"Broken-v0 cannot be made: its library raises AssertionError.* in test_make.py, line \d+; another",
+    ):
+        make_env("Broken-v0")

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from whorl.envs.env import Env
 from whorl.envs.ids import entry_point, is_url, namespace
+from whorl.errors import BadInput
 
 
 class Library(NamedTuple):
@@ -26,18 +28,41 @@ class Library(NamedTuple):
     def make(
         self, id: str, num_envs: int, seed: int, device: str, prefer: str, wrappers: tuple[Callable, ...], options: dict[str, Any]
     ) -> Env:  # fmt: skip
+        if command := self.missing():
+            raise BadInput(f"{id} needs an extra that is not installed: {command}")
         adapter = importlib.import_module(f"{__name__}.{self.adapter}")
         return adapter.make(id, num_envs, seed, device, prefer, wrappers, options)
 
+    def missing(self) -> str:
+        """The command that installs it, where it is not; "" where it is."""
+        return install(self.extra) if self.module and importlib.util.find_spec(self.module) is None else ""
+
     def register(self) -> None:
         """Bring its ids into Gymnasium's registry, where it is installed."""
-        if self.registers and importlib.util.find_spec(self.module):
+        if self.registers and not self.missing():
             importlib.import_module(self.module)
 
 
+def _of(module: str, names: str) -> Callable[[str], bool]:
+    """Ids that Gymnasium's registry has from this module; before it is imported, those that look like its names."""
+
+    def has(id: str) -> bool:
+        where = entry_point(id)
+        return where.partition(".")[0] == module if where else re.fullmatch(names, id) is not None
+
+    return has
+
+
+ROADS = "exit|highway|intersection|lane-keeping|merge|parking|racetrack|roundabout|two-way|u-turn"
+ROBOTS = "AdroitHand|AntMaze|Fetch|FrankaKitchen|HandManipulate|HandReach|PointMaze"
 LIBRARIES = (  # the first that has an id steps it
     Library(is_url, "http"),
     Library(lambda id: namespace(id) == "ALE", "registered", "atari", "ale_py", registers=True),
+    Library(_of("minigrid", r"(MiniGrid|BabyAI)-.*"), "minigrid", "minigrid", "minigrid", registers=True),
+    Library(_of("highway_env", rf"({ROADS})(-.*)?-v\d+"), "registered", "highway", "highway_env", registers=True),
+    Library(
+        _of("gymnasium_robotics", rf"({ROBOTS}).*"), "registered", "robotics", "gymnasium_robotics", registers=True
+    ),
     Library(lambda id: "box2d" in entry_point(id), "registered", "box2d", "Box2D"),
     Library(lambda id: "mujoco" in entry_point(id), "registered", "mujoco", "mujoco"),
     Library(lambda id: True, "registered"),

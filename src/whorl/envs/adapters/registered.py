@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -11,7 +13,7 @@ from whorl.envs import ids, native
 from whorl.envs.adapters import install, library
 from whorl.envs.adapters.gymnasium import Gymnasium
 from whorl.envs.env import Env
-from whorl.errors import BadInput
+from whorl.errors import BadInput, WhorlError, in_words
 
 
 def make(
@@ -43,14 +45,20 @@ def make(
         if not options:
             raise
         raise BadInput(f"{id} does not take these options: {', '.join(options)} ({error})") from error
+    except (AssertionError, LookupError, OSError, ValueError) as error:  # of the library, as it makes one
+        if isinstance(error, WhorlError):
+            raise
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        raise BadInput(
+            f"{id} cannot be made: its library raises {in_words(error)} in {Path(place.filename).name}, line {place.lineno}; another "
+            "version of the library, or of what it needs, may do"
+        ) from error
 
 
 def _unknown(id: str) -> BadInput:
     """Why there is no such id: retired version, missing extra, or a slip of the pen."""
     if id in native.WORLDS:
         return BadInput(f"{id} exists only as a native world: leave prefer='gymnasium' out")
-    if extra := library(id).extra:
-        return BadInput(f"{id} needs an extra that is not installed: {install(extra)}")
     reason = f"no environment is called {id!r}"
     if "-v" in id:
         try:
