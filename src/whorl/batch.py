@@ -97,6 +97,8 @@ VOCABULARY: dict[str, Entry] = {
     "next.action": Entry("the collector, for agents that read it", None, False),
     "next.action_mask": Entry("the collector, where the environment has masks", torch.bool, False),
     "next.discount": Entry("n-step returns or a macro action", torch.float32, True),
+    "next.reward_vector": Entry("an environment that pays several rewards at once", torch.float32, False),
+    "next.cost": Entry("an environment that counts harm apart from the reward", torch.float32, True),
 }
 
 

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+
 import pytest
 
 from tests.envs.http_servers import original
@@ -23,3 +28,19 @@ def old():
     """(URL, instances) of a server as the original was."""
     with original() as server:
         yield server
+
+
+@pytest.fixture
+def standins(monkeypatch):
+    """`standins("gym")`: from now on, until the test is over, `import gym` brings the one of tests/standins."""
+    found: dict[str, ModuleType | None] = {}
+
+    def instead(module: str) -> None:
+        monkeypatch.syspath_prepend(Path(__file__).parents[1] / "standins")
+        found[module] = sys.modules.pop(module, None)
+        import_module(module)
+
+    yield instead
+    for module, real in found.items():
+        del sys.modules[module]
+        sys.modules |= {} if real is None else {module: real}

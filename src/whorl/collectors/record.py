@@ -11,11 +11,12 @@ import torch
 from whorl import batch, spaces
 from whorl.batch import Arrays, Batch, Numbers, State
 from whorl.collectors.tally import Tally
-from whorl.envs.env import Env, Observation, Step
+from whorl.envs.env import Env, Observation, Step, check_scalar_reward
 from whorl.envs.guard import guarded
 from whorl.errors import NotFinite
 from whorl.policies.policy import Array, Held, Policy
 
+BESIDE = ("raw_reward", "reward_vector", "cost")  # attributes of an environment that are written down with a step
 Rows = Array | dict[str, "Rows"]  # memory of one key: numpy on the CPU, else a tensor on the environment's device
 
 
@@ -27,7 +28,9 @@ class Recorder:
     """
 
     def __init__(self, env: Env, policy: Policy, capacity: int):
+        check_scalar_reward(env)
         self.env, self.capacity = env, capacity
+        self._beside: list[str] = []  # what the environment says beside its steps
         self._world = guarded(env)  # steps it
         self.actor = policy.actor(env.num_envs)
         self.memory: dict[str, Any] = {}
@@ -74,8 +77,8 @@ class Recorder:
             result["action_mask"][t] = env.action_mask | (terminated | truncated)[:, None]  # type: ignore[operator]
         if discount is not None:
             result["discount"][t] = discount
-        if env.raw_reward is not None:
-            result["raw_reward"][t] = env.raw_reward
+        for name in self._beside:
+            result[name][t] = getattr(env, name)
         if self.tally is not None:
             for key, value in self.tally.read(info, np.asarray(terminated | truncated)).items():
                 m["info"][key][t] = value
@@ -100,8 +103,9 @@ class Recorder:
         }
         if self.env.discounts:
             after["discount"] = torch.ones(rows)
-        if self.env.raw_reward is not None:
-            after["raw_reward"] = torch.zeros(rows)
+        self._beside = [name for name in BESIDE if getattr(self.env, name) is not None]
+        for name in self._beside:
+            after[name] = torch.zeros(rows + tuple(getattr(self.env, name).shape[1:]))
         memory = {
             "observation": spaces.zeros(observation, rows),
             "is_first": flag(),

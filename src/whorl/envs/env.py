@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 import gymnasium
 import numpy as np
 
-from whorl.errors import BadInput, EnvError
+from whorl.errors import BadInput, EnvError, Incompatible
 
 if TYPE_CHECKING:
     import torch
@@ -54,6 +54,16 @@ def check_has_spaces(env: object, name: str) -> None:
             raise EnvError(
                 f"{name}: its {space} should be one of gymnasium.spaces, there is {came}: set it in __init__"
             )
+
+
+def check_scalar_reward(env: Env) -> None:
+    """Raises Incompatible for an environment whose rewards nobody has made one number of."""
+    if not env.scalar_reward:
+        count = "several" if env.reward_vector is None else env.reward_vector.shape[1]
+        raise Incompatible(
+            f"{env!r} pays {count} rewards at once, and an agent learns from one number: put the transform linearize around it, with a "
+            "weight for each"
+        )
 
 
 class Goal(NamedTuple):
@@ -117,6 +127,9 @@ class Env:
     partial: frozenset[str] = frozenset()  # what single rows can do: "restart", "rows" (be stepped while others stand)
     discounts: bool = False  # whether every Step has a discount
     raw_reward: Array | None = None  # [N] float32 of the last step before transforms changed it; None = as in the step
+    scalar_reward: bool = True  # False: only `reward_vector` says what was paid, and rewards are 0
+    reward_vector: Array | None = None  # [N, K] float32 of the last step, where K rewards are paid at once
+    cost: Array | None = None  # [N] float32 of the last step, where harm is counted apart from the reward
     goal: Goal | None = None  # of a Dict observation with achieved_goal and desired_goal
 
     def reset(self, seed: int | None = None) -> Observation:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from whorl.buffers.datasets import Dataset
-from whorl.envs.env import Env, Kind
+from whorl.envs.env import Env, Kind, check_scalar_reward
 from whorl.envs.guard import close, guarded
 from whorl.errors import BadInput
 from whorl.functional.streams import stream
@@ -77,6 +77,7 @@ def evaluate(policy: Policy, env: Env, episodes: int, seed: int) -> Evaluation:
     Changes neither the policy nor its normalizers, and no stream of training. Raises BadInput unless num_envs divides episodes, EnvError
     and NotFinite for what breaks the contract of `Env` (see envs/guard.py).
     """
+    check_scalar_reward(env)
     n, world = env.num_envs, guarded(env)
     if episodes < 1 or episodes % n:
         raise BadInput(f"{episodes} episodes cannot be shared equally by {n} environments; ask for a multiple of {n}")

@@ -22,6 +22,7 @@ class Library(NamedTuple):
     has: Callable[[str], bool]  # whether an id is one of its
     adapter: str  # the file, in this folder
     extra: str = ""  # of whorl that installs it
+    package: str = ""  # that installs it, where no extra does: it does not go with what others need
     module: str = ""  # by which it is found
     registers: bool = False  # importing the module brings its ids into Gymnasium's registry
 
@@ -29,13 +30,15 @@ class Library(NamedTuple):
         self, id: str, num_envs: int, seed: int, device: str, prefer: str, wrappers: tuple[Callable, ...], options: dict[str, Any]
     ) -> Env:  # fmt: skip
         if command := self.missing():
-            raise BadInput(f"{id} needs an extra that is not installed: {command}")
+            raise BadInput(f"{id} needs {'an extra' if self.extra else 'a package'} that is not installed: {command}")
         adapter = importlib.import_module(f"{__name__}.{self.adapter}")
         return adapter.make(id, num_envs, seed, device, prefer, wrappers, options)
 
     def missing(self) -> str:
         """The command that installs it, where it is not; "" where it is."""
-        return install(self.extra) if self.module and importlib.util.find_spec(self.module) is None else ""
+        if not self.module or importlib.util.find_spec(self.module) is not None:
+            return ""
+        return install(self.extra) if self.extra else f'pip install "{self.package}", in an environment of its own'
 
     def register(self) -> None:
         """Bring its ids into Gymnasium's registry, where it is installed."""
@@ -53,6 +56,12 @@ def _of(module: str, names: str) -> Callable[[str], bool]:
     return has
 
 
+def _in(name: str) -> Callable[[str], bool]:
+    """Ids "name/..."."""
+    return lambda id: namespace(id) == name
+
+
+GOALS = "breakable-bottles|deep-sea-treasure|fishwood|four-room|fruit-tree|minecart|resource-gathering|water-reservoir"
 ROADS = "exit|highway|intersection|lane-keeping|merge|parking|racetrack|roundabout|two-way|u-turn"
 ROBOTS = "AdroitHand|AntMaze|Fetch|FrankaKitchen|HandManipulate|HandReach|PointMaze"
 LIBRARIES = (  # the first that has an id steps it
@@ -63,6 +72,17 @@ LIBRARIES = (  # the first that has an id steps it
     Library(
         _of("gymnasium_robotics", rf"({ROBOTS}).*"), "registered", "robotics", "gymnasium_robotics", registers=True
     ),
+    Library(
+        _of("mo_gymnasium", rf"mo-.*|({GOALS})-.*v\d+"),
+        "mo_gymnasium",
+        module="mo_gymnasium",
+        package="mo-gymnasium",
+        registers=True,
+    ),
+    Library(_of("metaworld", "Meta-World/.*"), "registered", module="metaworld", package="metaworld", registers=True),
+    Library(_in("safety_gymnasium"), "safety_gymnasium", module="safety_gymnasium", package="safety-gymnasium"),
+    Library(_in("robohive"), "robohive", module="robohive", package="robohive"),
+    Library(_in("gym"), "gym_old", module="gym", package="gym==0.26.2"),
     Library(lambda id: "box2d" in entry_point(id), "registered", "box2d", "Box2D"),
     Library(lambda id: "mujoco" in entry_point(id), "registered", "mujoco", "mujoco"),
     Library(lambda id: True, "registered"),

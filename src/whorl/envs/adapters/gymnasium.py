@@ -260,6 +260,10 @@ class Gymnasium(Env):
             self._past.began[rows] = self._past.steps
         return replaced(standing, rows, rows_of(fresh, rows)), merged(mask, fresh_mask, rows)
 
+    def own_attribute(self, name: str) -> Any:
+        """An attribute of the first environment, below its wrappers."""
+        return getattr(self._engine.envs[0].unwrapped, name)
+
     @property
     def own_observation_space(self) -> gymnasium.Space:
         return self._engine.single_observation_space

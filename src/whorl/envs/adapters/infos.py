@@ -62,3 +62,14 @@ class Infos(Mapping[str, Any]):
 
 
 NUMBERS = (bool, int, float, np.generic, np.ndarray)
+
+
+def of_step(info: Mapping[str, Any], key: str, shape: tuple[int, ...]) -> np.ndarray:
+    """What environments said of the step itself under `key`, float32 of `shape` [N, ...]: where an episode ended, it stands in
+    `info["final_info"]`. Zeros where they said nothing."""
+    result = np.zeros(shape, np.float32)
+    for said in (info, info.get("final_info", {})):
+        if key in said:
+            rows = said[f"_{key}"]
+            result[rows] = said[key][rows]
+    return result

@@ -12,16 +12,16 @@ import gymnasium
 from whorl.envs import ids, native
 from whorl.envs.adapters import install, library
 from whorl.envs.adapters.gymnasium import Gymnasium
-from whorl.envs.env import Env
 from whorl.errors import BadInput, WhorlError, in_words
 
 
 def make(
-    id: str, num_envs: int, seed: int, device: str, prefer: str, wrappers: tuple[Callable, ...], options: dict[str, Any]
-) -> Env:
-    """For `make_env`: `Gymnasium`, after a look at what was asked."""
-    if prefer not in ("native", Gymnasium.origin):
-        raise BadInput(f"prefer must be 'native' or 'gymnasium', got {prefer!r}")
+    id: str, num_envs: int, seed: int, device: str, prefer: str, wrappers: tuple[Callable, ...], options: dict[str, Any],
+    kind: type[Gymnasium] = Gymnasium,
+) -> Gymnasium:  # fmt: skip
+    """For `make_env`: a `kind`, after a look at what was asked."""
+    if prefer not in ("native", kind.origin):
+        raise BadInput(f"prefer must be 'native' or {kind.origin!r}, got {prefer!r}")
     if id not in gymnasium.registry:
         library(id).register()
         ids.register_installed()
@@ -32,7 +32,7 @@ def make(
             f"{id} is stepped by gymnasium on the CPU, got device={device!r}; {', '.join(native.WORLDS)} can live on a device"
         )
     try:
-        return Gymnasium(id, num_envs, seed, wrappers=wrappers, **options)
+        return kind(id, num_envs, seed, wrappers=wrappers, **options)
     except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
         if type(error) is ImportError and ids.newest(id) != id:
             raise BadInput(f"{id} is retired ({error}); use {ids.newest(id)}") from error
