@@ -13,6 +13,9 @@ from whorl.envs.adapters.mo_gymnasium import Apart, MoGymnasium
 from whorl.envs.make import make_env
 from whorl.errors import EnvError, Incompatible
 from whorl.policies.random import Random
+from whorl.training.evaluate import evaluate
+from whorl.transforms.env import Transformed
+from whorl.transforms.transform import OfReward, Transform
 
 
 class Two(gymnasium.Env):
@@ -45,30 +48,41 @@ def test_a_vector_of_rewards_beside_a_reward_of_nothing():
     assert env.reward_vector.tolist() == [[2, -1], [0, 0]]
 
 
-def test_nobody_learns_from_several_numbers():
+class Sum(Transform):
+    """The shortest that makes one number of them."""
+
+    linearizes = True
+
+    def play(self, world, action, rows):
+        step = world.step(action) if rows is None else world.step(action, rows)
+        return step._replace(reward=step.info["reward_vector"].sum(-1))
+
+
+class Double(OfReward):
+    def judge(self, reward):
+        return 2 * reward
+
+
+def test_nobody_learns_from_several_numbers(tmp_path):
     message = r"pays 2 rewards at once, and an agent learns from one number: put the transform linearize around it"
     env = MoGymnasium(Two, 2, wrappers=(Apart,))
     with pytest.raises(Incompatible, match=message):
-        SerialCollector(env, Random(env.action_space), 4)
-    with pytest.raises(Incompatible, match=message):
-        whorl.training.evaluate.evaluate(Random(env.action_space), env, 2, 0)
-
-
-class Linear(MoGymnasium):
-    """What a transform does: one number, the vector stays beside it."""
-
-    scalar_reward = True
-
-    def step(self, action, rows=None):
-        step = super().step(action, rows)
-        return step._replace(reward=self.reward_vector.sum(-1))
+        whorl.train("ppo", env, runs=tmp_path / "runs", total_steps=10)
+    assert not (tmp_path / "runs").exists()
+    for paid in (env, Transformed(env, Double())):
+        with pytest.raises(Incompatible, match=message):
+            evaluate(Random(env.action_space), paid, 2, 0)
 
 
 def test_the_vector_goes_into_the_batch():
-    env = Linear(Two, 2, wrappers=(Apart,))
+    env = Transformed(MoGymnasium(Two, 2, wrappers=(Apart,)), Sum(), Double())
     rollout = SerialCollector(env, Random(env.action_space), 4).collect()
     assert rollout["next", "reward_vector"].tolist() == [[[t, -1]] * 2 for t in (1, 2, 3, 1)]
-    assert rollout["next", "reward"].tolist() == [[t - 1] * 2 for t in (1, 2, 3, 1)]
+    assert rollout["next", "reward"].tolist() == [[2 * (t - 1)] * 2 for t in (1, 2, 3, 1)]
+    assert evaluate(Random(env.action_space), env, 2, 0).returns.tolist() == [
+        3,
+        3,
+    ]  # 0 + 1 + 2, before they are doubled
 
 
 def test_a_vector_of_another_length_is_said():

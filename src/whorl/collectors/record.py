@@ -11,7 +11,7 @@ import torch
 from whorl import batch, spaces
 from whorl.batch import Arrays, Batch, Numbers, State
 from whorl.collectors.tally import Tally
-from whorl.envs.env import Env, Observation, Step, check_scalar_reward
+from whorl.envs.env import Env, Observation, Step
 from whorl.envs.guard import guarded
 from whorl.errors import NotFinite
 from whorl.policies.policy import Array, Held, Policy
@@ -28,9 +28,7 @@ class Recorder:
     """
 
     def __init__(self, env: Env, policy: Policy, capacity: int):
-        check_scalar_reward(env)
         self.env, self.capacity = env, capacity
-        self._beside: list[str] = []  # what the environment says beside its steps
         self._world = guarded(env)  # steps it
         self.actor = policy.actor(env.num_envs)
         self.memory: dict[str, Any] = {}
@@ -104,8 +102,7 @@ class Recorder:
         if self.env.discounts:
             after["discount"] = torch.ones(rows)
         self._beside = [name for name in BESIDE if getattr(self.env, name) is not None]
-        for name in self._beside:
-            after[name] = torch.zeros(rows + tuple(getattr(self.env, name).shape[1:]))
+        after |= {name: torch.zeros(rows + tuple(getattr(self.env, name).shape[1:])) for name in self._beside}
         memory = {
             "observation": spaces.zeros(observation, rows),
             "is_first": flag(),

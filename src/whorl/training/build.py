@@ -25,7 +25,7 @@ from whorl.collectors.ledger import Ledger
 from whorl.collectors.serial import SerialCollector
 from whorl.collectors.stream import StreamCollector
 from whorl.envs import native
-from whorl.envs.env import Env
+from whorl.envs.env import Env, check_scalar_reward
 from whorl.envs.make import EnvKind, EnvLike, kind_or_env
 from whorl.errors import BadInput
 from whorl.feeds import Fed, Feed, Part
@@ -176,6 +176,7 @@ def assemble(agent: Agent, env: Env | None, seed: int = 0, buffer: bool = True, 
             normalizer = agent.policy.normalizer
             normalizer.merge(normalizer.moments(data.rows["observation"], batch.get(data.rows, "mask")))
     else:
+        check_scalar_reward(env)
         feed.check(env.num_envs)
         if feed.replays:
             sizes.check_replay(env, feed)

@@ -67,7 +67,14 @@ class Transformed(Env):
             layer.goal,
         )
         self.partial, self.discounts, self.made_from = layer.partial, layer.discounts, layer.made_from
+        self.scalar_reward = layer.scalar_reward
+        self._say()
+
+    def _say(self) -> None:
+        """What lies beside observations and steps."""
+        layer = self._layer
         self.raw_reward, self.action_mask = layer.raw_reward, layer.action_mask
+        self.cost, self.reward_vector = layer.cost, layer.reward_vector
 
     def train(self, mode: bool = True) -> Transformed:
         """In train mode, as at first, running statistics move; else they stand."""
@@ -92,9 +99,8 @@ class Transformed(Env):
         return self._standing(self._layer.reset(seed))
 
     def step(self, action: Array, rows: np.ndarray | None = None) -> Step:
-        layer = self._layer
-        step = layer.step(action, rows)
-        self.raw_reward, self.action_mask = layer.raw_reward, layer.action_mask
+        step = self._layer.step(action, rows)
+        self._say()
         return step
 
     def restart(self, rows: np.ndarray) -> Observation:
@@ -156,5 +162,5 @@ class Transformed(Env):
         return f"{self.env!r} through {', '.join(type(each).__name__ for each in self) or 'no transform'}"
 
     def _standing(self, observation: Observation) -> Observation:
-        self.raw_reward, self.action_mask = self._layer.raw_reward, self._layer.action_mask
+        self._say()
         return observation

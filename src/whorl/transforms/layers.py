@@ -46,6 +46,8 @@ class Layer(Env):
         self.observation_space, self.action_space = space
         self.goal = world.goal if self.observation_space == world.observation_space else None
         self._transforms = [transform for _, transform in transforms]
+        self.scalar_reward = world.scalar_reward or any(transform.linearizes for transform in self._transforms)
+        self.cost, self.reward_vector = world.cost, world.reward_vector
         self._rewards = any(transform.rewards for transform in self._transforms) or world.raw_reward is not None
         if self._rewards:
             self.raw_reward = zeros((self.num_envs,), np.float32, self.device)
@@ -69,6 +71,7 @@ class Layer(Env):
 
     def _show(self, observation: Observation) -> Observation:
         self._shown = observation
+        self.cost, self.reward_vector = self.world.cost, self.world.reward_vector
         mask = self.world.action_mask
         for transform in self._allowers:
             mask = transform.allowed(mask)

@@ -47,6 +47,9 @@ class Transform(nn.Module):
     needs: ClassVar[frozenset[str]] = frozenset()  # of `Env.partial`: "restart" of whom it ends, "rows" that step alone
     rewards: ClassVar[bool] = False  # whether it changes rewards: returns are counted from those before it
     discounts: ClassVar[bool] = False  # whether its results have a discount
+    linearizes: ClassVar[bool] = (
+        False  # whether it makes one number of `info["reward_vector"]` [N, K]; then it does so in `play`
+    )
 
     def __init__(self) -> None:
         super().__init__()

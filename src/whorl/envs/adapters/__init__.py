@@ -22,9 +22,9 @@ class Library(NamedTuple):
     has: Callable[[str], bool]  # whether an id is one of its
     adapter: str  # the file, in this folder
     extra: str = ""  # of whorl that installs it
-    package: str = ""  # that installs it, where no extra does: it does not go with what others need
     module: str = ""  # by which it is found
     registers: bool = False  # importing the module brings its ids into Gymnasium's registry
+    package: str = ""  # that installs it, where no extra does: it does not go with what others need
 
     def make(
         self, id: str, num_envs: int, seed: int, device: str, prefer: str, wrappers: tuple[Callable, ...], options: dict[str, Any]
