@@ -21,7 +21,7 @@ def make(
 ) -> Gymnasium:  # fmt: skip
     """For `make_env`: a `kind`, after a look at what was asked."""
     if prefer not in ("native", kind.origin):
-        raise BadInput(f"prefer must be 'native' or {kind.origin!r}, got {prefer!r}")
+        raise BadInput(f"prefer must be 'native', {kind.origin!r} or 'torch', got {prefer!r}")
     if id not in gymnasium.registry:
         library(id).register()
         ids.register_installed()
