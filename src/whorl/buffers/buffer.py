@@ -167,7 +167,8 @@ class ReplayBuffer:
         else:
             self.storage.flush()
             arrays, numbers = states({"storage": self.storage, **self.drawing()})
-        return arrays, numbers | {"added": self.added, "left": self._due() - self.drawn}
+        left = self._due() - self.drawn  # none between two rollouts, and no word of it in older states
+        return arrays, numbers | {"added": self.added} | ({"left": left} if left else {})
 
     def load_state(self, arrays: Arrays, numbers: Numbers) -> bool:
         """Whether the buffer is exactly as it was; else the oldest rows had been overwritten and it is shorter.
@@ -187,9 +188,10 @@ class ReplayBuffer:
             raise BadInput("the recorded data is not what it was when this state was saved: use the same data")
         exact = load_states(parts, arrays, numbers)
         self.added = numbers["added"]
-        self.drawn = self._due() - numbers["left"]
+        left = numbers.get("left", 0)
+        self.drawn = self._due() - left
         if not ((self.recorded or len(self) <= self.added < MOST) and 0 <= self.drawn <= self._due()):
-            raise Damaged(f"{numbers['left']:,} batches of {self.added:,} added rows cannot be left to draw: {CHANGED}")
+            raise Damaged(f"{left:,} batches of {self.added:,} added rows cannot be left to draw: {CHANGED}")
         self._check_within()
         return exact
 
