@@ -13,7 +13,9 @@ from whorl.transforms.transform import Array, Observation, Result, Transform, ze
 class TimeLimit(Transform):
     """Truncates episodes after `steps` steps.
 
-    `truncated` is set on a step that terminates, too, as native worlds and Gymnasium do. Gymnasium: TimeLimit; TorchRL: StepCounter(max_steps).
+    `truncated` is set on a step that terminates, too, as native worlds and Gymnasium do.
+
+    Gymnasium: TimeLimit; TorchRL: StepCounter(max_steps).
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"restart"})
