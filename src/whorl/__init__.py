@@ -26,6 +26,7 @@ _HOME = {
     "Step": "whorl.envs.env",
     "Agent": "whorl.agents.agent",
     "Policy": "whorl.policies.policy",
+    "ModulePolicy": "whorl.policies.module",
     "SerialCollector": "whorl.collectors.serial",
     "RolloutBuffer": "whorl.buffers.rollout",
     "Rollouts": "whorl.feeds",

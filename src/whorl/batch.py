@@ -7,6 +7,7 @@ buffer; no trailing 1. Unknown keys are carried untouched. This is the only file
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -17,6 +18,7 @@ from whorl.errors import BatchError
 
 with marks_later():
     from tensordict import TensorDict
+    from tensordict.nn import InteractionType, set_interaction_type
 
 Batch = TensorDict  # [T, N] from a collector, [B] or [T, B] from a buffer
 Tree = Tensor | Mapping[str, "Tree"]  # an observation: a tensor, or nested dicts of them
@@ -105,6 +107,11 @@ VOCABULARY: dict[str, Entry] = {
 def make(entries: Mapping[str, Any], shape: tuple[int, ...], device: str | torch.device | None = None) -> TensorDict:
     """A batch of tensors (nested dicts allowed) that all start with `shape`. Tensors are shared, not copied."""
     return TensorDict(dict(entries), batch_size=shape, device=device)
+
+
+def interaction(drawn: bool) -> AbstractContextManager[None]:
+    """Inside the block modules of `tensordict.nn` draw from their distributions, or else take the likeliest."""
+    return set_interaction_type(InteractionType.RANDOM if drawn else InteractionType.DETERMINISTIC)
 
 
 def get(batch: Any, key: str, default: Any = None) -> Any:

@@ -9,13 +9,17 @@ from gymnasium import spaces
 from torch import nn
 
 from tests.cases import each
+from whorl.agents.ppo import PPO
 from whorl.envs.adapters.spaces import observations
 from whorl.errors import BadInput, Incompatible
 from whorl.nets.encoder import Encoder, Torso, encoder_for, notices, torso
+from whorl.nets.heads import Critic
 from whorl.nets.normalizer import observation_normalizer
 from whorl.options import override
+from whorl.policies.stochastic import Stochastic
 from whorl.spaces import flatten, zeros
 from whorl.training.catalog import AGENTS, agent_class
+from whorl.training.new_agent import new_agent
 
 SPACE = spaces.Dict(eye=spaces.Box(0, 255, (6, 6, 3), np.uint8), speed=spaces.Box(-1, 1, (2,)))
 BOX, DISCRETE = spaces.Box(-2, 2, (2,)), spaces.Discrete(3)
@@ -147,6 +151,48 @@ def small(name, cls):
     return override(
         cls.Config(), {key: value for key, value in sizes.items() if key in cls.Config.__dataclass_fields__}
     )
+
+
+class LazyEye(nn.Module):
+    """Layers by their outputs alone: what comes in is seen when the part is built."""
+
+    width = 7
+
+    def __init__(self, space):
+        super().__init__()
+        self.look = nn.Sequential(nn.LazyConv2d(4, 3), nn.Tanh(), nn.Flatten(), nn.LazyLinear(7))
+
+    def forward(self, observation):
+        return self.look(observation["eye"].permute(0, 3, 1, 2) / 255)
+
+
+@pytest.mark.parametrize("name", ["ppo", "dqn"])
+def test_lazy_layers_have_their_sizes_when_the_agent_is_built(name):
+    cls = agent_class(name)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        agent = cls.build(SPACE, DISCRETE, small(name, cls), encoder=LazyEye)
+    shapes = [module.look[0].weight.shape for module in agent.modules() if isinstance(module, LazyEye)]
+    assert shapes == [(4, 3, 3, 3)] * 2
+    assert not any(p.is_inference() for p in agent.parameters())
+    held = {id(p) for optimizer in agent.optimizers().values() for p in optimizer.param_groups[0]["params"]}
+    assert {id(p) for p in agent.policy.parameters()} <= held
+
+
+def test_lazy_layers_that_have_seen_nothing_are_named_before_anybody_acts():
+    lazy = nn.Sequential(nn.LazyLinear(8), nn.Tanh())
+    lazy.width = 8
+    with pytest.raises(
+        BadInput,
+        match=r"lazy layers that have no size yet: whorl.nets.encoder.Torso\(observation_space, module\) shows",
+    ):
+        PPO(Stochastic(lazy, DISCRETE), Critic(BOX))
+    torso = Torso(BOX, lazy)
+    agent = PPO(Stochastic(torso, DISCRETE), Critic(BOX))
+    assert agent.policy.encoder.module[0].weight.shape == (8, 2)
+    agent.extra = nn.LazyLinear(2)  # of an agent of the user's, which has optimizers of its own
+    with pytest.raises(BadInput, match="lazy layers that have no size yet"):
+        new_agent(agent, None, agent.config, 0)
 
 
 def test_bytes_that_are_no_image_are_scaled_and_frames_of_two_axes_go_through_a_cnn():

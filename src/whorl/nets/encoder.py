@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from gymnasium import spaces
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from whorl.errors import BadInput, Incompatible
 from whorl.nets.cnn import NatureCNN
@@ -25,6 +26,13 @@ class HasWidth(Protocol):
     """What an encoder says of itself."""
 
     width: int  # how many features it gives
+
+
+@runtime_checkable
+class HasNotices(Protocol):
+    """A part that whoever starts a run should know something of."""
+
+    notices: list[str]  # sentences
 
 
 def _leaf_spaces(space: spaces.Space, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], spaces.Space]]:
@@ -146,6 +154,14 @@ class Torso(nn.Module):
         return self.module(rows).unflatten(0, leading) if leading else self.module(rows).squeeze(0)
 
 
+def check_sized(parameters: Iterable[nn.Parameter]) -> None:
+    """Raises BadInput for parameters of lazy layers that have seen no observation yet."""
+    if any(map(is_lazy, parameters)):
+        raise BadInput(
+            "a network has lazy layers that have no size yet: whorl.nets.encoder.Torso(observation_space, module) shows them an observation"
+        )
+
+
 def torso(factory: EncoderFactory, space: spaces.Space) -> Torso:
     """A new network of the user's for a space. Raises BadInput for one that is finished: policy and critic need one each."""
     if isinstance(factory, nn.Module) or not callable(factory):
@@ -172,9 +188,10 @@ def encoder_for(
 
 
 def notices(module: nn.Module) -> list[str]:
-    """What looks at observations, if it is the user's, and what whorl's own chose for those that are no float vectors; each once."""
-    encoders = [part for part in module.modules() if isinstance(part, Encoder | Torso)]
-    return [*dict.fromkeys(notice for encoder in encoders for notice in encoder.notices)]
+    """What its parts say of themselves: what looks at observations, if it is the user's, what whorl's own chose for those that are no
+    float vectors, what acts through a TensorDict; each once."""
+    parts = [part for part in module.modules() if isinstance(part, HasNotices)]
+    return [*dict.fromkeys(notice for part in parts for notice in part.notices)]
 
 
 def refuse(factory: EncoderFactory | None, why: str) -> None:

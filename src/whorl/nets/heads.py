@@ -11,19 +11,20 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from whorl.errors import BadInput
-from whorl.nets.encoder import EncoderFactory, HasWidth, encoder_for
+from whorl.nets.encoder import EncoderFactory, HasWidth, check_sized, encoder_for
 from whorl.nets.mlp import initialize, linear
 
 
 def output_layer(model: nn.Module, outputs: int, initialization: str) -> nn.Linear:
     """A policy's last layer: features [..., model.width] -> [..., outputs]; the first outputs of orthogonal weights are near 0.
 
-    Raises BadInput for a model that does not say its `width`, or an unknown initialization.
+    Raises BadInput for a model that does not say its `width`, or has lazy layers without sizes, and for an unknown initialization.
     """
     if not isinstance(model, HasWidth):
         raise BadInput(
             f"the model of a policy says in `width` how many features it gives; {type(model).__name__} does not"
         )
+    check_sized(model.parameters())
     layer = linear(model.width, outputs, gain=0.01)
     initialize(layer, initialization)
     return layer

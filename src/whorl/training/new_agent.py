@@ -13,7 +13,7 @@ from whorl.envs.env import Env
 from whorl.errors import AgentError, BadInput, Incompatible
 from whorl.feeds import Fed
 from whorl.functional.streams import stream
-from whorl.nets.encoder import EncoderFactory, Torso, torso
+from whorl.nets.encoder import EncoderFactory, Torso, check_sized, torso
 from whorl.policies.policy import Policy
 from whorl.training import sizes
 from whorl.training.catalog import AgentLike, agent_class, agent_name
@@ -26,6 +26,7 @@ def new_agent(
     """Fresh weights from the initialisation stream, for the spaces of an environment or of data; the global torch stream is left as
     it was. An agent that is built is taken as it is; raises BadInput where it acts on other spaces or another config is asked for."""
     if isinstance(agent, Agent):
+        check_sized(agent.parameters())
         learner = fitting(agent, source, config, encoder)
     else:
         sizes.check_networks(config, source.observation_space, source.action_space)
@@ -38,6 +39,7 @@ def new_agent(
             raise AgentError(
                 f"{agent_name(agent)}: the policy of an agent is a whorl Policy, got {type(learner.policy).__name__}"
             )
+        check_sized(learner.parameters())
     learner.seed = seed
     return learner
 
