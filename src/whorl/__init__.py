@@ -15,6 +15,7 @@ _HOME = {
     "check_env": "whorl.envs.check",
     "check_agent": "whorl.training.check_agent",
     "check_buffer": "whorl.buffers.check",
+    "check_transform": "whorl.transforms.check",
     "check": "whorl.batch",
     "build": "whorl.training.build",
     "register_agent": "whorl.training.catalog",

@@ -70,3 +70,7 @@ class AgentError(WhorlError, RuntimeError):
 
 class BufferFault(WhorlError, RuntimeError):
     """A buffer, or a storage, a sampler or a lookup in it, breaks its contract (see `check_buffer`)."""
+
+
+class TransformFault(WhorlError, RuntimeError):
+    """A transform breaks its contract (see `check_transform`)."""

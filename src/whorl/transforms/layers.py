@@ -49,15 +49,19 @@ class Layer(Env):
         self.scalar_reward = world.scalar_reward or any(transform.linearizes for transform in self._transforms)
         self.cost, self.reward_vector = world.cost, world.reward_vector
         self._rewards = any(transform.rewards for transform in self._transforms) or world.raw_reward is not None
-        if self._rewards:
-            self.raw_reward = zeros((self.num_envs,), np.float32, self.device)
+        self._nothing_earned()
         self._shown: Any = None  # where all stand, as it is outside; None: not begun
         self._resetters = _overriding(self._transforms, "reset")
         self._allowers = _overriding(self._transforms, "allowed")
 
     def reset(self, seed: int | None = None) -> Observation:
         rows = flags(self.num_envs, self.device, True)
+        self._nothing_earned()
         return self._show(self._fresh(self._world.reset(seed), rows))
+
+    def _nothing_earned(self) -> None:
+        if self._rewards:
+            self.raw_reward = zeros((self.num_envs,), np.float32, self.device)
 
     def restart(self, rows: np.ndarray) -> Observation:
         fresh = self._fresh(self._world.restart(rows), rows)

@@ -132,6 +132,9 @@ class Transform(nn.Module):
         self._numpy = None
         return super()._apply(*args, **kwargs)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_numpy": None}  # a copy has buffers of its own
+
     def arguments(self) -> dict[str, object]:
         """What its constructor was called with, as plain values, without the defaults."""
         found = {}

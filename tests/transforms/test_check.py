@@ -1,0 +1,87 @@
+"""Every transform of the table keeps the contract, and `check_transform` finds those that do not."""
+
+import numpy as np
+import pytest
+
+import whorl
+from whorl.envs.make import make_env
+from whorl.errors import TransformFault
+from whorl.transforms.chain import TRANSFORMS, made
+from whorl.transforms.observation import Normalize, StackFrames
+from whorl.transforms.transform import OfObservation, OfReward
+
+CASES = {  # of each name: (id of the environment, arguments), once or several times
+    "normalize": [("Pendulum-v1", {"mean": [0.5, 0.0, 0.0], "std": [1.0, 2.0, 8.0]})],
+    "stack_frames": [("Pendulum-v1", {"count": 3})],
+    "scale_action": [("Pendulum-v1", {"low": 0.0})],
+    "time_limit": [("CartPole-v1", {"steps": 5})],
+}
+
+
+@pytest.mark.parametrize("name", [name for name, where in TRANSFORMS.items() if isinstance(where, str)])
+def test_the_contract(name):
+    for id, arguments in CASES[name]:
+        whorl.check_transform(made({"name": name, **arguments}), make_env(id, 3, max_episode_steps=7), steps=20)
+
+
+class Mixing(OfObservation):
+    def look(self, observation):
+        return observation - observation.mean(0) * 0.1
+
+
+class Writing(OfReward):
+    def judge(self, reward):
+        reward *= 0.5
+        return reward
+
+
+class Other(OfReward):
+    def judge(self, reward):
+        return reward * (2 if isinstance(reward, np.ndarray) else 3)
+
+
+class Early(StackFrames):
+    def reset(self, observation, rows):
+        self.memory["frames"][rows] = observation[rows][:, None]
+        return self.memory["frames"]
+
+
+class Unwritten(OfReward):
+    def __init__(self, scale: float = 1.0) -> None:
+        super().__init__()
+
+
+class Outside(Normalize):
+    def look(self, observation):
+        return super().look(observation) * (1 if observation.ndim == 1 else 10)
+
+
+class Batchwise(OfReward):
+    def judge(self, reward):
+        return reward * 2
+
+    def forward(self, batch):
+        return batch
+
+
+@pytest.mark.parametrize(
+    ("transform", "message"),
+    [
+        (Mixing(), "row 0 depends on other rows at step 0"),
+        (Writing(), "it writes into arrays that it was given"),
+        (Other(), "numpy and torch give other numbers at step 1"),
+        (Early(2), "its `reset` writes into what its `step` handed out"),
+        (Unwritten(), "keep each argument, a plain value, as an attribute of the same name"),
+        (Outside(), "around .* it breaks the contract of environments: .* outside of Box"),
+        (Batchwise(), "`forward` gives another next.reward than the environment shows"),
+    ],
+    ids=lambda x: type(x).__name__ if not isinstance(x, str) else "",
+)
+def test_a_breach_is_found(transform, message):
+    with pytest.raises(TransformFault, match=f"{type(transform).__name__}: .*{message}"):
+        whorl.check_transform(transform, make_env("Pendulum-v1", 3, max_episode_steps=20))
+
+
+def test_one_environment_is_too_few():
+    with pytest.raises(ValueError, match="two environments at least"):
+        whorl.check_transform(Normalize(), make_env("Pendulum-v1"))
