@@ -11,7 +11,7 @@ PYTEST := $(BIN)/python -m pytest
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-browser test-trackers test-portable faults check learn bench peers format clean
+.PHONY: help setup demo test test-browser test-trackers test-old-gym test-mo-gymnasium test-portable faults check learn bench peers format clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -45,6 +45,12 @@ test-browser: setup  ## the leaderboard's pages in a real Chromium, installed fi
 test-trackers: setup  ## wandb and mlflow really receive a run; installs both first
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[wandb,mlflow]"
 	WHORL_TRACKERS=required $(PYTEST) -q tests/training/test_trackers.py $(ARGS)
+
+test-old-gym: setup  ## the package gym, 0.26, in an environment of its own over .venv
+	BIN=$(BIN) scripts/test_over.sh old-gym gym==0.26.2 tests/envs/test_adapters.py -k "0.26" $(ARGS)
+
+test-mo-gymnasium: setup  ## mo-gymnasium in an environment of its own over .venv
+	BIN=$(BIN) scripts/test_over.sh mo-gymnasium mo-gymnasium tests/envs/test_adapters.py -k mo-gymnasium $(ARGS)
 
 test-portable: setup  ## all tests as on other processors and with other data: an hour or two
 	BIN=$(BIN) JOBS=$(JOBS) scripts/test_portable.sh $(ARGS)

@@ -42,5 +42,6 @@ def standins(monkeypatch):
 
     yield instead
     for module, real in found.items():
-        del sys.modules[module]
+        for name in [name for name in sys.modules if name == module or name.startswith(f"{module}.")]:
+            del sys.modules[name]
         sys.modules |= {} if real is None else {module: real}

@@ -34,7 +34,7 @@ class Case(NamedTuple):
     partial: str = "restart rows"
     limited: bool = True  # whether it takes `max_episode_steps`
     steps: int = 60  # of `check_env`
-    standin: str = ""  # the module in tests/standins that it is run against
+    standin: str = ""  # the modules in tests/standins that it is run against
 
 
 CASES = {
@@ -42,6 +42,7 @@ CASES = {
     "gymnasium": Case("CartPole-v1", "gymnasium", "dqn", prefer="gymnasium"),
     "gymnasium, masks": Case("Taxi-v4", "gymnasium", "dqn"),
     "gymnasium, a class": Case(Walk, "gymnasium", "sac"),
+    "atari": Case("ALE/Pong-v5", "gymnasium", "dqn", needs="ale_py", kwargs={"obs_type": "ram"}, steps=10),
     "box2d": Case("LunarLander-v3", "gymnasium", needs="Box2D"),
     "mujoco": Case("InvertedPendulum-v5", "gymnasium", "sac", needs="mujoco"),
     "minigrid, tokens": Case("MiniGrid-Fetch-5x5-N2-v0", "gymnasium", needs="minigrid", kwargs={"mission": "tokens"}),
@@ -50,13 +51,20 @@ CASES = {
         "parking-v0", "gymnasium", "sac", needs="highway_env", kwargs={"config": {"simulation_frequency": 5}}, steps=20
     ),
     "robotics": Case("PointMaze_UMaze-v3", "gymnasium", "sac", needs="gymnasium_robotics", steps=20),
-    "mo-gymnasium": Case("deep-sea-treasure-v0", "mo_gymnasium", "", needs="mo_gymnasium"),
+    "mo-gymnasium": Case("minecart-deterministic-v0", "mo_gymnasium", "", needs="mo_gymnasium"),
     "safety-gymnasium": Case(
         "safety_gymnasium/SafetyPointGoal1-v0", "safety_gymnasium", "sac", standin="safety_gymnasium"
     ),
     "robohive": Case("robohive/FrankaReachRandom-v0", "gymnasium", "sac", standin="robohive"),
     "gym 0.21": Case("gym/Walk-v0", "gym", "dqn", standin="gym"),
     "gym 0.26": Case("gym/CartPole-v1", "gym", "dqn", needs="gym"),
+    "isaaclab": Case(
+        "isaaclab/Isaac-Cartpole-v0",
+        "isaaclab",
+        standin="isaaclab isaaclab_tasks",
+        kwargs={"sim_device": "cpu"},
+        partial="",
+    ),
     "http": Case("URL/CartPole-v1", "http", needs="starlette uvicorn", partial="", steps=20),
 }
 SMALL = {
@@ -69,8 +77,8 @@ SMALL = {
 @pytest.fixture(params=CASES)
 def case(request, standins) -> Case:
     case = CASES[request.param]
-    if case.standin:
-        standins(case.standin)
+    for module in case.standin.split():
+        standins(module)
     for module in case.needs.split():
         if importlib.util.find_spec(module) is None:
             pytest.skip(f"needs the module {module}")

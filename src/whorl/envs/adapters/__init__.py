@@ -82,6 +82,7 @@ LIBRARIES = (  # the first that has an id steps it
     Library(_of("metaworld", "Meta-World/.*"), "registered", module="metaworld", package="metaworld", registers=True),
     Library(_in("safety_gymnasium"), "safety_gymnasium", module="safety_gymnasium", package="safety-gymnasium"),
     Library(_in("robohive"), "robohive", module="robohive", package="robohive"),
+    Library(_in("isaaclab"), "isaaclab", module="isaaclab", package="isaaclab[isaacsim]"),
     Library(_in("gym"), "gym_old", module="gym", package="gym==0.26.2"),
     Library(lambda id: "box2d" in entry_point(id), "registered", "box2d", "Box2D"),
     Library(lambda id: "mujoco" in entry_point(id), "registered", "mujoco", "mujoco"),
