@@ -14,6 +14,7 @@ from whorl.errors import BadInput
 from whorl.functional.streams import stream
 from whorl.policies.policy import Held, Policy
 from whorl.training.same_spaces import check_spaces, noted
+from whorl.transforms.transform import flags
 
 LONGEST = 10_000  # steps after which an episode is counted as it stands, where the environment has no time limit
 
@@ -84,7 +85,7 @@ def evaluate(policy: Policy, env: Env, episodes: int, seed: int) -> Evaluation:
     actor, quota = policy.actor(n), episodes // n
     carry: Held = policy.initial(n)
     generator = torch.Generator().manual_seed(stream(seed, "evaluation"))
-    observation, is_first = world.reset(stream(seed, "evaluation episodes")), _flags(env, True)
+    observation, is_first = world.reset(stream(seed, "evaluation episodes")), flags(n, env.device, True)
     total, length, left = np.zeros(n), np.zeros(n, np.int64), np.full(n, quota)
     longest, cut = env.max_episode_steps or LONGEST, 0
     returns: list[list[float]] = [[] for _ in range(n)]
@@ -112,8 +113,3 @@ def evaluate(policy: Policy, env: Env, episodes: int, seed: int) -> Evaluation:
 
 def _numpy(x: np.ndarray | torch.Tensor) -> np.ndarray:
     return x if isinstance(x, np.ndarray) else x.cpu().numpy()
-
-
-def _flags(env: Env, value: bool) -> np.ndarray | torch.Tensor:
-    n = env.num_envs
-    return np.full(n, value) if env.device == "cpu" else torch.full((n,), value, device=env.device)

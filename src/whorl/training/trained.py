@@ -128,16 +128,12 @@ class Trained:
         return columns(self.path)
 
     def film(self, file: str | Path, seed: int = 0, max_steps: int = 10_000) -> tuple[float, int]:
-        """Play one greedy episode into `file` (.gif or .mp4); its return and length. See `training/video.py`."""
-        if self.env.made_from is None:
-            raise BadInput(
-                f"{self.settings.env} is an environment object, which cannot be copied: whorl.load(path, env=...) with its class, "
-                "or a function that makes it"
-            )
+        """Play one greedy episode into `file` (.gif or .mp4); its return and length. An environment object plays it itself. See
+        `training/video.py`."""
         with watching(self.settings.env_timeout):
             return film(
                 self.policy,
-                self.env.made_from,
+                self.env.made_from or self.env,
                 folder.place(file, "a film"),
                 seed,
                 self.settings.max_episode_steps or max_steps,

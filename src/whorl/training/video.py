@@ -6,7 +6,6 @@ import os
 import tempfile
 from contextlib import nullcontext
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import torch
@@ -17,15 +16,16 @@ from whorl.envs.guard import Stepper, close, guarded
 from whorl.errors import BadInput, EnvError
 from whorl.folders import Folder, make
 from whorl.functional.streams import stream
-from whorl.policies.policy import Array, Held, Policy
+from whorl.policies.policy import Held, Policy
 from whorl.training.evaluate import look_alike
+from whorl.transforms.transform import flags
 
 MAX_FRAMES = 250  # of a GIF: longer episodes keep every second frame, every fourth, ...
 
 
 def film(
     policy: Policy,
-    kind: Kind,
+    source: Kind | Env,
     file: Path,
     seed: int = 0,
     max_steps: int = 10_000,
@@ -34,16 +34,17 @@ def film(
 ) -> tuple[float, int]:
     """Play one greedy episode (at most `max_steps` of it) and write it to `file` (.gif or .mp4); returns its return and length.
 
-    It has an environment and random streams of its own. folder: the file's own, held open; None: it is opened by its path. known: what the
-    policy was made for.
+    It has an environment of its own, but where `source` is one: its first one is filmed, and it stays open. It has random streams of its
+    own. folder: the file's own, held open; None: it is opened by its path. known: what the policy was made for.
     Raises BadInput when the environment has no picture or the ending is neither.
     """
     if file.suffix not in (".gif", ".mp4"):
         raise BadInput(f"a video ends in .gif or .mp4, got {file}")
-    env, every, total, steps = drawable(kind, seed), 1, 0.0, 0
+    env, every, total, steps = drawable(source, seed), 1, 0.0, 0
     frames: list[np.ndarray] = []
-    actor, is_first = policy.actor(1), cast(Array, np.ones(1, bool))
-    carry: Held = policy.initial(1)
+    n = env.num_envs
+    actor, is_first = policy.actor(n), flags(n, env.device, True)
+    carry: Held = policy.initial(n)
     generator = torch.Generator().manual_seed(stream(seed, "video"))
     world = guarded(env)
     try:
@@ -55,34 +56,37 @@ def film(
                 frames.append(_picture(world, frames))
             if file.suffix == ".gif" and len(frames) > MAX_FRAMES:
                 frames, every = frames[::2], 2 * every
-            noise = None if policy.greedy else policy.noise((1, 1), generator)[0]
+            noise = None if policy.greedy else policy.noise((1, n), generator)[0]
             decided, carry = actor(observation, carry, is_first, noise, env.action_mask)
-            step = world.step(np.asarray(decided["action"]))
+            step = world.step(decided["action"])
             reward = step.reward if env.raw_reward is None else env.raw_reward
-            observation, total, steps = step.observation, total + float(reward[0]), steps + 1
-            is_first = np.asarray(step.terminated) | np.asarray(step.truncated)
-            if is_first[0]:
+            ended = step.terminated | step.truncated
+            observation, is_first = step.observation, ended if step.valid is None else ended | ~step.valid
+            if step.valid is None or step.valid[0]:
+                total, steps = total + float(reward[0]), steps + 1
+            if ended[0]:
                 break
     finally:
-        close(env)
+        if env is not source:
+            close(env)
     _write(file, frames, folder)
     return total, steps
 
 
-def drawable(kind: Kind, seed: int) -> Env:
-    """One environment with pictures: a native world's own, or its library's. Raises BadInput for one that has none."""
+def drawable(source: Kind | Env, seed: int) -> Env:
+    """One environment with pictures: a native world's own, or its library's; an object itself. Raises BadInput for one that has none."""
     if not os.environ.get("DISPLAY"):
         os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame draws into memory, and need not look for a screen
-    env = kind.make(1, seed, pictures=True)
+    env = source if isinstance(source, Env) else source.make(1, seed, pictures=True)
     world = guarded(env)
     try:
         world.reset(seed)
         if world.render() is None:
-            raise BadInput(
-                f"{kind.name} has no picture to record: its `render` gives none in the render_mode 'rgb_array'"
-            )
+            name = repr(source) if isinstance(source, Env) else source.name
+            raise BadInput(f"{name} has no picture to record: its `render` gives none in the render_mode 'rgb_array'")
     except BaseException:
-        close(env)
+        if env is not source:
+            close(env)
         raise
     return env
 

@@ -33,6 +33,10 @@ class Transformed(Env):
     def __len__(self) -> int:
         return len(self._transforms)
 
+    def __bool__(self) -> bool:
+        """An environment without transforms is one, too."""
+        return True
+
     def __iter__(self) -> Iterator[Transform]:
         return iter(self._transforms)
 
@@ -66,7 +70,8 @@ class Transformed(Env):
             layer.reward_threshold,
             layer.goal,
         )
-        self.partial, self.discounts, self.made_from = layer.partial, layer.discounts, layer.made_from
+        self.partial, self.discounts = layer.partial, layer.discounts
+        self.made_from = None  # more of what lies within would be without these transforms
         self.scalar_reward = layer.scalar_reward
         self._say()
 

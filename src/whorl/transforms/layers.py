@@ -28,7 +28,7 @@ class Layer(Env):
         self.world = world
         self._world: Any = world if isinstance(world, Layer) else guarded(world)
         self.id, self.num_envs, self.device = world.id, world.num_envs, world.device
-        self.partial, self.reward_threshold, self.made_from = world.partial, world.reward_threshold, world.made_from
+        self.partial, self.reward_threshold = world.partial, world.reward_threshold
         self.max_episode_steps, self.discounts = world.max_episode_steps, world.discounts
         space = world.observation_space, world.action_space
         for name, transform in transforms:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from whorl.envs import make
 from whorl.envs.env import Env
-from whorl.envs.make import Wrapper
+from whorl.envs.make import EnvKind, Wrapper
 
 if TYPE_CHECKING:
     from whorl.transforms.chain import Transforms
@@ -35,8 +36,13 @@ def make_env(
 
         parts = chain(transforms)
     env = make.make_env(id, num_envs, seed, device, prefer, wrappers, **options)
+    if parts is None:
+        return env
     try:
-        return env if parts is None else parts.of_objects(env)
+        through = parts.of_objects(env)
     except BaseException:
         env.close()
         raise
+    assert isinstance(env.made_from, EnvKind)
+    through.made_from = replace(env.made_from, transforms=parts)
+    return through
