@@ -10,9 +10,35 @@ from whorl.transforms.chain import TRANSFORMS, made
 from whorl.transforms.observation import Normalize, StackFrames
 from whorl.transforms.transform import OfObservation, OfReward
 
+DICT = "BitFlipping8-v0"
 CASES = {  # of each name: (id of the environment, arguments), once or several times
     "normalize": [("Pendulum-v1", {"mean": [0.5, 0.0, 0.0], "std": [1.0, 2.0, 8.0]})],
-    "stack_frames": [("Pendulum-v1", {"count": 3})],
+    "running_normalize": [("Pendulum-v1", {}), (DICT, {"key": "observation"})],
+    "clip_observation": [("Pendulum-v1", {"low": -0.5, "high": 0.5}), (DICT, {"key": "observation", "high": 0.5})],
+    "cast": [("GridWorld-v0", {}), (DICT, {"dtype": "uint8", "key": "desired_goal"})],
+    "unary": [("Pendulum-v1", {"function": name}) for name in ("symlog", "tanh")]
+    + [(DICT, {"function": "sqrt", "key": "observation"})],
+    "stack_frames": [("Pendulum-v1", {"count": 3}), (DICT, {"count": 2, "key": "observation"})],
+    "time_max": [("Pendulum-v1", {"count": 2})],
+    "next_delta": [("Pendulum-v1", {}), (DICT, {"key": "observation", "entry": "flipped"})],
+    "flatten_observation": [("GridWorld-v0", {}), (DICT, {})],
+    "squeeze": [("ProbeConstant-v0", {})],
+    "unsqueeze": [("Pendulum-v1", {"axis": 0}), (DICT, {"key": "observation"})],
+    "permute": [("Pendulum-v1", {"axes": [0]})],
+    "select": [(DICT, {"keys": ["observation", "desired_goal"]}), (DICT, {"keys": "observation"})],
+    "exclude": [(DICT, {"keys": ["achieved_goal"]})],
+    "rename": [(DICT, {"names": {"observation": "bits"}})],
+    "cat_observations": [
+        (DICT, {"keys": ["observation", "desired_goal"]}),
+        (DICT, {"keys": ["observation", "achieved_goal"], "into": "all"}),
+    ],
+    "stack_observations": [
+        (DICT, {"keys": ["observation", "desired_goal"]}),
+        (DICT, {"keys": ["observation", "desired_goal"], "axis": -1, "into": "all"}),
+    ],
+    "expand_as": [(DICT, {"key": "observation", "like": "desired_goal"})],
+    "primer": [("Pendulum-v1", {"values": {"task": 3, "hidden": [0.5, 1.0]}}), (DICT, {"values": {"task": 3}})],
+    "previous_action_reward": [("Pendulum-v1", {}), (DICT, {})],
     "scale_action": [("Pendulum-v1", {"low": 0.0})],
     "time_limit": [("CartPole-v1", {"steps": 5})],
 }

@@ -13,10 +13,11 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 import torch
 from gymnasium import Space
+from gymnasium.spaces import Dict
 from torch import Tensor, nn
 
 from whorl.batch import Batch
-from whorl.errors import BadInput
+from whorl.errors import BadInput, Incompatible
 from whorl.spaces import restored, tree_map
 
 Array = np.ndarray | Tensor
@@ -128,6 +129,10 @@ class Transform(nn.Module):
             self._numpy = tuple(buffer.numpy() for buffer in self.buffers())
         return self._numpy
 
+    def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
+        self._numpy = None
+        super().register_buffer(name, tensor, persistent)
+
     def _apply(self, *args: Any, **kwargs: Any) -> Any:
         self._numpy = None
         return super()._apply(*args, **kwargs)
@@ -226,6 +231,24 @@ def merged(tree: Observation, rows: Any, source: Observation) -> Observation:
         copy[rows] = source[rows]
         return copy
     return torch.where(rows.reshape(-1, *[1] * (tree.ndim - 1)), source, tree)
+
+
+def with_entry(tree: Observation, name: str, array: Array) -> Observation:
+    """The observation as a dict with one more entry. One that was no dict is its entry "observation"."""
+    return {**(tree if isinstance(tree, dict) else {"observation": tree}), name: array}
+
+
+def space_with_entry(space: Space, name: str, entry: Space) -> Dict:
+    """The space of `with_entry`. Raises Incompatible where there is an entry of that name."""
+    parts = space.spaces if isinstance(space, Dict) else {"observation": space}
+    if name in parts:
+        raise Incompatible(f"the observation has an entry {name!r} already: give another name")
+    return Dict([*parts.items(), (name, entry)])
+
+
+def float32(x: Any) -> Any:
+    """The array, numpy or torch, in that precision."""
+    return x.astype(np.float32) if isinstance(x, np.ndarray | np.generic) else x.float()
 
 
 def flags(n: int, device: str, value: bool) -> Array:
