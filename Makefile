@@ -22,7 +22,7 @@ $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "whorl needs Python >= 3.11; '$(PYTHON)' is `$(PYTHON) -V 2>&1`. Say which: make $(MAKECMDGOALS) PYTHON=python3.11"; exit 1; }
 	@test -x $(BIN)/pip || $(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev,box2d,mujoco,minigrid,highway,server,browser,onnx]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev,box2d,mujoco,dmc,envpool,minigrid,highway,server,browser,onnx]"
 	@touch $@
 
 demo: setup  ## train PPO on CartPole-v1, draw it, score it over 100 episodes (fails below 475)

@@ -65,6 +65,8 @@ CASES = {
         kwargs={"sim_device": "cpu"},
         partial="",
     ),
+    "dm_control": Case("dm_control/cartpole-balance", "dm_control", "sac", "dm_control", steps=20),
+    "envpool": Case("envpool/CartPole-v1", "envpool", "dqn", "envpool", partial="restart"),
     "http": Case("URL/CartPole-v1", "http", needs="starlette uvicorn", partial="", steps=20),
 }
 SMALL = {

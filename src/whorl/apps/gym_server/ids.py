@@ -19,7 +19,7 @@ from gymnasium.wrappers import FlattenObservation
 
 from whorl.apps.gym_server.wire import described
 from whorl.envs import native
-from whorl.envs.adapters import LIBRARIES, install, library
+from whorl.envs.adapters import LIBRARIES, library
 from whorl.envs.env import Env
 from whorl.envs.ids import near
 from whorl.envs.make import make_env
@@ -55,8 +55,8 @@ def resolved(env_id: Any, allow: Iterable[str] = ()) -> tuple[str, dict[str, Any
         raise malformed(env_id, f"this server makes {', '.join(patterns)}")
     if today in gymnasium.registry or today in native.WORLDS:
         return today, options
-    if extra := library(env_id).extra:
-        raise malformed(env_id, f"it needs an extra that is not installed: {install(extra)}")
+    if command := library(env_id).missing():
+        raise malformed(env_id, f"it needs an extra that is not installed: {command}")
     there = ", ".join(near(env_id))
     raise malformed(env_id, f"there is {there}" if there else "no environment is called so")
 

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from whorl.envs.adapters.offscreen import draw_offscreen
 from whorl.envs.env import Env
 from whorl.envs.ids import entry_point, is_url, namespace
 from whorl.errors import BadInput
@@ -25,12 +26,14 @@ class Library(NamedTuple):
     module: str = ""  # by which it is found
     registers: bool = False  # importing the module brings its ids into Gymnasium's registry
     package: str = ""  # that installs it, where no extra does: it does not go with what others need
+    prepare: Callable[[], None] = lambda: None  # before the module is imported
 
     def make(
         self, id: str, num_envs: int, seed: int, device: str, prefer: str, wrappers: tuple[Callable, ...], options: dict[str, Any]
     ) -> Env:  # fmt: skip
         if command := self.missing():
             raise BadInput(f"{id} needs {'an extra' if self.extra else 'a package'} that is not installed: {command}")
+        self.prepare()
         adapter = importlib.import_module(f"{__name__}.{self.adapter}")
         return adapter.make(id, num_envs, seed, device, prefer, wrappers, options)
 
@@ -43,6 +46,7 @@ class Library(NamedTuple):
     def register(self) -> None:
         """Bring its ids into Gymnasium's registry, where it is installed."""
         if self.registers and not self.missing():
+            self.prepare()
             importlib.import_module(self.module)
 
 
@@ -67,6 +71,16 @@ ROBOTS = "AdroitHand|AntMaze|Fetch|FrankaKitchen|HandManipulate|HandReach|PointM
 LIBRARIES = (  # the first that has an id steps it
     Library(is_url, "http"),
     Library(lambda id: namespace(id) == "ALE", "registered", "atari", "ale_py", registers=True),
+    Library(
+        lambda id: namespace(id) == "dm_control" and "-v" in id,
+        "registered",
+        "dmc",
+        "shimmy",
+        True,
+        prepare=draw_offscreen,
+    ),
+    Library(_in("dm_control"), "dm_control", "dmc", "dm_control", prepare=draw_offscreen),
+    Library(_in("envpool"), "envpool", "envpool", "envpool"),
     Library(_of("minigrid", r"(MiniGrid|BabyAI)-.*"), "minigrid", "minigrid", "minigrid", registers=True),
     Library(_of("highway_env", rf"({ROADS})(-.*)?-v\d+"), "registered", "highway", "highway_env", registers=True),
     Library(
@@ -98,3 +112,11 @@ def library(id: str) -> Library:
 def install(extra: str) -> str:
     """The command that installs an extra of whorl."""
     return f'pip install "whorl[{extra}]"'
+
+
+def check_cpu(id: str, origin: str, device: str, prefer: str) -> None:
+    """Raises BadInput where another stepper or another device was asked for than a library's that steps on the CPU."""
+    if prefer not in ("native", origin):
+        raise BadInput(f"prefer must be 'native' or {origin!r}, got {prefer!r}")
+    if device != "cpu":
+        raise BadInput(f"{id} is stepped by {origin} on the CPU, got device={device!r}")
