@@ -99,6 +99,17 @@ def test_stopped_and_resumed_to_the_same_bits(agent, env, tmp_path):
     assert fingerprint(resumed.path) == fingerprint(whole.path)
 
 
+def test_a_chain_that_restarts_single_environments_resumes_to_the_same_bits(tmp_path):
+    given = RUN | SMALL["ppo"] | {"transforms": [{"name": "time_limit", "steps": 11}], "max_episode_steps": None}
+    whole = whorl.train("ppo", Drift, runs=tmp_path / "whole", total_steps=256, **given)
+    hooks = [lambda rollout, metrics: whorl.last_run().progress.count >= 180]
+    cut = whorl.train("ppo", Drift, runs=tmp_path / "parts", total_steps=256, hooks=hooks, **given)
+    assert cut.steps < 256
+    (cut.path / "eval.json").unlink()
+    (cut.path / "curve.png").unlink()
+    assert fingerprint(whorl.resume(cut.path, quiet=True, env=Drift).path) == fingerprint(whole.path)
+
+
 class Said(whorl.Logger):
     def __init__(self, lines: list[str]):
         self.lines = lines
