@@ -1,5 +1,7 @@
 """Single rows of a native world restart and step while the others stand, and nothing that was handed out changes."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -80,3 +82,17 @@ def test_the_device_world_does_the_same(id):
         assert (one.valid == other.valid.numpy()).all()
         if t % 5 == 0:
             np.testing.assert_allclose(compiled.restart(rows), device.restart(rows).numpy(), atol=1e-6)
+
+
+@pytest.mark.parametrize("make", [make_env, partial(DeviceWorld, device="cpu"), partial(make_env, prefer="gymnasium")])
+@pytest.mark.parametrize("replay_steps", [0, 1000])
+def test_a_part_plays_what_its_rows_play_in_the_whole(make, replay_steps):
+    whole, part = make("CartPole-v1", N, seed=4), make("CartPole-v1", 2, seed=4)
+    part.first = 3
+    for env in (whole, part):
+        env.replay_steps = replay_steps
+    np.testing.assert_array_equal(whole.reset()[3:], part.reset())
+    for action in actions(whole, 60):
+        one, other = whole.step(action), part.step(action[3:])
+        for a, b in zip(one[:5], other[:5], strict=True):
+            np.testing.assert_array_equal(a[3:], b)

@@ -115,6 +115,7 @@ class Env:
     origin: str = ""  # "native", "gymnasium": who does the stepping
     made_from: Kind | None = None  # what more of the same are made from; None: an object of the user's
     num_envs: int
+    first: int = 0  # the index of row 0 in a whole that this is a part of: row i has the random streams of first + i
     observation_space: gymnasium.Space  # of ONE environment
     action_space: (
         gymnasium.Space

@@ -106,10 +106,12 @@ class Gymnasium(Env):
         seeds: Any = seed
         if self._made_here and self.replay_steps:
             for row in self._engine.envs if seed is not None else ():
-                row.seed, row.episode = seed, -1
+                row.seed, row.episode, row.first = seed, -1, self.first
             seeds, self._past = None, self._new_past()
         elif seed is not None and isinstance(self._engine.unwrapped, SyncVectorEnv | AsyncVectorEnv):
-            seeds = [int(np.random.SeedSequence((seed, i)).generate_state(1)[0]) for i in range(self.num_envs)]
+            seeds = [
+                int(np.random.SeedSequence((seed, self.first + i)).generate_state(1)[0]) for i in range(self.num_envs)
+            ]
         raw, info = self._ask("reset", self._engine.reset, seed=seeds)
         self._resetting[:], self._some_resetting = False, False
         self._masks.begin()
@@ -161,7 +163,7 @@ class Gymnasium(Env):
             )
         observations, infos, rewards = {}, Infos(self.num_envs), list[list[float]]()
         for i, row in enumerate(self._engine.envs):
-            row.seed, row.episode = seed, int(episode[i]) - 1
+            row.seed, row.episode, row.first = seed, int(episode[i]) - 1, self.first
             observations[i], info, given = self._played(row, actions[i])
             rewards.append(given)
             infos.add(i, info)

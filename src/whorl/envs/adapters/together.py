@@ -38,6 +38,7 @@ class Indexed(gymnasium.Wrapper):
         self.seed: int | None = (
             None  # of all episodes, each of which has a seed of its own; None: it is seeded by whoever resets it
         )
+        self.first = 0  # of the environment that this is a row of
         self.episode = -1  # the number of the present one, since that seed
 
     def step(self, action: Any) -> Any:
@@ -62,7 +63,7 @@ class Indexed(gymnasium.Wrapper):
         TURN.to(self._index, "reset")
         if self.seed is not None:
             self.episode += 1
-            kwargs["seed"] = seed_of(self.seed, self._index, self.episode)
+            kwargs["seed"] = seed_of(self.seed, self.first + self._index, self.episode)
         result = self._ask("reset", self.env.reset, **kwargs)
         if not isinstance(result, tuple) or len(result) != 2 or not isinstance(result[1], dict):
             raise self._breach(f"reset must return (observation, info), got {_described(result)}")

@@ -223,7 +223,7 @@ class DeviceWorld(Env):
 
     def _fresh(self) -> Tensor:
         """The state in which each environment's present episode starts, [N, S]."""
-        return self._start(self._seed, self._index, self._episode)
+        return self._start(self._seed, self.first + self._index, self._episode)
 
     def _observe(self) -> Tensor:
         return self._observation(self._state).float()

@@ -28,7 +28,7 @@ from whorl.jit import jit
 
 STEP, RESET, LOOK, STEP_ROWS, RESTART = 0, 1, 2, 3, 4  # what the compiled loop is asked to do
 EPISODE, ELAPSED = 0, 1  # columns of the clock
-SEED, LIMIT = 0, 1  # entries of the settings
+SEED, LIMIT, FIRST = 0, 1, 2  # entries of the settings
 NOT_BEGUN = (
     -1
 )  # the loop's answer before the first reset; -2 - i: environment i was given an action that does not exist
@@ -70,7 +70,7 @@ def advance(
     dynamics: Callable, state: np.ndarray, action: Any, i: int, clock: np.ndarray, settings: np.ndarray
 ) -> tuple[np.float32, bool, bool]:
     """One step of environment i, whose state is the row `state`: (reward float32, terminated, truncated)."""
-    chance = uniform(stream(settings[SEED], i, clock[i, EPISODE]), len(state) + clock[i, ELAPSED])
+    chance = uniform(stream(settings[SEED], settings[FIRST] + i, clock[i, EPISODE]), len(state) + clock[i, ELAPSED])
     clock[i, ELAPSED] += 1
     reward, terminated = dynamics(state, action, chance)
     return np.float32(reward), terminated, clock[i, ELAPSED] >= settings[LIMIT]
@@ -81,7 +81,7 @@ def begin(state: np.ndarray, i: int, clock: np.ndarray, settings: np.ndarray, st
     """The next episode of environment i, whose state is the row `state`."""
     clock[i, EPISODE] += 1
     clock[i, ELAPSED] = 0
-    key = stream(settings[SEED], i, clock[i, EPISODE])
+    key = stream(settings[SEED], settings[FIRST] + i, clock[i, EPISODE])
     for k in range(len(state)):
         state[k] = start[0, k] + (start[1, k] - start[0, k]) * uniform(key, k)
 
@@ -128,7 +128,7 @@ class Arrays(NamedTuple):
 
     state: np.ndarray  # [N, S] float64
     clock: np.ndarray  # [N, 2] int64: episode, steps of it
-    settings: np.ndarray  # [2] int64: seed, time limit
+    settings: np.ndarray  # [3] int64: seed, time limit, index of row 0
     start: np.ndarray  # [2, S] float64: low, high
     observation: np.ndarray  # [N, D]
     successor: np.ndarray  # [N, D]
@@ -171,7 +171,7 @@ class World(Env):
         size, dtype = sum((part.shape or (1,))[0] for part in parts), parts[0].dtype
         self._state = np.zeros((num_envs, len(self.low)))
         self._clock = np.full((num_envs, 2), -1, np.int64)
-        self._settings = np.array([wrapped(seed), self.max_episode_steps or NO_LIMIT], np.int64)
+        self._settings = np.array([wrapped(seed), self.max_episode_steps or NO_LIMIT, 0], np.int64)
         start = np.array([self.low, self.high], np.float64)
         observation, successor = np.zeros((num_envs, size), dtype), np.zeros((num_envs, size), dtype)
         reward, flags, rows = np.zeros(num_envs, np.float32), np.zeros((2, num_envs), bool), np.zeros(num_envs, bool)
@@ -189,6 +189,14 @@ class World(Env):
         here, there = (views(self.observation_space, rows) for rows in (observation, successor))
         self._went_on = Step(here, reward, flags[0], flags[1], here)
         self._some_ended = Step(here, reward, flags[0], flags[1], there)
+
+    @property
+    def first(self) -> int:  # which the compiled loop reads
+        return int(self._settings[FIRST])
+
+    @first.setter
+    def first(self, row: int) -> None:
+        self._settings[FIRST] = row
 
     def reset(self, seed: int | None = None) -> Observation:
         """Begin the next episode everywhere; with a seed, episode 0 of that seed's streams. Returns [N, *obs]."""
