@@ -67,6 +67,8 @@ CASES = {
     ),
     "dm_control": Case("dm_control/cartpole-balance", "dm_control", "sac", "dm_control", steps=20),
     "envpool": Case("envpool/CartPole-v1", "envpool", "dqn", "envpool", partial="restart"),
+    "brax": Case("brax/fast", "brax", "sac", needs="brax"),
+    "jumanji": Case("jumanji/Snake-v1", "jumanji", "dqn", needs="jumanji", kwargs={"num_rows": 4, "num_cols": 4}),
     "http": Case("URL/CartPole-v1", "http", needs="starlette uvicorn", partial="", steps=20),
 }
 SMALL = {

@@ -100,6 +100,8 @@ LIBRARIES = (  # the first that has an id steps it
     Library(_in("gym"), "gym_old", module="gym", package="gym==0.26.2"),
     Library(lambda id: "box2d" in entry_point(id), "registered", "box2d", "Box2D"),
     Library(lambda id: "mujoco" in entry_point(id), "registered", "mujoco", "mujoco"),
+    Library(_in("brax"), "brax", "jax", "brax"),
+    Library(_in("jumanji"), "jumanji", "jax", "jumanji"),
     Library(lambda id: True, "registered"),
 )
 
