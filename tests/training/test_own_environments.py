@@ -16,7 +16,7 @@ import whorl
 from whorl.apps.cli import main
 from whorl.envs.env import Env, Step
 from whorl.envs.make import EnvKind
-from whorl.errors import BadInput, Damaged, EnvError
+from whorl.errors import BadInput, Damaged, EnvError, Incompatible
 from whorl.training.build import build
 from whorl.training.sweep import sweep
 
@@ -241,17 +241,23 @@ def test_a_sweep_hands_options_on(tmp_path):
     options = {"total_steps": 64, "eval_episodes": 1, "num_envs": 1}
     with pytest.raises(BadInput, match="CartPole-v1 does not take these options: gravity"):
         sweep("ppo", "CartPole-v1", {"discount": [0.9]}, runs=tmp_path, env_kwargs={"gravity": 1}, seeds=1, **options)
+    with pytest.raises(Incompatible, match=r"ScaleAction \(place 0 of the chain\) does not fit"):
+        sweep("ppo", "CartPole-v1", {"discount": [0.9]}, runs=tmp_path, transforms=["scale_action"], seeds=1)
+    assert not list(tmp_path.iterdir())
     done = sweep(
         "ppo",
         "CartPole-v1",
         {"discount": [0.9]},
         runs=tmp_path,
         env_kwargs={"sutton_barto_reward": True},
+        transforms=["normalize"],
         seeds=1,
         **options,
     )
     [row] = done.rows
     assert not done.failed and row.iqm <= 0
+    [said] = tmp_path.glob("sweeps/*/*/*/*/config.json")
+    assert json.loads(said.read_text())["transforms"] == ["normalize"]
 
 
 def test_a_changed_table_of_options_is_said(tmp_path):

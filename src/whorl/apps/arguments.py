@@ -42,6 +42,16 @@ class Networked(Named):
 
 
 @dataclass(kw_only=True)
+class Begun(Named):
+    """A command that makes environments anew."""
+
+    # what lies between ENV and AGENT instead of what the preset says, a list in JSON, the innermost first: '["scale_action"]'
+    transforms: str | None = None
+    # options of the environment, --env.KEY VALUE
+    env_kwargs: Suppress[Any] = None
+
+
+@dataclass(kw_only=True)
 class Finished(Networked):
     """A command for a run that there is."""
 
@@ -50,7 +60,7 @@ class Finished(Networked):
 
 
 @dataclass
-class Train(Networked):
+class Train(Begun, Networked):
     """Train AGENT in ENV. Options that are not given come from the preset of the pair; --env.KEY VALUE is an option of ENV itself."""
 
     # whorl list agents
@@ -62,8 +72,6 @@ class Train(Networked):
     settings: OmitArgPrefixes[Settings] = Settings()
     # its config, once AGENT is known
     agent: Suppress[Any] = None
-    # options of the environment, --env.KEY VALUE
-    env_kwargs: Suppress[Any] = None
     # folder of all runs
     runs: Path = Path("runs")
     # of the run's folder, instead of <time>_s<seed>
@@ -142,7 +150,7 @@ class Resume(Finished):
 
 
 @dataclass
-class Sweep(Networked):
+class Sweep(Begun, Networked):
     """Train AGENT in ENV with every setting of a grid and several seeds. The same command goes on after a kill; --env.KEY VALUE is an
     option of ENV itself, in all runs."""
 
@@ -160,8 +168,6 @@ class Sweep(Networked):
     # runs at a time; as many as there are cores if not given
     jobs: Annotated[int | None, Count] = None
     settings: OmitArgPrefixes[Repeated] = Repeated()
-    # options of the environment, --env.KEY VALUE
-    env_kwargs: Suppress[Any] = None
     # the sweep is the folder sweeps/NAME in it
     runs: Path = Path("runs")
     # of the sweep's folder, instead of one made from the settings
@@ -172,9 +178,9 @@ class Sweep(Networked):
 
 @dataclass
 class List(Named):
-    """What there is: agents, environments, presets or runs."""
+    """What there is: agents, environments, transforms, presets or runs."""
 
-    what: Positional[Literal["agents", "envs", "presets", "runs"]]
+    what: Positional[Literal["agents", "envs", "transforms", "presets", "runs"]]
     runs: Path = Path("runs")
     # envs: their spaces and limits, and which agent can run in which
     compat: bool = False
@@ -183,7 +189,7 @@ class List(Named):
 
 
 @dataclass
-class Check(Named):
+class Check(Begun):
     """What training AGENT in ENV would use, or why it cannot work (exit code 1)."""
 
     algorithm: Agent

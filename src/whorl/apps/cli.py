@@ -114,6 +114,8 @@ def parse(arguments: list[str]) -> Any:
             description="Reinforcement learning in PyTorch: train, resume, evaluate, watch.",
             args=arguments,
         )
+    if recipe and command.transforms is None:
+        command.transforms = recipe.transforms
     if env_kwargs := {**(recipe.env_kwargs if recipe else {}), **env_kwargs}:
         command.env_kwargs = env_kwargs
     if was:

@@ -19,7 +19,7 @@ from whorl import options
 from whorl.apps import arguments
 from whorl.apps.shell import in_shell
 from whorl.envs.adapters import LIBRARIES, install
-from whorl.envs.make import make_env
+from whorl.envs.make import kind_or_env, make_env
 from whorl.errors import BadInput, Incompatible, WhorlError, command
 from whorl.nets.encoder import EncoderFactory
 from whorl.spaces import describe
@@ -30,6 +30,7 @@ from whorl.training.imports import part
 from whorl.training.planned import OPTIONS
 from whorl.training.run import Run
 from whorl.training.settings import Settings
+from whorl.training.source import as_asked
 from whorl.training.start import resume as resume_run
 from whorl.training.start import train as train_run
 from whorl.training.trained import Trained, load
@@ -52,6 +53,7 @@ def train(o: arguments.Train) -> None:
             o.environment,
             config=o.agent,
             env_kwargs=o.env_kwargs,
+            transforms=o.transforms,
             encoder=_encoder(o),
             runs=o.runs,
             name=o.name,
@@ -152,7 +154,7 @@ def sweep(o: arguments.Sweep) -> None:
     given = {name: value for name, value in _given(o.settings).items() if value != getattr(default, name)}
     done = run_sweep(
         o.algorithm, o.environment, varied, samples=drawn, trials=o.trials, seeds=o.seeds, jobs=o.jobs, runs=o.runs, name=o.name,
-        imports=o.imports, env_kwargs=o.env_kwargs, encoder=_encoder(o), **given
+        imports=o.imports, env_kwargs=o.env_kwargs, transforms=o.transforms, encoder=_encoder(o), **given
     )  # fmt: skip
     print_table([sweep_table.header([*done.rows[0].setting]), *(row.cells() for row in done.rows)])
     print(f"{done.path}: {done.runs - len(done.failed)} of {done.runs} runs; table.csv, table.png")
@@ -167,7 +169,8 @@ def sweep(o: arguments.Sweep) -> None:
 def check(o: arguments.Check) -> None:
     try:
         preset = find(o.algorithm, o.environment)
-        parts = build(o.algorithm, o.environment)
+        source = as_asked(kind_or_env(o.environment, o.env_kwargs), o.transforms, preset)
+        parts = build(o.algorithm, source)
     except Incompatible as reason:
         print(f"whorl: {o.algorithm} cannot train in {o.environment}: {in_shell(str(reason))}", file=sys.stderr)
         sys.exit(1)

@@ -38,13 +38,23 @@ def _envs() -> Rows:
 
 
 def _presets() -> Rows:
+    from whorl.transforms.chain import described
+
     tuned = (
-        (a, e, str(p.num_envs), f"{p.total_steps:,}", p.source) for a in known_agents() for e, p in presets(a).items()
+        (a, e, str(p.num_envs), f"{p.total_steps:,}", described(p.transforms), p.source)
+        for a in known_agents()
+        for e, p in presets(a).items()
     )
-    return [("agent", "environment", "envs", "steps", "source"), *tuned]
+    return [("agent", "environment", "envs", "steps", "transforms", "source"), *tuned]
 
 
-TABLES = {"agents": _agents, "envs": _envs, "presets": _presets}
+def _transforms() -> Rows:
+    from whorl.transforms.chain import known_transforms
+
+    return [("transform", "what it does"), *known_transforms().items()]
+
+
+TABLES = {"agents": _agents, "envs": _envs, "transforms": _transforms, "presets": _presets}
 
 
 def _runs(runs: Path) -> None:

@@ -38,7 +38,7 @@ class Recipe(NamedTuple):
     fields: Mapping[str, object]
     config: Fed
     env_kwargs: Mapping[str, object]
-    transforms: tuple[Spec, ...]
+    transforms: tuple[Spec, ...] | None  # None: nothing is said
 
 
 def read_recipe(
@@ -78,10 +78,10 @@ def read_recipe(
     again = {name for name, value in brought.items() if value is not None} | ({"own_env"} if env is not None else set())
     if env is not None and not makes(env):
         kwargs = {}
-    transforms = data.pop("transforms", [])
-    if not isinstance(transforms, list):
+    transforms = data.pop("transforms", None)
+    if not isinstance(transforms, list | None):
         raise BadInput(f"{path}: transforms should be a list, got {str(transforms)[:60]!r}")
-    transforms = harmless(transforms, str(path))
+    transforms = None if transforms is None else harmless(transforms, str(path))
     given = cast(Mapping[str, object], brought.get("env_kwargs") or {})
     check_harmless({key: value for key, value in kwargs.items() if key not in given}, str(path))
     if again.issuperset(scheduled_fields(str(data.get("scheduled", "")))):

@@ -12,6 +12,7 @@ from whorl.envs.ids import check_no_token, is_url
 from whorl.envs.make import EnvKind, EnvLike, Wrapper, check_harmless, kind_or_env, name_of, naming
 from whorl.errors import BadInput
 from whorl.json_text import shown
+from whorl.presets import Preset
 from whorl.training.settings import Settings
 from whorl.transforms.chain import Chain, Spec, Transforms, chain
 
@@ -105,6 +106,13 @@ def through(source: EnvKind | Env, transforms: Transforms | Chain | None) -> Env
             "whorl.Transformed(env, ...)"
         )
     return replace(source, transforms=around)
+
+
+def as_asked(source: EnvKind | Env, transforms: Transforms | None, preset: Preset) -> EnvKind | Env:
+    """`through`, with those of the preset where nobody has said any."""
+    if transforms is None and isinstance(source, EnvKind) and source.transforms is None:
+        transforms = preset.transforms
+    return through(source, transforms)
 
 
 def written(source: EnvKind) -> tuple[object, ...]:

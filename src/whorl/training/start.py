@@ -41,7 +41,7 @@ from whorl.training.recipe import read_recipe
 from whorl.training.run import Run
 from whorl.training.settings import Settings, one_word
 from whorl.training.sizes import check_replay
-from whorl.training.source import source_again, through
+from whorl.training.source import as_asked, source_again
 from whorl.training.trained import read_settings
 from whorl.training.video import drawable
 from whorl.training.weights import begin_with, of_run
@@ -113,7 +113,7 @@ def train(
         check_no_token(env)
     source = None if env is None else kind_or_env(env, env_kwargs, wrappers)
     if source is not None:
-        source = through(source, find(agent, source.id).transforms if transforms is None else transforms)
+        source = as_asked(source, transforms, find(agent, source.id))
     if fields.get("info_keys"):
         fields = {**fields, "info_keys": text_of(cast(str, fields["info_keys"]))}
     kind = agent_class(agent).Config

@@ -33,9 +33,11 @@ from whorl.training.process import StopSignals
 from whorl.training.samples import Samples
 from whorl.training.samples import settings as draws
 from whorl.training.settings import Settings, one_word
+from whorl.training.source import as_asked
 from whorl.training.start import TAKEN, resume, train
 from whorl.training.sweep_asked import check_call, check_fields
 from whorl.training.written import read_result
+from whorl.transforms.chain import Transforms, chain
 
 POLL = 0.05  # seconds between two looks at the processes
 
@@ -85,6 +87,7 @@ def sweep(
     runs: str | Path = "runs",
     name: str | None = None,
     env_kwargs: Mapping[str, object] | None = None,
+    transforms: Transforms | None = None,
     imports: Sequence[str] = (),
     encoder: EncoderFactory | None = None,
     **fields: object,
@@ -97,7 +100,7 @@ def sweep(
     values: field -> its values; fields of the agent's config (`feed.steps` for a nested one) and of `Settings`.
     jobs: processes at a time, each on one thread; by default as many as this process has cores.
     fields: of `Settings`, for all runs (`total_steps=5000`); by default those of the pair's preset.
-    env_kwargs: options of the environment, as for `train`, for all runs.
+    env_kwargs, transforms: as for `train`, for all runs.
     name: of the folder `runs/sweeps/<name>`; by default agent, environment and a digest of everything that makes the sweep.
     imports: modules that bring names to the processes of the runs, as they did to this one; those of a class and of an environment
     `module:id` go without saying. encoder: see `whorl.train`.
@@ -136,10 +139,14 @@ def sweep(
         for setting in _settings(find(kinds[each], env).config, values, samples, trials)
     ]
     for each, setting in combinations:
-        _check_setting(kinds[each], source, fixed[each] | setting, encoder)
+        around = as_asked(source, transforms, find(kinds[each], env))
+        _check_setting(kinds[each], around, fixed[each] | setting, encoder)
     shared = fixed[agent] if len(agents) == 1 else {"settings": fixed}
     drawn = {"samples": samples, "trials": trials} if samples else {}
-    of_env = {"env_kwargs": dict(env_kwargs)} if env_kwargs else {}
+    of_env: dict[str, object] = {"env_kwargs": dict(env_kwargs)} if env_kwargs else {}
+    if transforms is not None:
+        given = chain(transforms)
+        of_env["transforms"] = given.written() if given else []
     plan = json.loads(
         json.dumps({"agent": agent, "env": env, **of_env, "grid": values, "seeds": seeds, **drawn, **shared})
     )
@@ -296,6 +303,7 @@ class _Queue:
             fields = grid.nested(fixed | job.setting)
             request["train"] = fields | {"agent": job.agent, "env": plan["env"], "seed": job.seed, "name": job.name}
             request["train"] |= {"runs": str(self.path), "env_kwargs": plan.get("env_kwargs")}
+            request["train"] |= {"transforms": plan.get("transforms")}
         with open(self._log(job), "ab") as log:
             job.process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "whorl.training.sweep", json.dumps(request)],

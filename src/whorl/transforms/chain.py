@@ -62,6 +62,13 @@ def register_transform(name: str, cls: type[Transform]) -> None:
     TRANSFORMS[name] = cls
 
 
+def known_transforms() -> dict[str, str]:
+    """Name -> what it does, the first line of its docstring; where it is, if an installed package brings it, which is not imported."""
+    brought = {entry.name: entry.value for entry in entry_points(group="whorl.transforms")}
+    here = {name: inspect.cleandoc(transform_class(name).__doc__ or "").partition("\n")[0] for name in TRANSFORMS}
+    return brought | here
+
+
 def transform_class(name: str) -> type[Transform]:
     """The class of a name. Raises BadInput for an unknown one, with near matches."""
     if name not in TRANSFORMS:
@@ -123,11 +130,26 @@ def made(spec: Spec) -> Transform:
         raise BadInput(f"{name} cannot be made with {arguments!r:.200}: {in_words(error)}") from error
 
 
+def described(specs: Sequence[object]) -> str:
+    """A chain in one line, for people: `scale_action, stack_frames(count=4)`."""
+    words = []
+    for spec in specs:
+        if isinstance(spec, Mapping):
+            arguments = ", ".join(f"{key}={json.dumps(value)}" for key, value in spec.items() if key != "name")
+            spec = f"{spec['name']}({arguments})" if arguments else spec["name"]
+        words.append(str(spec))
+    return ", ".join(words)
+
+
 @dataclass(frozen=True)
 class Chain:
     """Transforms for any number of environments, the innermost first, from what `chain` was given."""
 
     specs: tuple[Spec, ...]
+
+    def __reduce__(self) -> tuple[type[Chain], tuple[tuple[Spec, ...]]]:
+        """As objects, whose classes another process finds also where no name was registered."""
+        return Chain, (tuple(map(made, self.specs)),)
 
     def around(self, env: Env, training: bool) -> Env:
         """`env` through new transforms. Not training: without those of training only, and running statistics stand."""

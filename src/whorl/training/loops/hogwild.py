@@ -108,6 +108,11 @@ def check(agent: Agent, collector: Collector) -> None:
         raise Incompatible(
             "asynchronous workers share weights, not running statistics: build the policy with normalize_observation=False"
         )
+    if learned := collector.env.learned():
+        raise Incompatible(
+            f"asynchronous workers share weights, not running statistics, and their environments learn {', '.join(learned)}: leave that "
+            "transform out"
+        )
     optimizers, feed = agent.optimizers().values(), agent.config.feed
     held = {id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
     adam = all(type(optimizer) is torch.optim.Adam for optimizer in optimizers)
