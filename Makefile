@@ -11,7 +11,7 @@ PYTEST := $(BIN)/python -m pytest
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-browser test-trackers test-old-gym test-mo-gymnasium test-jax test-jax test-portable faults check learn bench peers format clean
+.PHONY: help setup demo test test-browser test-trackers test-old-gym test-mo-gymnasium test-jax test-portable faults check learn bench peers format clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -51,11 +51,6 @@ test-old-gym: setup  ## the package gym, 0.26, in an environment of its own over
 
 test-mo-gymnasium: setup  ## mo-gymnasium in an environment of its own over .venv
 	BIN=$(BIN) scripts/test_over.sh mo-gymnasium mo-gymnasium tests/envs/test_adapters.py -k mo-gymnasium $(ARGS)
-
-test-jax:  ## brax and jumanji themselves, in an environment of their own, .venv-jax
-	@test -x .venv-jax/bin/pip || $(PYTHON) -m venv --clear .venv-jax
-	.venv-jax/bin/python -m pip install --quiet --disable-pip-version-check -e ".[jax]" "pytest>=8.4" "pytest-timeout>=2.3" "hypothesis>=6.100"
-	WHORL_JAX=required .venv-jax/bin/python -m pytest -q tests/envs/test_jax.py tests/envs/test_adapters.py -k "test_jax or brax or jumanji" $(ARGS)
 
 test-jax:  ## brax and jumanji themselves, in an environment of their own, .venv-jax
 	@test -x .venv-jax/bin/pip || $(PYTHON) -m venv --clear .venv-jax
