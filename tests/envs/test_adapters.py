@@ -42,13 +42,13 @@ CASES = {
     "gymnasium": Case("CartPole-v1", "gymnasium", "dqn", prefer="gymnasium"),
     "gymnasium, masks": Case("Taxi-v4", "gymnasium", "dqn"),
     "gymnasium, a class": Case(Walk, "gymnasium", "sac"),
-    "atari": Case("ALE/Pong-v5", "gymnasium", "dqn", needs="ale_py", kwargs={"obs_type": "ram"}, steps=10),
+    "atari": Case("ALE/Pong-v5", "gymnasium", "dqn", needs="ale_py", kwargs={"obs_type": "ram"}, steps=4),
     "box2d": Case("LunarLander-v3", "gymnasium", needs="Box2D"),
     "mujoco": Case("InvertedPendulum-v5", "gymnasium", "sac", needs="mujoco"),
     "minigrid, tokens": Case("MiniGrid-Fetch-5x5-N2-v0", "gymnasium", needs="minigrid", kwargs={"mission": "tokens"}),
     "minigrid, drop": Case("MiniGrid-Empty-5x5-v0", "gymnasium", "dqn", needs="minigrid", kwargs={"mission": "drop"}),
     "highway": Case(
-        "parking-v0", "gymnasium", "sac", needs="highway_env", kwargs={"config": {"simulation_frequency": 5}}, steps=20
+        "parking-v0", "gymnasium", "sac", needs="highway_env", kwargs={"config": {"simulation_frequency": 5}}, steps=6
     ),
     "robotics": Case("PointMaze_UMaze-v3", "gymnasium", "sac", needs="gymnasium_robotics", steps=20),
     "mo-gymnasium": Case("minecart-deterministic-v0", "mo_gymnasium", "", needs="mo_gymnasium"),
