@@ -1,15 +1,23 @@
 """Every transform of the table keeps the contract, and `check_transform` finds those that do not."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
 import whorl
+from tests.transforms.screen import Screen
+from whorl.envs.adapters.gymnasium import Gymnasium
 from whorl.envs.make import make_env
 from whorl.errors import TransformFault
 from whorl.transforms.chain import TRANSFORMS, made
+from whorl.transforms.env import Transformed
 from whorl.transforms.observation import Normalize, StackFrames
+from whorl.transforms.pixels import ToImage
 from whorl.transforms.transform import OfObservation, OfReward
 
+PICTURES = partial(Gymnasium, Screen, 3)
+PLANES = lambda: Transformed(PICTURES(), ToImage())  # noqa: E731
 DICT = "BitFlipping8-v0"
 CASES = {  # of each name: (id of the environment, arguments), once or several times
     "normalize": [("Pendulum-v1", {"mean": [0.5, 0.0, 0.0], "std": [1.0, 2.0, 8.0]})],
@@ -39,6 +47,12 @@ CASES = {  # of each name: (id of the environment, arguments), once or several t
     "expand_as": [(DICT, {"key": "observation", "like": "desired_goal"})],
     "primer": [("Pendulum-v1", {"values": {"task": 3, "hidden": [0.5, 1.0]}}), (DICT, {"values": {"task": 3}})],
     "previous_action_reward": [("Pendulum-v1", {}), (DICT, {})],
+    "to_image": [(PICTURES, {})],
+    "gray": [(PLANES, {}), (PLANES, {"keep": True})],
+    "resize": [(PLANES, {"height": 5, "width": 4}), (PLANES, {"height": 6, "width": 5})],
+    "crop": [(PLANES, {"top": 1, "left": 2, "height": 5, "width": 4})],
+    "center_crop": [(PLANES, {"height": 5, "width": 4})],
+    "random_shift": [(PLANES, {})],
     "scale_action": [("Pendulum-v1", {"low": 0.0})],
     "time_limit": [("CartPole-v1", {"steps": 5})],
 }
@@ -47,7 +61,8 @@ CASES = {  # of each name: (id of the environment, arguments), once or several t
 @pytest.mark.parametrize("name", [name for name, where in TRANSFORMS.items() if isinstance(where, str)])
 def test_the_contract(name):
     for id, arguments in CASES[name]:
-        whorl.check_transform(made({"name": name, **arguments}), make_env(id, 3, max_episode_steps=7), steps=20)
+        env = make_env(id, 3, max_episode_steps=7) if isinstance(id, str) else id()
+        whorl.check_transform(made({"name": name, **arguments}), env, steps=20)
 
 
 class Mixing(OfObservation):

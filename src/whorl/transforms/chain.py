@@ -44,6 +44,12 @@ TRANSFORMS: dict[str, str | type[Transform]] = {  # name -> "file:class" here, f
     "expand_as": "entries:ExpandAs",
     "primer": "entries:Primer",
     "previous_action_reward": "entries:PreviousActionReward",
+    "to_image": "pixels:ToImage",
+    "gray": "pixels:Gray",
+    "resize": "pixels:Resize",
+    "crop": "pixels:Crop",
+    "center_crop": "pixels:CenterCrop",
+    "random_shift": "pixels:RandomShift",
     "scale_action": "action:ScaleAction",
     "time_limit": "episode:TimeLimit",
 }
