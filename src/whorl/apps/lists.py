@@ -16,6 +16,7 @@ from whorl.apps.board.forms import printable
 from whorl.envs.ids import known_envs
 from whorl.errors import BadInput, Damaged
 from whorl.training.catalog import known_agents, presets
+from whorl.transforms.words import described
 
 Rows = Sequence[Sequence[str]]
 
@@ -38,8 +39,6 @@ def _envs() -> Rows:
 
 
 def _presets() -> Rows:
-    from whorl.transforms.chain import described
-
     tuned = (
         (a, e, str(p.num_envs), f"{p.total_steps:,}", described(p.transforms), p.source)
         for a in known_agents()

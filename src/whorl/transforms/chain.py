@@ -136,17 +136,6 @@ def made(spec: Spec) -> Transform:
         raise BadInput(f"{name} cannot be made with {arguments!r:.200}: {in_words(error)}") from error
 
 
-def described(specs: Sequence[object]) -> str:
-    """A chain in one line, for people: `scale_action, stack_frames(count=4)`."""
-    words = []
-    for spec in specs:
-        if isinstance(spec, Mapping):
-            arguments = ", ".join(f"{key}={json.dumps(value)}" for key, value in spec.items() if key != "name")
-            spec = f"{spec['name']}({arguments})" if arguments else spec["name"]
-        words.append(str(spec))
-    return ", ".join(words)
-
-
 @dataclass(frozen=True)
 class Chain:
     """Transforms for any number of environments, the innermost first, from what `chain` was given."""

@@ -13,6 +13,7 @@ import gymnasium
 import imageio.v3 as imageio
 import numpy as np
 import pytest
+import torch
 
 import whorl
 from tests.training import run_folders
@@ -27,6 +28,8 @@ from whorl.envs.make import EnvKind, make_env
 from whorl.errors import BadInput
 from whorl.training import checkpoint
 from whorl.training.evaluate import Evaluation, evaluate
+from whorl.transforms import chain
+from whorl.transforms.transform import Transform
 
 
 def train(agent, env, folder, **options):
@@ -142,13 +145,23 @@ def test_options_of_the_environment_stand_in_the_entry_and_are_a_world_of_their_
     assert "FrozenLake-v1 is_slippery=false" in (page / "run" / f"{made.id}.html").read_text()
 
 
-def test_wrappers_and_texts_that_name_something_are_refused(tmp_path):
+class Counted(Transform):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("seen", torch.zeros(()))
+
+
+def test_wrappers_and_texts_that_name_something_are_refused(tmp_path, monkeypatch):
     given = {"total_steps": 64, "num_envs": 2, "eval_every": 0}
     wrapped = train("random", "FrozenLake-v1", tmp_path, wrappers=[gymnasium.Wrapper], **given)
     run = train("random", "FrozenLake-v1", tmp_path, env_kwargs={"map_name": "4x4"}, **given)
     run_folders.change(run.path, env_kwargs={"map_name": "../4x4"})
+    monkeypatch.setattr(chain, "TRANSFORMS", dict(chain.TRANSFORMS))
+    whorl.register_transform("counted", Counted)
+    learned = train("random", "FrozenLake-v1", tmp_path, transforms=["counted"], **given)
     for path, message in (
         (wrapped.path, "with wrappers .Wrapper., which are code"),
+        (learned.path, r"through transforms that learn \(Counted1.seen\), and an entry holds the policy alone"),
         (run.path, "could name a file or a module"),
     ):
         with pytest.raises(BadInput, match=message):

@@ -16,9 +16,11 @@ import whorl
 from tests.cases import each
 from whorl import options
 from whorl.apps.board import entry
+from whorl.apps.board.page import export
 from whorl.apps.board.submit import submit
 from whorl.apps.board.verify import check_sizes, verify
-from whorl.errors import BadInput, Damaged
+from whorl.envs import native
+from whorl.errors import BadInput, Damaged, Incompatible
 from whorl.options import Bounds, Count
 from whorl.training.catalog import AGENTS, default_config, find, presets
 
@@ -54,6 +56,37 @@ def test_another_agent_with_continuous_actions(tmp_path):
     run = whorl.train("a2c", "Pendulum-v1", total_steps=400, num_envs=4, eval_episodes=4, quiet=True, runs=tmp_path)
     verdict = verify(submit(run.path, tmp_path / "board").path)
     assert verdict.confirmed and -2000 < verdict.found < -500
+
+
+@pytest.mark.parametrize("prefer", ["native", "gymnasium"])
+def test_a_chain_of_transforms(prefer, tmp_path, monkeypatch):
+    if prefer == "gymnasium":
+        monkeypatch.delitem(native.WORLDS, "MountainCar-v0")
+    around = ["normalize", {"name": "stack_frames", "count": 2}, {"name": "time_limit", "steps": 9}]
+    options = {"total_steps": 40, "num_envs": 4, "eval_every": 0, "quiet": True, "runs": tmp_path}
+    run = whorl.train("a2c", "MountainCar-v0", transforms=around, **options)
+    made = submit(run.path, tmp_path / "board")
+    assert made.transforms == around and set(made.lengths) == {9} and made.gif_returns is not None
+    assert made.world == "MountainCar-v0 through normalize, stack_frames(count=2), time_limit(steps=9)"
+    assert verify(made.path).confirmed
+    if prefer == "native":
+        page = export(tmp_path / "board", tmp_path / "pages") / "run" / f"{made.id}.html"
+        assert made.world in page.read_text()
+
+
+def test_transforms_from_a_stranger(made, forge):
+    for transforms, error, message in each([
+        (["normalise"], BadInput, "unknown transform 'normalise'; did you mean 'normalize'"),
+        (["os:system"], BadInput, "unknown transform 'os:system'"),
+        ([{"name": "normalize", "mean": "/etc/passwd"}], BadInput, "which could name a file"),
+        ([{"name": "normalize", "mean": [1]}, "scale_action"], Incompatible, "does not fit what lies within"),
+        ([1], BadInput, "settings.transforms should be up to 20 names of transforms"),
+        (["normalize"] * 21, BadInput, "settings.transforms should be up to 20 names of transforms"),
+    ]):  # fmt: skip
+        with pytest.raises(error, match=message):
+            verify(forge(settings=made.settings | {"transforms": transforms}))
+    other = verify(forge(settings=made.settings | {"transforms": [{"name": "normalize", "mean": 3.0}]}))
+    assert not other.confirmed and other.found != made.mean
 
 
 def test_one_step_more_in_one_episode_is_refuted(made, forge):

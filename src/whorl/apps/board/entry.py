@@ -22,6 +22,7 @@ from whorl.apps.board.forms import (
     FORMAT,
     GIFS,
     MACHINE,
+    OF_ENV,
     PROTOCOL,
     VERSIONS,
     check,
@@ -33,6 +34,7 @@ from whorl.apps.board.forms import (
 from whorl.errors import BadInput, Damaged, command
 from whorl.folders import TEMPORARY, Folder, make, temporary
 from whorl.json_text import json_bytes, strict
+from whorl.transforms.words import described
 
 MIB = 1 << 20
 LIMITS = {
@@ -90,9 +92,15 @@ class Entry:
         return self.settings.get("env_kwargs", {})
 
     @property
+    def transforms(self) -> list[Any]:
+        """What lies between its environment and its agent: names, and tables of a name and its arguments."""
+        return self.settings.get("transforms", [])
+
+    @property
     def world(self) -> str:
-        """The environment with its options, `FrozenLake-v1 is_slippery=false`: what policies are compared in."""
-        return " ".join([self.env, *(f"{key}={json.dumps(value)}" for key, value in sorted(self.env_kwargs.items()))])
+        """The environment with its options and transforms, `FrozenLake-v1 is_slippery=false`: what policies are compared in."""
+        options = [f"{key}={json.dumps(value)}" for key, value in sorted(self.env_kwargs.items())]
+        return " ".join([self.env, *options, *(["through", described(self.transforms)] if self.transforms else [])])
 
 
 # ------------------------------------------------------------------------------------------------------ reading
@@ -283,8 +291,7 @@ def setting(claim: dict[str, Any]) -> str:
     of_run = ("num_envs", "total_steps", "total_episodes", "max_episode_steps", "compile")
     parts = {name: claim[name] for name in ("env", "agent", "config")}
     parts |= {name: claim["settings"][name] for name in of_run}
-    if kwargs := claim["settings"].get("env_kwargs"):
-        parts["env_kwargs"] = kwargs
+    parts |= {name: claim["settings"][name] for name in OF_ENV if claim["settings"].get(name)}
     return _hash(canonical(parts))[:12]
 
 

@@ -177,10 +177,18 @@ SETTINGS: dict[str, Form] = {
     "threads": POSITIVE,
 }
 
+OF_ENV: dict[str, Form] = {
+    "env_kwargs": TREE,
+    "transforms": (
+        _list_of(lambda value: _line(value) or (TREE[0](value) and _line(value.get("name"))), 1, 20),
+        "up to 20 names of transforms, or objects with a name and arguments",
+    ),
+}
+
 
 def settings_forms(settings: dict[str, Any]) -> dict[str, Form]:
-    """Those of a run's settings; options of the environment are there where it was made with some."""
-    return SETTINGS | ({"env_kwargs": TREE} if "env_kwargs" in settings else {})
+    """Those of a run's settings; options of the environment and transforms are there where it had some."""
+    return SETTINGS | {name: form for name, form in OF_ENV.items() if name in settings}
 
 
 VERSIONS: dict[str, Form] = dict.fromkeys(("whorl", "torch", "numpy", "gymnasium", "python"), _optional(LINE))

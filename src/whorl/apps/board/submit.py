@@ -6,7 +6,7 @@ environment's own time limit, on the streams of the seed HELD_OUT, with torch on
 
 from __future__ import annotations
 
-import dataclasses
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import torch
 
 from whorl.apps.board import entry
 from whorl.apps.board.entry import Entry
-from whorl.apps.board.forms import EPISODES, FIELDS, GIFS, HELD_OUT, LINE
+from whorl.apps.board.forms import EPISODES, FIELDS, GIFS, HELD_OUT, LINE, OF_ENV
 from whorl.envs.adapters.gymnasium import Gymnasium
 from whorl.envs.env import Env, Observation
 from whorl.envs.ids import environment_behind
@@ -25,15 +25,18 @@ from whorl.envs.make import EnvKind, naming
 from whorl.errors import BadInput, Damaged
 from whorl.folders import Folder
 from whorl.functional.streams import stream
-from whorl.options import CHANGED
+from whorl.options import CHANGED, to_json
 from whorl.policies.policy import Held, Policy
 from whorl.training import checkpoint, folder
 from whorl.training.evaluate import Evaluation, evaluate
 from whorl.training.plot import evaluations
 from whorl.training.process import threads_of_torch
+from whorl.training.source import harmless
 from whorl.training.trained import Settings, Trained, load, read_settings
 from whorl.training.video import drawable
 from whorl.training.written import read_config, read_meta, read_metrics
+from whorl.transforms.chain import chain
+from whorl.transforms.env import Transformed
 
 FRAMES, SIDE = 120, 320  # most frames of a GIF, and most pixels of its longer side
 POINTS = 1000  # most points of a learning curve
@@ -69,8 +72,8 @@ def submit(run: str | Path, board: str | Path = "board", author: str = "", note:
         "created": _utc(made_at.date, trained.path),
         "settings": {
             name: value
-            for name, value in dataclasses.asdict(s).items()
-            if name not in ("env", "agent", "own_env", "wrappers", "spaces") and (name != "env_kwargs" or value)
+            for name, value in to_json(s).items()
+            if name not in ("env", "agent", "own_env", "wrappers", "spaces") and (name not in OF_ENV or value)
         },
         "config": read_config(trained.path).config,
         "versions": made_at.versions,
@@ -114,13 +117,20 @@ def _best(path: Path) -> tuple[Trained, str, EnvKind, bytes]:
     which = next((name for name in ("best", "last") if name in checkpoint.marked(checkpoints)), "")
     if not which:
         raise BadInput(f"{path} has no checkpoint to score: let it train with checkpoint_every above 0, then submit it")
-    kind = EnvKind(environment_behind(settings.env), settings.env_kwargs)
-    env = kind.make()
+    around = chain(harmless(settings.transforms, str(path / "config.json")))
+    bare = EnvKind(environment_behind(settings.env), settings.env_kwargs)
+    kind, env = replace(bare, transforms=around), bare.make()
     try:
         found = checkpoint.find(checkpoints, which)
         with Folder.inside(found) as folder:
             policy = folder.read("policy.safetensors")
-        return load(path, _steps(found), env), which, kind, policy
+        trained = load(path, _steps(found), env)
+        if learned := trained.env.learned():
+            raise BadInput(
+                f"{path} was trained through transforms that learn ({', '.join(learned):.200}), and an entry holds the policy alone: let "
+                "the policy normalize what it sees, feed.normalize_observation"
+            )
+        return trained, which, kind, policy
     except (BadInput, Damaged, RuntimeError) as error:
         if kind.id == settings.env:
             raise
@@ -225,7 +235,8 @@ def _film(policy: Policy, kind: EnvKind, index: int, length: int) -> tuple[bytes
                 noise = noise[index : index + 1].expand_as(noise)
             decided, carry = actor(_rows(observation), carry, is_first, noise, mask)
             step = env.step(np.asarray(decided["action"])[index : index + 1])
-            observation, total = step.observation, total + float(step.reward[0])
+            reward = step.reward if env.raw_reward is None else env.raw_reward
+            observation, total = step.observation, total + float(reward[0])
             is_first = _rows(step.terminated | step.truncated)
             if is_first[0]:
                 break
@@ -237,7 +248,7 @@ def _film(policy: Policy, kind: EnvKind, index: int, length: int) -> tuple[bytes
 def _alone(kind: EnvKind, index: int) -> tuple[Env, Observation]:
     """One environment with pictures, at the beginning of the episode that environment `index` of the protocol plays."""
     env = drawable(kind, 0)
-    if env.origin == "native":
+    if (env.env if isinstance(env, Transformed) else env).origin == "native":
         many = kind.make(EPISODES)
         many.reset(EPISODE_STREAM)
         state: Any = many.state()
@@ -251,7 +262,8 @@ def _alone(kind: EnvKind, index: int) -> tuple[Env, Observation]:
     options: dict[str, Any] = {**kind.kwargs, "disable_env_checker": True, "render_mode": "rgb_array"}
     made = gymnasium.make(gymnasium.registry[kind.id], **options)
     env = Gymnasium(_Seeded(made, seed))
-    return env, env.reset()
+    env = env if kind.transforms is None else kind.transforms.around(env, training=False)
+    return env, env.reset(EPISODE_STREAM)
 
 
 class _Seeded(gymnasium.Wrapper):

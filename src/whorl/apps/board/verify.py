@@ -26,6 +26,8 @@ from whorl.training import folder, sizes
 from whorl.training.catalog import config_from_json, config_to_json
 from whorl.training.new_agent import new_agent
 from whorl.training.plot import flat
+from whorl.training.source import harmless
+from whorl.transforms.chain import chain
 
 NOISE = 2  # standard errors of the difference that another version or machine may make
 CHANCE = EPISODES // 10  # episodes that may come out with the length, but not the return, that is claimed
@@ -93,8 +95,9 @@ def _changed(claim: Entry) -> list[str]:
 def _kind(claim: Entry) -> EnvKind:
     """What its environment is made from. Raises BadInput for options that a stranger's entry should not have, and what makes none."""
     check_kwargs(claim.env_kwargs)
-    check_harmless(claim.env_kwargs, str(claim.path / "entry.json"))
-    kind = EnvKind(claim.env, claim.env_kwargs)
+    where = str(claim.path / "entry.json")
+    check_harmless(claim.env_kwargs, where)
+    kind = EnvKind(claim.env, claim.env_kwargs, transforms=chain(harmless(claim.transforms, where)))
     try:
         kind.make().close()
     except WhorlError:

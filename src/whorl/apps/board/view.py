@@ -14,6 +14,7 @@ import numpy as np
 
 from whorl.apps.board import chart
 from whorl.apps.board.entry import Entry
+from whorl.apps.board.forms import OF_ENV
 from whorl.apps.board.rank import Row
 from whorl.apps.board.references import Reference
 from whorl.training.plot import Curves, Evaluations, flat
@@ -266,7 +267,7 @@ def _origin(entry: Entry) -> list[tuple[str, str]]:
         ("submitted by", entry.author),
         ("started", entry.created),
         ("environment", entry.world),
-        *((name, text(value)) for name, value in entry.settings.items() if value is not None and name != "env_kwargs"),
+        *((name, text(value)) for name, value in entry.settings.items() if value is not None and name not in OF_ENV),
         ("steps", f"{entry.steps:,}"),
         ("time", "" if entry.seconds is None else chart.seconds_text(entry.seconds)),
         ("steps/s", "" if entry.steps_per_second is None else f"{entry.steps_per_second:,.0f}"),
