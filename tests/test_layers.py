@@ -26,7 +26,7 @@ SOURCE = ROOT / "src" / "whorl"
 # all the others.
 # "room.module" stands for one module and goes before its room's row.
 _BASE = "functional batch spaces feeds envs nets transforms policies agents buffers collectors"
-FREE = ("errors", "json_text", "folders", "files", "options", "jit", "dynamo")
+FREE = ("errors", "json_text", "folders", "files", "options", "jit", "dynamo", "counted")
 TABLE = {
     "errors": "",
     "json_text": "",
@@ -35,6 +35,7 @@ TABLE = {
     "options": "",
     "jit": "",
     "dynamo": "",
+    "counted": "",
     "functional": "",
     "feeds": "",
     "envs": "",

@@ -7,6 +7,7 @@ import pytest
 
 import whorl
 from tests.transforms.screen import Screen
+from tests.transforms.worlds import Choices, Lives, Masked
 from whorl.envs.adapters.gymnasium import Gymnasium
 from whorl.envs.make import make_env
 from whorl.errors import TransformFault
@@ -18,8 +19,9 @@ from whorl.transforms.transform import OfObservation, OfReward
 
 PICTURES = partial(Gymnasium, Screen, 3)
 PLANES = lambda: Transformed(PICTURES(), ToImage())  # noqa: E731
+CHOICES, MASKED, LIVES = (partial(Gymnasium, cls, 3, max_episode_steps=7) for cls in (Choices, Masked, Lives))
 DICT = "BitFlipping8-v0"
-CASES = {  # of each name: (id of the environment, arguments), once or several times
+CASES = {  # of each name: (id or maker of the environment, arguments), once or several times
     "normalize": [("Pendulum-v1", {"mean": [0.5, 0.0, 0.0], "std": [1.0, 2.0, 8.0]})],
     "running_normalize": [("Pendulum-v1", {}), (DICT, {"key": "observation"})],
     "clip_observation": [("Pendulum-v1", {"low": -0.5, "high": 0.5}), (DICT, {"key": "observation", "high": 0.5})],
@@ -54,7 +56,34 @@ CASES = {  # of each name: (id of the environment, arguments), once or several t
     "center_crop": [(PLANES, {"height": 5, "width": 4})],
     "random_shift": [(PLANES, {})],
     "scale_action": [("Pendulum-v1", {"low": 0.0})],
+    "flatten_action": [(CHOICES, {})],
+    "discretize_action": [("Pendulum-v1", {"bins": 5}), ("Pendulum-v1", {"bins": [4], "multi": True})],
+    "project_action": [("CartPole-v1", {"count": 5})],
+    "mask_action": [(MASKED, {"entry": "legal"})],
+    "sticky_action": [("Pendulum-v1", {"probability": 0.5}), ("CartPole-v1", {})],
+    "repeat": [("CartPole-v1", {"count": 3}), ("Pendulum-v1", {"count": 2, "discount": 0.9, "maximum": True})],
+    "multi_action": [("Pendulum-v1", {"count": 3}), ("CartPole-v1", {"count": 2, "discount": 0.5})],
+    "scale_reward": [("Pendulum-v1", {"scale": 0.1, "shift": 2.0})],
+    "clip_reward": [("Pendulum-v1", {}), ("Pendulum-v1", {"low": None, "high": -3.0})],
+    "sign_reward": [("Pendulum-v1", {})],
+    "binarize_reward": [("CartPole-v1", {})],
+    "sum_reward": [("Pendulum-v1", {})],
+    "linearize": [],  # tests/transforms/test_reward.py
+    "reward_to_go": [],  # of batches alone, there
+    "normalize_reward": [("Pendulum-v1", {"discount": 0.9})],
     "time_limit": [("CartPole-v1", {"steps": 5})],
+    "terminate_when": [
+        ("Pendulum-v1", {"op": ">", "value": 0.9, "index": 0}),
+        ("CartPole-v1", {"op": ">", "value": 0.5}),
+    ],
+    "random_truncation": [
+        ("CartPole-v1", {"least": 2, "most": 5}),
+        ("Pendulum-v1", {"least": 1, "most": 4, "later": 0.5}),
+    ],
+    "step_count": [("CartPole-v1", {"scale": 0.1})],
+    "noop_start": [("CartPole-v1", {"most": 3}), ("Pendulum-v1", {"most": 2, "noop": 1.5})],
+    "end_of_life": [(LIVES, {})],
+    "finite": [("Pendulum-v1", {}), ("CartPole-v1", {"replace": 0.0})],
 }
 
 

@@ -28,7 +28,16 @@ class Leaf(NamedTuple):
     sizes: np.ndarray | None  # of whole numbers that count: each is below its size; None: numbers to be finite
 
 
-class Guard:
+class Stands:
+    """What an environment says beside its steps, of whatever steps it in its place."""
+
+    env: Env
+    raw_reward = property(lambda self: self.env.raw_reward)
+    reward_vector = property(lambda self: self.env.reward_vector)
+    cost = property(lambda self: self.env.cost)
+
+
+class Guard(Stands):
     """Steps an environment whose word is not taken: `reset`, `restart`, `step`, `load_state` and `render` are the environment's own.
 
     Checked are shapes and dtypes of all arrays, finite observations and rewards, whole numbers inside their Discrete, MultiDiscrete or
@@ -207,7 +216,7 @@ class Guard:
         return error
 
 
-class InNumpy:
+class InNumpy(Stands):
     """Steps a world in torch on the CPU as all others are stepped there: what it gives is numpy, in the same memory."""
 
     def __init__(self, env: Env):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import count, islice
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +16,7 @@ from gymnasium import spaces
 from numba.extending import register_jitable
 from torch import Tensor, nn
 
+from whorl.counted import mixed
 from whorl.errors import BadInput, Incompatible
 from whorl.spaces import describe
 
@@ -148,9 +148,9 @@ class TileCoding(Features):
         if self.kind == GRID:
             tile = (cell * self.table[STRIDE].long()).sum(-1)
         else:
-            key = _mix(tiling.expand(cell.shape[:-1]) + 1)
+            key = mixed(tiling.expand(cell.shape[:-1]) + 1)
             for d in range(cell.shape[-1]):
-                key = _mix(key ^ cell[..., d])
+                key = mixed(key ^ cell[..., d])
             tile = (key & 2**62 - 1) % self.memory
         return tiling * self.slots + tile
 
@@ -166,21 +166,9 @@ def _vector(space: spaces.Space, what: str) -> None:
         raise Incompatible(f"{what} needs a vector as observation, got {describe(space)}")
 
 
-def _signed(number: int) -> int:
-    return number - 2**64 if number >= 2**63 else number
-
-
-def _mix(z: Any) -> Any:
-    """splitmix64's output function on int64, which wraps as uint64 does; the shifts are made logical by hand."""
-    shift = lambda z, n: (z >> n) & ((1 << (64 - n)) - 1)  # noqa: E731
-    z = (z ^ shift(z, 30)) * _signed(_MIX_1)
-    z = (z ^ shift(z, 27)) * _signed(_MIX_2)
-    return z ^ shift(z, 31)
-
-
 @register_jitable(forceinline=True)
 def mix(z: int | np.int64) -> np.int64:
-    """`_mix` for compiled code: int64 in, int64 out."""
+    """`mixed` for compiled code: int64 in, int64 out."""
     u = np.uint64(z)
     u = (u ^ (u >> np.uint64(30))) * np.uint64(_MIX_1)
     u = (u ^ (u >> np.uint64(27))) * np.uint64(_MIX_2)

@@ -44,10 +44,12 @@ class Layer(Env):
             self.max_episode_steps = transform.episode_steps(self.max_episode_steps)
             self.discounts |= transform.discounts
         self.observation_space, self.action_space = space
-        self.goal = world.goal if self.observation_space == world.observation_space else None
         self._transforms = [transform for _, transform in transforms]
         self.scalar_reward = world.scalar_reward or any(transform.linearizes for transform in self._transforms)
         self.cost, self.reward_vector = world.cost, world.reward_vector
+        judged = _overriding(self._transforms, "play") or any(transform.rewards for transform in self._transforms)
+        if self.observation_space == world.observation_space and not judged:
+            self.goal = world.goal
         self._rewards = any(transform.rewards for transform in self._transforms) or world.raw_reward is not None
         self._nothing_earned()
         self._shown: Any = None  # where all stand, as it is outside; None: not begun
@@ -177,16 +179,22 @@ class Played(Layer):
         self._transform = transform[1]
 
     def step(self, action: Array, rows: np.ndarray | None = None) -> Step:
+        shown = None if rows is None else copied(self._shown)  # the world may write there
         step: Step = self._transform.play(self._world, action, rows)
         if self._rewards:
-            self.raw_reward = (
-                self.world.raw_reward if self._transform.raw_reward is None else self._transform.raw_reward
-            )
-        here = step.observation
+            self.raw_reward = self.world.raw_reward
+        here, there = step.observation, step.next_observation
         ended = step.terminated | step.truncated
-        if self._resetters and (self.device != "cpu" or ended.any()):
+        some = self.device != "cpu" or ended.any()
+        if self._resetters and some:
             here = merged(here, ended, self._fresh(here, ended))
-        return step._replace(observation=self._show(here))
+        if rows is not None:
+            stood = ~like(rows, ended)
+            here, there = merged(here, stood, shown), merged(there, stood, shown) if some else there
+        step = step._replace(observation=self._show(here), next_observation=there if some else here)
+        for name, sum in self._transform.paid.items():
+            setattr(self, name, sum)
+        return step
 
 
 def around(env: Env, transforms: Sequence[Transform]) -> Layer:

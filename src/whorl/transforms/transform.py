@@ -46,8 +46,8 @@ class Transform(nn.Module):
 
     training_only: ClassVar[bool] = False  # evaluation, film and play leave it out
     needs: ClassVar[frozenset[str]] = frozenset()  # of `Env.partial`: "restart" of whom it ends, "rows" that step alone
-    rewards: ClassVar[bool] = False  # whether it changes rewards: returns are counted from those before it
-    discounts: ClassVar[bool] = False  # whether its results have a discount
+    rewards: bool = False  # whether it changes rewards: returns are counted from those before it
+    discounts: bool = False  # whether its results have a discount
     linearizes: ClassVar[bool] = (
         False  # whether it makes one number of `info["reward_vector"]` [N, K]; then it does so in `play`
     )
@@ -55,7 +55,7 @@ class Transform(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.memory: dict[str, Any] = {}  # of the episodes under way, arrays [N, ...]
-        self.raw_reward: Array | None = None  # [N] that `play` added up, where the world has one
+        self.paid: dict[str, Array] = {}  # what `play` added up: raw_reward, reward_vector, cost, as of an `Env`
         self._numpy: tuple[np.ndarray, ...] | None = None
 
     # -- what it changes ------------------------------------------------------------------------------------------------
@@ -174,7 +174,7 @@ class OfObservation(Transform):
 class OfReward(Transform):
     """A pure function of the reward."""
 
-    rewards: ClassVar[bool] = True
+    rewards = True
 
     def judge(self, reward: Array) -> Array:
         """Outside from inside, float32 [...], numpy or torch."""

@@ -15,25 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from whorl.counted import bits, mix
 from whorl.envs.env import Env, Step
 from whorl.envs.native import acrobot, cartpole, mountain_car, pendulum
-from whorl.envs.native.world import GAMMA, MIX_1, MIX_2, NO_LIMIT, Classic, checked, picture, positive, wrapped
+from whorl.envs.native.world import NO_LIMIT, Classic, checked, picture, positive, wrapped
 from whorl.errors import BadInput
-
-# torch multiplies int64 modulo 2**64 as uint64 does, but shifts right with the sign
-_GAMMA, _MIX_1, _MIX_2 = (wrapped(int(constant)) for constant in (GAMMA, MIX_1, MIX_2))
-
-
-def shifted(z: Tensor, bits: int) -> Tensor:
-    """Logical shift of int64 to the right."""
-    return (z >> bits) & ((1 << (64 - bits)) - 1)
-
-
-def mix(z: Tensor) -> Tensor:
-    z = z + _GAMMA
-    z = (z ^ shifted(z, 30)) * _MIX_1
-    z = (z ^ shifted(z, 27)) * _MIX_2
-    return z ^ shifted(z, 31)
 
 
 def cartpole_dynamics(state: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -176,14 +162,14 @@ def dynamics(id: str, device: str = "cpu") -> Dynamics:
 def starts(world: type[Classic], device: str) -> Callable[[Tensor | int, Tensor | int, Tensor | int], Tensor]:
     """(seed, index, episode) -> the state [..., S] float64 where that episode starts: `stream` and `uniform` of world.py."""
     low, high = (torch.tensor(x, dtype=torch.float64, device=device) for x in (world.low, world.high))
-    draws = torch.arange(len(world.low), device=device) * _GAMMA
+    numbers = torch.arange(len(world.low), device=device)
 
     def start(seed: Tensor | int, index: Tensor | int, episode: Tensor | int) -> Tensor:
         seed, index, episode = (
             x if isinstance(x, Tensor) else torch.tensor(wrapped(x), device=device) for x in (seed, index, episode)
         )
         key = mix(mix(mix(seed) ^ index) ^ episode)
-        return low + (high - low) * (shifted(mix(key[..., None] + draws), 11).double() * 2.0**-53)
+        return low + (high - low) * (bits(key[..., None], numbers).double() * 2.0**-53)
 
     return start
 
