@@ -195,7 +195,7 @@ class NoopStart(Drawing):
             return super().play(world, action, rows)
         step = super().play(world, merged(action, waits, self._noops), rows)
         valid = ~waits if step.valid is None else step.valid & ~waits
-        self.memory["left"] -= waits if step.valid is None else step.valid & waits
+        self.memory["left"] -= 1 * (waits if step.valid is None else step.valid & waits)
         self.reset(step.observation, (step.terminated | step.truncated) & waits)
         return step._replace(
             reward=step.reward * valid,

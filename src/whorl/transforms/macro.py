@@ -12,7 +12,7 @@ from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete
 
 from whorl.errors import BadInput, Incompatible
 from whorl.spaces import like
-from whorl.transforms.transform import Array, Spaces, Transform, copied, flags, float32, merged
+from whorl.transforms.transform import Array, Spaces, Transform, copied, float32, merged
 
 
 class Macro(Transform):
@@ -41,7 +41,7 @@ class Macro(Transform):
     def play(self, world: Any, action: Array, rows: np.ndarray | None) -> Any:
         cpu = isinstance(action, np.ndarray)  # there it costs nothing to know whether all play
         everyone = rows is None
-        playing: Any = flags(len(action), str(action.device), True) if rows is None else like(rows, action)
+        playing: Any = like(np.full(len(action), True) if rows is None else rows, action)
         step: Any = None
         before: Any = None
         successor: Any = None
