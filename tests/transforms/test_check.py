@@ -17,6 +17,7 @@ from whorl.transforms.observation import Normalize, StackFrames
 from whorl.transforms.pixels import ToImage
 from whorl.transforms.transform import OfObservation, OfReward
 
+DRAWN = partial(Gymnasium, partial(Screen, render_mode="rgb_array"), 3)
 PICTURES = partial(Gymnasium, Screen, 3)
 PLANES = lambda: Transformed(PICTURES(), ToImage())  # noqa: E731
 CHOICES, MASKED, LIVES = (partial(Gymnasium, cls, 3, max_episode_steps=7) for cls in (Choices, Masked, Lives))
@@ -49,6 +50,7 @@ CASES = {  # of each name: (id or maker of the environment, arguments), once or 
     "expand_as": [(DICT, {"key": "observation", "like": "desired_goal"})],
     "primer": [("Pendulum-v1", {"values": {"task": 3, "hidden": [0.5, 1.0]}}), (DICT, {"values": {"task": 3}})],
     "previous_action_reward": [("Pendulum-v1", {}), (DICT, {})],
+    "from_render": [(DRAWN, {"height": 12, "width": 10}), ("CliffWalking-v1", {"entry": "map"})],
     "to_image": [(PICTURES, {})],
     "gray": [(PLANES, {}), (PLANES, {"keep": True})],
     "resize": [(PLANES, {"height": 5, "width": 4}), (PLANES, {"height": 6, "width": 5})],

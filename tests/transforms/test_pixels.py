@@ -8,15 +8,18 @@ import torch
 from gymnasium import wrappers as peers
 from gymnasium.spaces import Box, Discrete
 
+import whorl
 from tests.transforms.screen import Screen
 from whorl.batch import Batch
 from whorl.envs.adapters.gymnasium import Gymnasium
+from whorl.envs.make import make_env
 from whorl.errors import BadInput, Incompatible
 from whorl.transforms import pixels
 from whorl.transforms.chain import made
 from whorl.transforms.env import Transformed
+from whorl.transforms.episode import TimeLimit
 from whorl.transforms.observation import StackFrames
-from whorl.transforms.pixels import CenterCrop, Crop, Gray, RandomShift, Resize, ToImage
+from whorl.transforms.pixels import CenterCrop, Crop, FromRender, Gray, RandomShift, Resize, ToImage
 
 SIZES = [  # height and width, of a picture and of the small one
     (210, 160, 84, 84),
@@ -148,3 +151,67 @@ def test_arguments_that_cannot_be():
     ):
         with pytest.raises(BadInput, match="needs a"):
             made(spec)
+
+
+def test_pictures_are_gymnasiums():
+    """Of each row, the last of each episode included: `Screen` draws its observation, twice as large."""
+    drawn = partial(Screen, render_mode="rgb_array")
+    ours = Transformed(Gymnasium(drawn, 3), FromRender(24, 20, entry="drawn"))
+    theirs = Gymnasium(drawn, 3, wrappers=[partial(peers.AddRenderObservation, render_only=True)])
+    small = Transformed(Gymnasium(drawn, 3), FromRender(12, 10))
+    seen = [ours.reset(2)["drawn"], theirs.reset(2), small.reset(2)]
+    np.testing.assert_array_equal(seen[0], seen[1])
+    rng, ends = np.random.default_rng(0), 0
+    for _ in range(30):
+        action = rng.integers(2, size=3)
+        one, other, third = ours.step(action), theirs.step(action), small.step(action)
+        for name in ("observation", "next_observation"):
+            mine, wanted = getattr(one, name), getattr(other, name)
+            np.testing.assert_array_equal(mine["drawn"], wanted)
+            np.testing.assert_array_equal(mine["drawn"][:, ::2, ::2], mine["observation"])
+            np.testing.assert_array_equal(getattr(third, name), mine["observation"])
+        ends += (one.terminated | one.truncated).sum()
+    assert ends > 10
+
+
+def test_a_native_world_draws_what_it_left():
+    """Rows that end, by the world or by a time limit, are drawn where they ended: CliffWalking's walker at its goal."""
+    ours = Transformed(make_env("CliffWalking-v1", 2), FromRender(96, 288, entry="map"), TimeLimit(14))
+    ours.reset(0)
+    painter = make_env("CliffWalking-v1", 1)
+    state = painter.state()
+
+    def at(cell):
+        state["state"][:], state["episode"][:], state["elapsed"][:] = cell, 0, 0
+        painter.load_state(state)
+        return painter.render()
+
+    path = [0, *[1] * 11, 2]  # up, right, down: the goal, for row 0; row 1 stands against the wall
+    for action in [*path, 3]:
+        step = ours.step(np.array([action, 3]))
+        for name in ("observation", "next_observation"):
+            seen = getattr(step, name)
+            for row in range(2):
+                np.testing.assert_array_equal(seen["map"][row], at(seen["observation"][row]))
+        if action == 2:
+            assert step.terminated.tolist() == [True, False] and step.next_observation["observation"][0] == 47
+    assert step.truncated.tolist() == [False, True]
+
+
+def test_pictures_that_cannot_be():
+    for env, message in (
+        (Gymnasium(Screen, 2), "they are made one by one with render_mode='rgb_array'"),
+        (make_env("RandomWalk-v0", 2), "has no pictures of all its environments"),
+        (Transformed(make_env("CliffWalking-v1", 2), TimeLimit(3)), "has no pictures of all its environments"),
+    ):
+        with pytest.raises(BadInput, match=message):
+            Transformed(env, FromRender())
+    with pytest.raises(Incompatible, match="FromRender makes pictures smaller, 200 x 64, and those here have 96 x 288"):
+        Transformed(make_env("CliffWalking-v1", 2), FromRender(200)).reset()
+
+
+def test_environments_are_made_with_pictures():
+    env = whorl.make_env("CartPole-v1", 2, prefer="gymnasium", transforms=["from_render", "to_image"])
+    assert env.reset().shape == (2, 3, 64, 64)
+    another = env.made_from.make(1)
+    assert another.reset().std() > 10

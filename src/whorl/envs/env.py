@@ -101,6 +101,10 @@ class Kind(Protocol):
 class Around(Protocol):
     """What lies between environments of a kind and the agent (`Chain` in transforms/chain.py)."""
 
+    @property
+    def draws(self) -> bool:
+        """Whether it needs environments that give pictures."""
+
     def around(self, env: Env, training: bool) -> Env:
         """`env` as the agent sees it. Raises Incompatible for one that it does not go around."""
 
@@ -191,6 +195,15 @@ class Env:
     def render(self) -> Any:
         """Picture of environment 0 as uint8 [height, width, 3]; None: it has no picture."""
         return None
+
+    def film(self) -> None:
+        """From now on keep what each episode looks like at its end, for `pictures`. Raises BadInput where not all N can be drawn."""
+        raise BadInput(f"{self!r} has no pictures of all its environments")
+
+    def pictures(self, ended: bool = False) -> np.ndarray:
+        """Pictures of all N after `film`, uint8 [N, height, width, 3]: where they stand; ended: asked right after a step, in the rows whose
+        episode it ended, where it led to."""
+        raise NotImplementedError
 
     def close(self) -> None:
         """Free what the environment holds. Calling it twice is harmless."""

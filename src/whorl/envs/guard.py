@@ -129,6 +129,18 @@ class Guard(Stands):
             )
         return picture
 
+    def film(self) -> None:
+        """As `Env.film`."""
+        self._ask("film")
+
+    def pictures(self, ended: bool = False) -> np.ndarray:
+        """As `Env.pictures`."""
+        pictures = self._ask("pictures", ended)
+        shape = np.shape(pictures)
+        if len(shape) != 4 or (shape[0], shape[3]) != (self.env.num_envs, 3):
+            raise self._breach(None, f"pictures must give all, [N, height, width, 3], got the shape {shape}")
+        return pictures
+
     def place(self, row: int | None) -> str:
         """Which environment, and how far it is. row: None where it is not known which of the N."""
         which = f"environment {row or 0}" if row is not None or self.env.num_envs == 1 else "one of the environments"
@@ -248,6 +260,14 @@ class InNumpy(Stands):
     def render(self) -> np.ndarray | None:
         """As `Env.render`."""
         return self.env.render()
+
+    def film(self) -> None:
+        """As `Env.film`."""
+        self.env.film()
+
+    def pictures(self, ended: bool = False) -> np.ndarray:
+        """As `Env.pictures`."""
+        return self.env.pictures(ended)
 
 
 Stepper: TypeAlias = "Env | Guard | InNumpy"

@@ -133,6 +133,7 @@ class EnvKind:
 
         Raises BadInput for an option that the environment does not take, Incompatible for transforms that do not go around it.
         """
+        pictures |= self.transforms is not None and self.transforms.draws
         env = self._bare(num_envs, seed, device, max_episode_steps, pictures)
         if self.transforms is not None:
             try:

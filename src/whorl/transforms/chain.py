@@ -44,6 +44,7 @@ TRANSFORMS: dict[str, str | type[Transform]] = {  # name -> "file:class" here, f
     "expand_as": "entries:ExpandAs",
     "primer": "entries:Primer",
     "previous_action_reward": "entries:PreviousActionReward",
+    "from_render": "pixels:FromRender",
     "to_image": "pixels:ToImage",
     "gray": "pixels:Gray",
     "resize": "pixels:Resize",
@@ -166,6 +167,11 @@ class Chain:
     def __reduce__(self) -> tuple[type[Chain], tuple[tuple[Spec, ...]]]:
         """As objects, whose classes another process finds also where no name was registered."""
         return Chain, (tuple(map(made, self.specs)),)
+
+    @property
+    def draws(self) -> bool:
+        """Whether one of them shows pictures of the environments, which are made with some, then."""
+        return any(made(spec).draws for spec in self.specs)
 
     def around(self, env: Env, training: bool) -> Env:
         """`env` through new transforms. Not training: without those of training only, and running statistics stand."""

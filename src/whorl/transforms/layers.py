@@ -55,6 +55,9 @@ class Layer(Env):
         self._shown: Any = None  # where all stand, as it is outside; None: not begun
         self._resetters = _overriding(self._transforms, "reset")
         self._allowers = _overriding(self._transforms, "allowed")
+        self._painters = [transform for transform in self._transforms if transform.draws]
+        if self._painters:
+            self._world.film()
 
     def reset(self, seed: int | None = None) -> Observation:
         rows = flags(self.num_envs, self.device, True)
@@ -71,9 +74,17 @@ class Layer(Env):
 
     def _fresh(self, observation: Observation, rows: Array) -> Observation:
         """Phase 2."""
+        self._draw(ended=False)
         for transform in self._resetters:
             observation = transform.reset(observation, rows)
         return observation
+
+    def _draw(self, ended: bool) -> None:
+        for transform in self._painters:
+            transform.drawn(self._world.pictures(ended))
+
+    def film(self) -> None:
+        raise BadInput("pictures are drawn before other transforms play or restart: put from_render first in the chain")
 
     def _show(self, observation: Observation) -> Observation:
         self._shown = observation
@@ -153,6 +164,7 @@ class Phases(Layer):
         result = Result(
             step.next_observation, step.reward, step.terminated, step.truncated, step.valid, step.discount, step.info
         )
+        self._draw(ended=True)
         for transform in self._steppers:
             result = transform.step(result)
         return result

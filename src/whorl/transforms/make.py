@@ -35,6 +35,8 @@ def make_env(
         from whorl.transforms.chain import chain  # brings torch, which environments do without
 
         parts = chain(transforms)
+        if parts is not None and parts.draws:
+            options.setdefault("render_mode", "rgb_array")
     env = make.make_env(id, num_envs, seed, device, prefer, wrappers, **options)
     if parts is None:
         return env

@@ -15,7 +15,16 @@ from whorl.batch import Batch
 from whorl.errors import BadInput, Incompatible
 from whorl.functional.streams import stream
 from whorl.transforms.entry import OfPart, boxed, cast_to, part, permuted, replaced, space_part
-from whorl.transforms.transform import Observation, Spaces, Transform, observed
+from whorl.transforms.transform import (
+    Array,
+    Observation,
+    Result,
+    Spaces,
+    Transform,
+    observed,
+    space_with_entry,
+    with_entry,
+)
 
 try:
     import cv2
@@ -23,6 +32,49 @@ except ImportError:  # slower without, and the same numbers
     cv2 = None
 
 CHANNELS = (1, 3, 4)
+
+
+class FromRender(Transform):
+    """Pictures of the environments as they draw themselves, uint8 [height, width, 3], in the observation's place, or beside it as the entry
+    `entry`: {observation, pixels}. Larger pictures are made smaller as by `Resize`.
+
+    Native worlds with a picture, and Gymnasium's that are made one by one; it stands before transforms that play several steps. The picture
+    of a true successor is drawn before its environment is reset. Gymnasium: AddRenderObservation; TorchRL: from_pixels of its wrappers.
+    """
+
+    draws = True
+
+    def __init__(self, height: int = 64, width: int = 64, entry: str | None = None) -> None:
+        super().__init__()
+        if min(height, width) < 1:
+            raise BadInput(f"FromRender needs a height and a width of at least 1, got {height} and {width}")
+        self.height, self.width, self.entry = height, width, entry
+
+    def spaces(self, observation: Space, action: Space) -> Spaces:
+        space = Box(0, 255, (self.height, self.width, 3), np.uint8)
+        return space if self.entry is None else space_with_entry(observation, self.entry, space), action
+
+    def begin(self, n: int, device: str) -> None:
+        if device != "cpu":
+            raise Incompatible(f"pictures are drawn on the CPU, and the environments are on {device}")
+
+    def drawn(self, pictures: np.ndarray) -> None:
+        if pictures.shape[1] < self.height or pictures.shape[2] < self.width:
+            raise Incompatible(
+                f"FromRender makes pictures smaller, {self.height} x {self.width}, and those here have "
+                f"{pictures.shape[1]} x {pictures.shape[2]}"
+            )
+        small = resized(pictures.transpose(0, 3, 1, 2), self.height, self.width)
+        self._pictures = np.ascontiguousarray(small.transpose(0, 2, 3, 1))
+
+    def _seen(self, observation: Observation) -> Observation:
+        return self._pictures if self.entry is None else with_entry(observation, self.entry, self._pictures)
+
+    def step(self, result: Result) -> Result:
+        return result._replace(observation=self._seen(result.observation))
+
+    def reset(self, observation: Observation, rows: Array) -> Observation:
+        return self._seen(observation)
 
 
 class ToImage(OfPart):
@@ -151,7 +203,7 @@ class RandomShift(Transform):
     DrQ, Kostrikov et al. 2020; DrQ-v2, Yarats et al. 2021: pad 4.
     """
 
-    draws: Tensor
+    batches: Tensor
 
     def __init__(self, pad: int = 4, key: str | None = None) -> None:
         super().__init__()
@@ -159,11 +211,11 @@ class RandomShift(Transform):
             raise BadInput(f"RandomShift needs a pad of at least 1 pixel, got {pad}")
         self.pad, self.key = pad, key
         self._seed = 0
-        self.register_buffer("draws", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("batches", torch.zeros((), dtype=torch.int64))
 
     def seed(self, seed: int) -> None:
         self._seed = seed
-        self.draws.zero_()
+        self.batches.zero_()
 
     def spaces(self, observation: Space, action: Space) -> Spaces:
         picture(space_part(observation, self.key))
@@ -171,8 +223,8 @@ class RandomShift(Transform):
 
     def forward(self, batch: Batch) -> Batch:
         """`observation` and `next.observation`."""
-        generator = torch.Generator().manual_seed(stream(self._seed, "shift", int(self.draws)))
-        self.draws += 1
+        generator = torch.Generator().manual_seed(stream(self._seed, "shift", int(self.batches)))
+        self.batches += 1
         return observed(batch, lambda observation: self._moved(observation, batch.ndim, generator))
 
     def _moved(self, observation: Observation, rows: int, generator: torch.Generator) -> Observation:

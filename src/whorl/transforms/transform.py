@@ -48,6 +48,7 @@ class Transform(nn.Module):
     needs: ClassVar[frozenset[str]] = frozenset()  # of `Env.partial`: "restart" of whom it ends, "rows" that step alone
     rewards: bool = False  # whether it changes rewards: returns are counted from those before it
     discounts: bool = False  # whether its results have a discount
+    draws: ClassVar[bool] = False  # whether it is shown what the environments look like, by `drawn`
     linearizes: ClassVar[bool] = (
         False  # whether it makes one number of `info["reward_vector"]` [N, K]; then it does so in `play`
     )
@@ -82,6 +83,9 @@ class Transform(nn.Module):
         """Play one action of these rows (None: all) as any number of steps of `world`, the environment with the transforms inside of
         this one; returns one `Step`. Only for those that need "rows" or act while an agent waits."""
         return world.step(action) if rows is None else world.step(action, rows)
+
+    def drawn(self, pictures: np.ndarray) -> None:
+        """See, before each phase, what its observation looks like, uint8 [N, height, width, 3]."""
 
     def step(self, result: Result) -> Result:
         """Phase 1, all rows: the step as it is outside. Arrays that it is given are not its own to write."""

@@ -17,7 +17,7 @@ from whorl.envs.adapters.goals import goal_of
 from whorl.envs.adapters.infos import Infos
 from whorl.envs.adapters.masks import Masks, merged
 from whorl.envs.adapters.spaces import action_form, actions
-from whorl.envs.adapters.together import MISFITS, Together, said, stacked, step_rows
+from whorl.envs.adapters.together import MISFITS, Indexed, Together, said, stacked, step_rows
 from whorl.envs.adapters.trees import copied, replaced, rows_of
 from whorl.envs.env import Env, Observation, Step
 from whorl.errors import BadInput, EnvError, Incompatible, NotReplayed, WhorlError, in_words
@@ -72,6 +72,7 @@ class Gymnasium(Env):
         self.id = env if isinstance(env, str) else ""
         self._made_here = made_here
         self._past: Episodes | None = None  # what was done so far, where somebody will ask for it
+        self._filmed: list[Indexed] = []  # rows that are drawn
         self._standing: Observation = None  # type: ignore[assignment]  # until the first reset
         asked = {"render_mode": render_mode, "max_episode_steps": max_episode_steps}
         options |= {name: value for name, value in asked.items() if value is not None}
@@ -198,6 +199,8 @@ class Gymnasium(Env):
     def step(self, action: Any, rows: np.ndarray | None = None) -> Step:
         """As `Env.step`. Raises Incompatible for rows where "rows" is not in `partial`."""
         given = self._engine_action(action)
+        for row in self._filmed:
+            row.last = None
         if rows is not None:
             return self._step_rows(action, given, rows)
         raw, reward, terminated, truncated, info = self._ask("step", self._engine.step, given)
@@ -287,6 +290,18 @@ class Gymnasium(Env):
         envs = getattr(self._engine, "envs", None)  # rendering all N for one picture would be waste
         picture = envs[0].render() if envs else self._engine.render()[0]
         return None if picture is None else np.asarray(picture, np.uint8)
+
+    def film(self) -> None:
+        self._filmed = [row for row in getattr(self._engine, "envs", ()) if isinstance(row, Indexed)]
+        if self._engine.render_mode != "rgb_array" or not self._filmed:
+            raise BadInput(
+                f"{self._name} has no pictures of all its environments: they are made one by one with render_mode='rgb_array'"
+            )
+        for row in self._filmed:
+            row.films = True
+
+    def pictures(self, ended: bool = False) -> np.ndarray:
+        return np.stack([row.last if ended and row.last is not None else row.picture() for row in self._filmed])
 
     def close(self) -> None:
         self._engine.close()

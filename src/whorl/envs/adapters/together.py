@@ -40,6 +40,8 @@ class Indexed(gymnasium.Wrapper):
         )
         self.first = 0  # of the environment that this is a row of
         self.episode = -1  # the number of the present one, since that seed
+        self.films = False
+        self.last: np.ndarray | None = None  # picture of where the last step ended an episode
 
     def step(self, action: Any) -> Any:
         TURN.to(self._index, "step")
@@ -57,6 +59,7 @@ class Indexed(gymnasium.Wrapper):
             raise self._breach(f"info must be a dict, got {type(info).__name__}")
         if terminated or truncated:  # the environment may write its next episode into the same array
             observation = copied(observation)
+            self.last = self.picture() if self.films else None
         return observation, reward, terminated, truncated, info
 
     def reset(self, **kwargs: Any) -> Any:
@@ -68,6 +71,13 @@ class Indexed(gymnasium.Wrapper):
         if not isinstance(result, tuple) or len(result) != 2 or not isinstance(result[1], dict):
             raise self._breach(f"reset must return (observation, info), got {_described(result)}")
         return result
+
+    def picture(self) -> np.ndarray:
+        """Of where it stands, uint8 [height, width, 3]."""
+        picture = self._ask("render", self.env.render)
+        if np.ndim(picture) != 3:
+            raise self._breach(f"render must give a picture [height, width, 3], got {_described(picture)}")
+        return np.array(picture, np.uint8)
 
     def _ask(self, method: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         try:

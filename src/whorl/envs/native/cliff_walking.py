@@ -37,5 +37,5 @@ class CliffWalking(World):
     low = high = (START,)
     least, most = (0,), (GOAL,)
 
-    def render(self) -> np.ndarray:
-        return painted(_COLOURS, self._state[0, 0])
+    def draw(self, state: np.ndarray) -> np.ndarray:
+        return painted(_COLOURS, state[0])

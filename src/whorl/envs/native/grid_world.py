@@ -82,8 +82,8 @@ class GridWorld(World):
     def load_state(self, state: dict[str, np.ndarray]) -> Observation:
         return self._masked(super().load_state(state))
 
-    def render(self) -> np.ndarray:
-        return painted(_COLOURS, self._state[0, 0])
+    def draw(self, state: np.ndarray) -> np.ndarray:
+        return painted(_COLOURS, state[0])
 
 
 def painted(colours: np.ndarray, cell: float, scale: int = 24) -> np.ndarray:

@@ -96,5 +96,5 @@ class CartPoleP(cartpole.CartPole):
     )
     dynamics, observe = staticmethod(balance), staticmethod(places)
 
-    def render(self) -> np.ndarray:
-        return picture(cartpole.CartPole.id, self._state[0])
+    def draw(self, state: np.ndarray) -> np.ndarray:
+        return picture(cartpole.CartPole.id, state)

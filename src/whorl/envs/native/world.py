@@ -180,6 +180,8 @@ class World(Env):
         )
         self._choices = int(getattr(self.action_space, "n", 0))
         self._action = np.zeros((num_envs, *(self.action_space.shape or ())), self.action_space.dtype)
+        self._films = False
+        self._before: tuple[np.ndarray, ...] | None = None  # state, clock and action of the last step, for pictures
         self._run = compiled(type(self).dynamics, type(self).observe)
         self._steps()
 
@@ -223,6 +225,8 @@ class World(Env):
             raise BadInput(f"{self.id}: expected actions of shape {self._action.shape}, got {action.shape}")
         if rows is not None:
             self.arrays.rows[:] = rows
+        if self._films:
+            self._before = self._state.copy(), self._clock.copy(), action.copy()
         ended = self._run(STEP if rows is None else STEP_ROWS, self._choices, action, *self.arrays)
         if ended < 0:
             raise BadInput(self._refusal(ended, action))
@@ -239,6 +243,29 @@ class World(Env):
             return f"{self.id}: step before the first reset; call reset() once after making the environment"
         index = -2 - code
         return f"{self.id}: expected actions 0 to {self._choices - 1}, got {action[index]} for environment {index}"
+
+    def draw(self, state: np.ndarray) -> np.ndarray | None:
+        """Picture of one state [S], uint8 [height, width, 3]; None: there is none."""
+        return None
+
+    def render(self) -> np.ndarray | None:
+        return self.draw(self._state[0])
+
+    def film(self) -> None:
+        if type(self).draw is World.draw:
+            super().film()
+        self._films = True
+
+    def pictures(self, ended: bool = False) -> np.ndarray:
+        states = self._state
+        if ended and self._before is not None and (rows := np.flatnonzero(self.arrays.flags.any(0))).size:
+            before, clock, action = (x.copy() for x in self._before)
+            states = states.copy()
+            with np.errstate(over="ignore"):  # of random streams, which compiled code does not mention
+                for i in rows:  # the loop went on to the next episode: the last step once more, without
+                    advance(type(self).dynamics, before[i], action[i], int(i), clock, self._settings)
+                    states[i] = before[i]
+        return np.stack([np.asarray(self.draw(state)) for state in states])
 
     def state(self) -> dict[str, np.ndarray]:
         """{state [N, S] float64, episode [N], elapsed [N], seed []}, all int64 but the first."""
@@ -297,8 +324,8 @@ def views(space: Any, rows: np.ndarray) -> Observation:
 class Classic(World):
     """A world that Gymnasium has too: it lends its picture."""
 
-    def render(self) -> np.ndarray:
-        return picture(self.id, self._state[0])
+    def draw(self, state: np.ndarray) -> np.ndarray:
+        return picture(self.id, state)
 
 
 @cache
