@@ -86,11 +86,12 @@ VOCABULARY: dict[str, Entry] = {
     "version": Entry("the collector", torch.int64, True),
     "mask": Entry("whoever invented the row (environment adapter, collector)", torch.bool, True),
     "advantage": Entry("`agent.prepare`", torch.float32, True),
-    "return": Entry("`agent.prepare`", torch.float32, True),
+    "return": Entry("`agent.prepare`, or the lookup RewardToGo", torch.float32, True),
     "value": Entry("`agent.prepare`", torch.float32, True),
     "index": Entry("the buffer", torch.int64, True),
     "weight": Entry("a prioritized buffer", torch.float32, True),
     "relabelled": Entry("the hindsight lookup", torch.bool, True),
+    "trajectory": Entry("whoever counts episodes", torch.int64, True),
     "noise": Entry("the agent's `update`", None, False),
     "next.observation": Entry("the collector", None, False),
     "next.reward": Entry("the environment", torch.float32, True),
@@ -101,6 +102,7 @@ VOCABULARY: dict[str, Entry] = {
     "next.discount": Entry("n-step returns or a macro action", torch.float32, True),
     "next.reward_vector": Entry("an environment that pays several rewards at once", torch.float32, False),
     "next.cost": Entry("an environment that counts harm apart from the reward", torch.float32, True),
+    "next.index": Entry("n-step returns", torch.int64, True),
 }
 
 

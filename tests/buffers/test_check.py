@@ -294,7 +294,6 @@ def answered(part, name, right):
         ),
         (lambda folder: replay(None, None, RawLookup(lambda rows: None)), "lookup RawLookup.__call__ gave None, expected was the batch"),
         (lambda folder: replay(None, None, RawLookup(lambda rows: KeyError("x"))), "lookup RawLookup.__call__ raised KeyError: 'x'"),
-        (lambda folder: replay(None, None, len), "lookup builtin_function_or_method is none of Lookup's"),
         (lambda folder: Half(), "buffer Half.batches raised KeyError: 'observation'; expected was batches"),
         (lambda folder: None, "buffer NoneType lacks state, load_state, add, batches, feedback"),
         (lambda: None, "make.folder. must give a fresh buffer; it raised TypeError"),

@@ -227,7 +227,7 @@ def test_bad_input_is_named():
         Frames(10, 1, stack=0)
     storage = Frames(100, 2)
     for wrong in (
-        torch.zeros(3, 2, 4, 8, 8),
+        torch.zeros(3, 2, 4),
         torch.zeros(3, 2, 3, 8, 8, dtype=torch.uint8),
         torch.zeros(3, 2, 8, 8, 4, dtype=torch.uint8),
     ):
@@ -235,12 +235,21 @@ def test_bad_input_is_named():
         rollout["observation"] = rollout["next"]["observation"] = wrong
         with pytest.raises(
             BatchError,
-            match=r"keeps images uint8 \[4, height, width\], 4 frames with the oldest first; 'observation' is",
+            match=r"keeps stacks \[4, height, width\] or \[4, numbers\], 4 frames with the oldest first; 'observation' is",
         ):
             storage.write(rollout)
     storage.write(Player(2).rollout(3))
-    with pytest.raises(BatchError, match=r"must have one size, got \[\(7, 5\), \(7, 5\), \(6, 5\)\]"):
+    with pytest.raises(
+        BatchError, match=r"must have one dtype and size, got torch.uint8 \[7, 5\], .*, torch.uint8 \[6, 5\]"
+    ):
         storage.write(Player(2, size=(7, 5)).rollout(3))
+    floats = Player(2).rollout(3)
+    floats["observation"], floats["next"]["observation"] = (
+        floats["observation"].float(),
+        floats["next"]["observation"].float(),
+    )
+    with pytest.raises(BatchError, match="must have one dtype and size, got torch.float32"):
+        storage.write(floats)
     with pytest.raises(BatchError, match="lanes 1 to 2 were to be written, there are 2"):
         storage.write(Player(2).rollout(3), first_lane=1)
     with pytest.raises(BatchError, match="the buffer has no 'observation'"):
@@ -253,7 +262,7 @@ def atari(capacity: int, lanes: int, slack: int = 0) -> tuple[Frames, int]:
     rollout = Player(1, size=(8, 8)).rollout(2)
     rest = [(n, batch.get(rollout, n).dtype, ()) for n in batch.names(rollout) if not n.endswith("observation")]
     return storage, storage.needs(
-        84, 84, Layout.pack([*rest, ("frame", torch.int64, ()), ("version", torch.int64, ())])
+        (84, 84), torch.uint8, Layout.pack([*rest, ("frame", torch.int64, ()), ("version", torch.int64, ())])
     )
 
 
@@ -268,7 +277,7 @@ def test_the_bytes_foretold_are_the_bytes_taken_and_become_resident():
     rollout = player.rollout(10)
     before = resident()
     storage.write(rollout)
-    bytes = storage.needs(84, 84, storage.transitions.layout)
+    bytes = storage.needs((84, 84), torch.uint8, storage.transitions.layout)
     assert storage.nbytes == bytes
     assert 6000 * 84 * 84 < bytes < 1.15 * 6000 * (84 * 84 + 60)
     going_on = rollout.clone()  # one frame that stands still, so that making it costs nothing

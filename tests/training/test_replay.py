@@ -55,8 +55,9 @@ def test_hindsight_needs_an_environment_with_goals(tmp_path):
 
 
 @pytest.mark.parametrize("env", ["CartPole-v1", "BitFlipping8-v0"])
-def test_frames_are_for_stacked_images(env, tmp_path):
-    with pytest.raises(Incompatible, match=r"observations must be uint8 \[stack, height, width\], those of .* are"):
+def test_frames_are_for_stacks(env, tmp_path):
+    message = r"must be \[stack, height, width\] or \[stack, numbers\], those of .* are .*; use storage='memory', or stack frames"
+    with pytest.raises(Incompatible, match=message):
         whorl.train("dqn", env, feed={"storage": "frames"}, total_steps=100, runs=tmp_path, quiet=True)
     assert list(tmp_path.iterdir()) == []
 
@@ -239,3 +240,28 @@ def test_a_run_that_is_killed_before_a_checkpoint_knows_its_rows(tmp_path):
     resumed = whorl.resume(tmp_path / "cut" / "last", quiet=True)
     ours, theirs = (checkpoint.load(run.path / "checkpoints" / "last")[0]["policy"] for run in (resumed, whole))
     assert all(torch.equal(x, theirs[name]) for name, x in ours.items())
+
+
+def test_stacks_of_vectors_may_be_kept_frame_by_frame(tmp_path):
+    feed = {"warmup": 20, "capacity": 1000, "batch_size": 8, "n_step": 2, "replay_ratio": 0.1}
+    options = {"transforms": [{"name": "stack_frames", "count": 3}], "hidden": (8,), "num_envs": 2, "update": "eager"}
+    one, two = (
+        whorl.train(
+            "dqn",
+            "CartPole-v1",
+            total_steps=200,
+            feed=feed | {"storage": storage},
+            eval_every=0,
+            runs=tmp_path,
+            quiet=True,
+            **options,
+        )
+        for storage in ("frames", "memory")
+    )
+    index = torch.arange(200)
+    frames, memory = (run.parts.buffer.storage.read(index) for run in (one, two))
+    for key in ("observation", "action"):
+        assert torch.equal(frames[key], memory[key])
+    assert torch.equal(frames["next"]["observation"], memory["next"]["observation"])
+    mine, theirs = one.agent.state_dict(), two.agent.state_dict()
+    torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)  # sums go along other strides

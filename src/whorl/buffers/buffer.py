@@ -1,4 +1,4 @@
-"""The replay buffer: storage x sampler, with lookups at sample time."""
+"""The replay buffer: storage x sampler, with lookups and transforms at sample time."""
 
 from __future__ import annotations
 
@@ -15,16 +15,18 @@ from torch import Tensor
 from whorl.batch import Arrays, Batch, Numbers, Part, State, load_states, states
 from whorl.buffers import saved
 from whorl.buffers.lookup.lookup import Lookup
+from whorl.buffers.lookup.pure import in_order
 from whorl.buffers.parts import Sampler, Storage
 from whorl.buffers.transfer import Transfer
 from whorl.errors import BadInput, Damaged
 from whorl.options import CHANGED, MOST
+from whorl.transforms.transform import Transform
 
 TRIES = 100  # draws for one batch while other processes write over its rows
 
 
 class ReplayBuffer:
-    """Rows of a storage, chosen by a sampler, changed by lookups.
+    """Rows of a storage, chosen by a sampler, changed by lookups and then by transforms of single rows, in the order given.
 
     `replay_ratio`: batches due per row added after the first `warmup` rows (rows of all environments).
     `prefetch`: batches that a thread draws ahead, of one call of `batches`; the rows drawn do not depend on it, but
@@ -32,13 +34,14 @@ class ReplayBuffer:
     `device`: where batches are handed out, if not where the storage has them.
     `within`: of columns that are indexed with, how many whole numbers from 0 their components may be: rows that come back are held to it.
     `recorded`: the storage holds data that somebody recorded. No rows are added, none are due, and none are in the state.
+    Raises BadInput for sizes that cannot be, a transform that looks at more than one row, and a lookup after a transform.
     """
 
     def __init__(
         self,
         storage: Storage,
         sampler: Sampler,
-        lookups: Sequence[Lookup] = (),
+        lookups: Sequence[Lookup | Transform] = (),
         batch_size: int = 256,
         replay_ratio: float = 1.0,
         warmup: int = 0,
@@ -56,9 +59,11 @@ class ReplayBuffer:
         self.replay_ratio = Fraction(replay_ratio).limit_denominator(1_000_000)
         if self.replay_ratio <= 0:
             raise BadInput(f"replay_ratio must be at least 0.000001, got {replay_ratio}")
-        self.storage, self.sampler, self.lookups = storage, sampler, tuple(lookups)
+        self.storage, self.sampler, self.lookups = storage, sampler, in_order(lookups)
+        # keys of rollouts that are not stored
+        self.left_out = [key for lookup in self.lookups for key in lookup.rebuilds]
         self.batch_size, self.warmup, self.prefetch, self.recorded = batch_size, warmup, prefetch, recorded
-        self._within = dict(within or {})
+        self._within = {name: sizes for name, sizes in (within or {}).items() if name not in self.left_out}
         self._sha256: str | None = None  # of recorded rows, which never change
         self.added = 0  # rows
         self.drawn = 0  # batches that were due
@@ -83,6 +88,8 @@ class ReplayBuffer:
                 f"the buffer keeps rollouts [T, {self.storage.lanes}], one lane for each environment; {list(shape)} came"
             )
         self._settle()
+        if self.left_out:
+            rollout = rollout.exclude(*(tuple(key.split(".")) for key in self.left_out))
         index = self.storage.write(rollout)
         self.added += index.numel()
         self.sampler.written(self.storage, index)
@@ -107,7 +114,7 @@ class ReplayBuffer:
             for key, value in extras.items():
                 batch[key] = value
             for lookup in self.lookups:
-                batch = lookup(self.storage, index, batch)
+                batch = lookup(self.storage, batch["index"], batch)  # a lookup may give fewer rows
             if all(map(self.storage.intact, [index, *(lookup.touched for lookup in self.lookups)])):
                 return batch if self._transfer is None else self._transfer(batch)
         raise BadInput(

@@ -48,7 +48,7 @@ def check_buffer(
 
     make(folder): a fresh and empty buffer with room for at most steps / 3 rows of each of `lanes` lanes. Whatever it keeps on
     disk lies in `folder`; the same folder comes again after a restart.
-    observation_space: of the rows (default: 5 numbers). Images uint8 [stack, H, W] come as stacks that move on by one frame.
+    observation_space: of the rows (default: 5 numbers). Those of two axes and more come as stacks that move on by one frame.
     changes: keys that the lookups change on purpose, such as "next" for n-step returns; keys that they add are free.
     within: how far a lookup may look, starting from its row: its episode, its lane, or everywhere.
     Raises BadInput for a buffer that is too large for `steps`.
@@ -164,7 +164,7 @@ class _Check:
                 total, sequences = total + 1, sequences or len(rows.batch_size) == 2
         demand("buffer", total, f"gave no batch after {self.steps} rows of each lane")
         if isinstance(one, ReplayBuffer):  # what lookups do to batches must not reach the storage
-            check_contents(one.storage, self.story, np.asarray(one.storage.count).copy())
+            check_contents(one.storage, self.story, np.asarray(one.storage.count).copy(), one.left_out)
         self.checked["batches"] = f"{total} of live rows, equal for equal seeds" + (
             ", consecutive" if sequences else ""
         )

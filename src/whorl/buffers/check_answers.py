@@ -140,10 +140,6 @@ class _Watched(Lookup):
 
     def __init__(self, inner: Lookup):
         what = f"the lookup {type(inner).__name__}"
-        if not isinstance(inner, Lookup):
-            raise BufferFault(
-                f"{what} is none of Lookup's: expected was a subclass of whorl.buffers.lookup.lookup.Lookup"
-            )
         self._inner, self._call = inner, _held(f"{what}.__call__", inner, LOOKED_UP)
         self._state = _held(f"{what}.state", inner.state, PART["state"])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -119,13 +120,13 @@ def overwrite(rollout: Batch) -> None:
 
 
 def _observations(space: spaces.Space, n: int, draw: np.random.Generator) -> Any:
-    """n different elements; images uint8 [stack, H, W] move on by one frame."""
+    """n different elements; stacks [stack, H, W] and [stack, D] move on by one frame."""
     if isinstance(space, spaces.Dict):
         return {key: _observations(inner, n, draw) for key, inner in space.spaces.items()}
     shape, dtype = space.shape or (), numpy_dtype(space)
-    if dtype == np.uint8 and len(shape) == 3:
-        frames = draw.integers(0, 256, (n + shape[0] - 1, *shape[1:]), np.uint8)
-        return np.stack([frames[i : i + shape[0]] for i in range(n)])
+    if len(shape) > 1 and isinstance(space, spaces.Box):
+        frames = _observations(spaces.Box(0, 255, (prod(shape[1:]),), dtype.type), n + shape[0] - 1, draw)
+        return np.stack([frames[i : i + shape[0]].reshape(shape) for i in range(n)])
     if dtype == np.float32:
         return draw.normal(size=(n, *shape)).astype(np.float32)
     most = 255 if dtype == np.uint8 else getattr(space, "nvec", getattr(space, "n", 2))

@@ -1,4 +1,4 @@
-"""Replay of stacked images that keeps every frame once: a fifth of the memory of plain rows for stacks of four.
+"""Replay of stacks that keeps every frame once: a fifth of the memory of plain rows for stacks of four images.
 
 Two rings of `Memory`: `pixels`, one frame a row, and `transitions`, all other keys and the number of the observation's
 newest frame. In each lane frames are numbered as they come:
@@ -31,9 +31,9 @@ NUMBER, PIXELS = "frame", "pixels"  # keys in the two rings
 
 
 class Frames:
-    """A storage like `Memory` for observations uint8 [stack, H, W]: consecutive frames, oldest first, as from Gymnasium's
-    FrameStackObservation. What comes back equals what was written bit for bit; that it can be rebuilt is checked when it
-    is written. `writer`: as in `Memory`.
+    """A storage like `Memory` for observations [stack, H, W] or [stack, D] of any dtype: consecutive frames, oldest first, as from the
+    transform `StackFrames` and Gymnasium's FrameStackObservation. What comes back equals what was written bit for bit; that it can be
+    rebuilt is checked when it is written. `writer`: as in `Memory`.
 
     `observation` and `next.observation` of a batch read share memory: do not write into them.
     Raises BadInput for sizes that cannot be, BatchError for observations that are no stacks of frames.
@@ -75,9 +75,9 @@ class Frames:
         """Bytes of all slots of both rings; 0 before memory was taken."""
         return self.transitions.nbytes + self.pixels.nbytes
 
-    def needs(self, height: int, width: int, transition: Layout) -> int:
-        """The bytes that `nbytes` will be, for frames [height, width] and a layout of all other keys."""
-        frame = Layout.pack([(PIXELS, torch.uint8, (height, width))])
+    def needs(self, shape: tuple[int, ...], dtype: torch.dtype, transition: Layout) -> int:
+        """The bytes that `nbytes` will be, for frames of a shape and dtype, and a layout of all other keys."""
+        frame = Layout.pack([(PIXELS, dtype, shape)])
         pixels, transitions = self.pixels.ring * frame.row_bytes, self.transitions.ring * transition.row_bytes
         return (pixels + transitions) * self.lanes
 
@@ -104,8 +104,7 @@ class Frames:
         following = {key: value for key, value in rollout["next"].items() if key != "observation"}
         rest = batch.make({**entries, NUMBER: torch.from_numpy(number), "next": following}, (steps, envs))
         if self.transitions.layout is None:
-            height, width = here.shape[3:]
-            check_room(self.needs(height, width, Layout.of(rest)), self.device)
+            check_room(self.needs(tuple(here.shape[3:]), here.dtype, Layout.of(rest)), self.device)
         index = self.transitions.write(rest, first_lane)
         self._write_frames(here, there, kept, first, first_lane)
         self._give_up()
@@ -122,22 +121,24 @@ class Frames:
             )
 
     def _checked(self, rollout: Batch) -> tuple[Tensor, Tensor]:
-        """observation and next.observation [T, N, C, H, W]."""
+        """observation and next.observation [T, N, C, *frame]."""
         found = []
         for name in ("observation", "next.observation"):
             value = batch.get(rollout, name)
-            good = isinstance(value, Tensor) and value.dtype is torch.uint8 and value.ndim == 5
-            if not good or value.shape[2] != self.stack:
+            if not isinstance(value, Tensor) or value.ndim < 4 or value.shape[2] != self.stack:
                 what = f"{value.dtype} {list(value.shape[2:])}" if isinstance(value, Tensor) else type(value).__name__
                 raise BatchError(
-                    f"the frame storage keeps images uint8 [{self.stack}, height, width], {self.stack} frames with the "
-                    f'oldest first; {name!r} is {what}: use storage="memory", or stack frames along the first axis'
+                    f"the frame storage keeps stacks [{self.stack}, height, width] or [{self.stack}, numbers], {self.stack} frames with "
+                    f'the oldest first; {name!r} is {what}: use storage="memory", or stack frames along the first axis'
                 )
             found.append(value.cpu())
-        sizes = [tuple(value.shape[3:]) for value in found]
-        sizes += [field.shape for field in (self.pixels.layout.fields if self.pixels.layout else ())]
-        if len(set(sizes)) > 1:
-            raise BatchError(f"observations, successors and frames of earlier rollouts must have one size, got {sizes}")
+        kinds = [(value.dtype, tuple(value.shape[3:])) for value in found]
+        kinds += [(field.dtype, field.shape) for field in (self.pixels.layout.fields if self.pixels.layout else ())]
+        if len(set(kinds)) > 1:
+            raise BatchError(
+                "observations, successors and frames of earlier rollouts must have one dtype and size, got "
+                + ", ".join(f"{dtype} {list(shape)}" for dtype, shape in kinds)
+            )
         return found[0], found[1]
 
     def _starts(self, rollout: Batch, kept: np.ndarray, lanes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -248,11 +249,11 @@ class Frames:
         self.transitions.looked_at(rows)
 
     def column(self, name: str) -> Tensor:
-        """One field over all slots, as a view [ring * L, ...]. Raises BatchError when there is none: images are no field."""
+        """One field over all slots, as a view [ring * L, ...]. Raises BatchError when there is none: frames are no field."""
         return self.transitions.column(name)
 
     def names(self) -> list[str]:
-        """All keys of a batch, the images last."""
+        """All keys of a batch, the stacks last."""
         images = ["observation", "next.observation"] if self.transitions.layout else []
         return [name for name in self.transitions.names() if name != NUMBER] + images
 
@@ -260,10 +261,12 @@ class Frames:
         """The rows of absolute indexes as a batch of shape index.shape, as `Memory.read`."""
         rows = self.transitions.read(index)
         frame = rows[NUMBER].unsqueeze(-1) + self._offsets
-        pixels = self.pixels.read(frame * self.lanes + (index % self.lanes).unsqueeze(-1))[PIXELS]  # [..., C + 1, H, W]
+        pixels = self.pixels.read(frame * self.lanes + (index % self.lanes).unsqueeze(-1))[
+            PIXELS
+        ]  # [..., C + 1, *frame]
         del rows[NUMBER]
-        rows["observation"] = pixels[..., :-1, :, :]
-        rows["next"]["observation"] = pixels[..., 1:, :, :]
+        rows["observation"] = pixels.narrow(index.ndim, 0, self.stack)
+        rows["next"]["observation"] = pixels.narrow(index.ndim, 1, self.stack)
         return rows
 
     def intact(self, index: Tensor) -> bool:
@@ -325,8 +328,8 @@ def _numpy(flags: Tensor) -> np.ndarray:
 
 
 def _equal(one: Tensor, other: Tensor) -> np.ndarray:
-    """bool [T, N]: whether two images [T, N, C, H, W] agree."""
-    one, other = one.flatten(3), other.flatten(3)
-    if one.shape[3] % 8 == 0:  # eight pixels at once
+    """bool [T, N]: whether two stacks [T, N, C, *frame] have the same bits."""
+    one, other = one.flatten(3).view(torch.uint8), other.flatten(3).view(torch.uint8)
+    if one.shape[3] % 8 == 0:  # eight bytes at once
         one, other = one.view(torch.int64), other.view(torch.int64)
     return (one == other).flatten(2).all(-1).numpy()

@@ -92,7 +92,7 @@ def check_rollout(feed: Feed, num_envs: int, observation: Space, action: Space) 
 def check_replay(env: Env, feed: Feed, slack: int = 0, folder: Path | None = None) -> int:
     """The bytes that a feed's rows will take, `slack` rows of each environment included; folder: where they are kept on disk.
 
-    Raises BadInput when memory or disk is too small for them, Incompatible for frames of anything but stacked images, and for
+    Raises BadInput when memory or disk is too small for them, Incompatible for frames of anything but stacks, and for
     hindsight where the environment does not say how its goals are rewarded. Nothing is allocated or written.
     """
     if feed.relabel != "none" and env.goal is None:
@@ -109,13 +109,14 @@ def check_replay(env: Env, feed: Feed, slack: int = 0, folder: Path | None = Non
         from whorl.buffers.storage_frames import Frames
 
         space = env.observation_space
-        if space.dtype != "uint8" or len(space.shape or ()) != 3:
+        if len(space.shape or ()) < 2:
             raise Incompatible(
-                f"feed.storage = 'frames' keeps each image of a stack once: observations must be uint8 [stack, height, width], those "
-                f"of {env!r} are {spaces.describe(space)}; use storage='memory'"
+                f"feed.storage = 'frames' keeps each frame of a stack once: observations must be [stack, height, width] or "
+                f"[stack, numbers], those of {env!r} are {spaces.describe(space)}; use storage='memory', or stack frames (the transform "
+                "'stack_frames')"
             )
-        stack, height, width = space.shape or ()
-        wanted = Frames(**size, stack=stack).needs(height, width, Layout.of(batch.make(rows, one)))
+        seen = spaces.zeros(space, ())
+        wanted = Frames(**size, stack=seen.shape[0]).needs(seen.shape[1:], seen.dtype, Layout.of(batch.make(rows, one)))
     else:
         seen = {"observation": spaces.zeros(env.observation_space, one)}
         layout = Layout.of(batch.make({**seen, **rows, "next": {**seen, **rows["next"]}}, one))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
@@ -12,6 +14,7 @@ from whorl.buffers.parts import Storage
 class Lookup:
     """A change of every batch that is drawn. Subclasses write `__call__`, and `state` and `load_state` where they have one."""
 
+    rebuilds: ClassVar[tuple[str, ...]] = ()  # keys that it gives, and that the buffer therefore does not store
     touched: Tensor = torch.zeros(
         0, dtype=torch.int64
     )  # rows looked at last, beside the batch's own and those that follow
