@@ -1,5 +1,7 @@
 """Transforms of observations against Gymnasium's wrappers, the true successor of every episode included, and by hand."""
 
+from functools import partial
+
 import gymnasium
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from whorl.errors import BadInput, Incompatible
 from whorl.transforms.chain import made
 from whorl.transforms.entries import CatObservations, PreviousActionReward, Primer, Rename, StackObservations
 from whorl.transforms.env import Transformed
+from whorl.transforms.episode import StepCount
 from whorl.transforms.observation import NextDelta, RunningNormalize, StackFrames, TimeMax, Unary
 from whorl.transforms.shape import FlattenObservation, Permute
 
@@ -76,6 +79,11 @@ def test_frames_are_gymnasiums():
 def test_a_flat_observation_is_gymnasiums():
     same([FlattenObservation()], peers.FlattenObservation)
     same([CatObservations(["far", "kind", "lights", "pair"])], peers.FlattenObservation)
+
+
+def test_time_in_the_observation_is_gymnasiums():
+    inner = [far, partial(peers.TimeLimit, max_episode_steps=5)]
+    same([StepCount(), FlattenObservation()], peers.TimeAwareObservation, inner)
 
 
 def test_running_statistics_of_one_environment_are_gymnasiums():

@@ -142,7 +142,10 @@ class RandomTruncation(Drawing):
 
 
 class StepCount(Transform):
-    """The observation with an entry more: how many steps the episode has had [1], times `scale`. TorchRL: StepCounter."""
+    """The observation with an entry more: how many steps the episode has had [1], times `scale`.
+
+    TorchRL: StepCounter; Gymnasium: TimeAwareObservation(flatten=False).
+    """
 
     def __init__(self, entry: str = "step_count", scale: float = 1.0) -> None:
         super().__init__()
