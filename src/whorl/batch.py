@@ -86,7 +86,7 @@ VOCABULARY: dict[str, Entry] = {
     "version": Entry("the collector", torch.int64, True),
     "mask": Entry("whoever invented the row (environment adapter, collector)", torch.bool, True),
     "advantage": Entry("`agent.prepare`", torch.float32, True),
-    "return": Entry("`agent.prepare`, or the lookup RewardToGo", torch.float32, True),
+    "return": Entry("`agent.prepare`", torch.float32, True),
     "value": Entry("`agent.prepare`", torch.float32, True),
     "index": Entry("the buffer", torch.int64, True),
     "weight": Entry("a prioritized buffer", torch.float32, True),

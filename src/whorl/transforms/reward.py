@@ -10,7 +10,7 @@ import torch
 from gymnasium import Space
 from gymnasium.spaces import Box
 
-from whorl.batch import Batch
+from whorl.batch import Batch, get
 from whorl.errors import BadInput, Incompatible
 from whorl.functional import reward_to_go
 from whorl.transforms.transform import (
@@ -102,19 +102,28 @@ class SumReward(Transform):
 
 class RewardToGo(Transform):
     """Of a batch [T, N] whose rows follow one another: the entry "reward_to_go", the discounted sum of rewards to the end of the episode
-    or of the batch. TorchRL: Reward2GoTransform."""
+    or of the batch. Rows with a `next.discount` are discounted by that. TorchRL: Reward2GoTransform."""
 
     def __init__(self, discount: float = 1.0) -> None:
         super().__init__()
+        if not 0 <= discount <= 1:
+            raise BadInput(f"RewardToGo needs a discount in [0, 1], got {discount}")
         self.discount = discount
 
     def spaces(self, observation: Space, action: Space) -> Spaces:
         raise Incompatible("it looks ahead, so it works on batches [T, N] and not on environments")
 
     def forward(self, batch: Batch) -> Batch:
-        """Adds "reward_to_go" [T, N]."""
-        result = batch["next"]
-        batch["reward_to_go"] = reward_to_go(result["reward"], result["terminated"], result["truncated"], self.discount)
+        """Adds "reward_to_go" [T, N]. Raises BadInput for single rows, which do not follow one another."""
+        if len(batch.batch_size) != 2:
+            raise BadInput(
+                f"RewardToGo takes rows that follow one another, [T, N], as Sequences draws them; got {list(batch.batch_size)}"
+            )
+        result, over, first = batch["next"], batch["next"]["truncated"].clone(), get(batch, "is_first")
+        if first is not None:  # an episode may be given up without an end
+            over[:-1] |= first[1:]
+        discount = get(batch, "next.discount", self.discount)
+        batch["reward_to_go"] = reward_to_go(result["reward"], result["terminated"], over, discount)
         return batch
 
 

@@ -1,5 +1,6 @@
 """Transforms of single rows in a buffer."""
 
+import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
@@ -14,6 +15,7 @@ from whorl.buffers.storage_memory import Memory
 from whorl.errors import BadInput
 from whorl.transforms.episode import TimeLimit
 from whorl.transforms.observation import Normalize, StackFrames
+from whorl.transforms.pixels import RandomShift
 from whorl.transforms.shape import FlattenObservation
 from whorl.transforms.transform import OfObservation, OfReward
 
@@ -55,6 +57,15 @@ def test_one_that_was_not_told_the_spaces_says_so():
         buffer.sample()
     flat.spaces(spaces.Box(-1, 1, (4,)), spaces.Discrete(2))
     assert buffer.sample()["observation"].shape == (16, 4)
+
+
+def test_random_shifts_go_on_after_a_restart():
+    checked = whorl.check_buffer(
+        lambda folder: ReplayBuffer(Memory(90, 3, 40, folder=folder), Uniform(3), [RandomShift(1)], batch_size=8),
+        observation_space=spaces.Box(0, 255, (2, 6, 5), np.uint8),
+        changes=("observation", "next.observation"),
+    )
+    assert checked["restart"].startswith("the same bits")
 
 
 class Counting(OfReward):

@@ -1,4 +1,4 @@
-"""Lookups on sequences, and by the age of rows."""
+"""Lookups and transforms of sequences, and rows by their age."""
 
 import pytest
 import torch
@@ -8,12 +8,13 @@ from tests.buffers.lookup.known import LANES, played
 from whorl import batch
 from whorl.buffers.buffer import ReplayBuffer
 from whorl.buffers.lookup.age import DropOld
-from whorl.buffers.lookup.sequences import RandomCrop, RewardToGo
+from whorl.buffers.lookup.crop import RandomCrop
 from whorl.buffers.lookup.stack import FrameStack
 from whorl.buffers.sample_sequence import Sequences
 from whorl.buffers.sample_uniform import Uniform
 from whorl.buffers.storage_memory import Memory
 from whorl.errors import BadInput, BatchError
+from whorl.transforms.reward import RewardToGo
 
 
 def filled(*lookups, sampler=None, steps=60, **options):
@@ -60,11 +61,11 @@ def test_rewards_to_go_by_hand():
     buffer = ReplayBuffer(Memory(16, 1), Sequences(0, length=6), [RewardToGo(0.5)], batch_size=2)
     rollout = batch.make({"observation": torch.zeros(6, 1, 2), "is_first": first, "next": after}, (6, 1))
     buffer.add(rollout)
-    assert buffer.sample()["return"].T.tolist() == [[3.0, 4.0, 4.0, 16.0, 16.0, 32.0]] * 2
+    assert buffer.sample()["reward_to_go"].T.tolist() == [[3.0, 4.0, 4.0, 16.0, 16.0, 32.0]] * 2
     after["discount"] = torch.full((6, 1), 0.25)
     other = ReplayBuffer(Memory(16, 1), Sequences(0, length=6), [RewardToGo(0.5)], batch_size=1)
     other.add(batch.make({**dict(rollout.items()), "next": after}, (6, 1)))
-    assert other.sample()["return"][:, 0].tolist() == [1.75, 3.0, 4.0, 12.0, 16.0, 32.0]
+    assert other.sample()["reward_to_go"][:, 0].tolist() == [1.75, 3.0, 4.0, 12.0, 16.0, 32.0]
 
 
 def test_old_rows_do_not_count():
@@ -87,13 +88,13 @@ def test_old_rows_do_not_count():
     ("make", "message"),
     [
         (lambda: RandomCrop(0), "RandomCrop needs a length of at least 1, got 0"),
-        (lambda: RewardToGo(1.5), r"discount must lie in \[0, 1\], got 1.5"),
+        (lambda: RewardToGo(1.5), r"RewardToGo needs a discount in \[0, 1\], got 1.5"),
         (lambda: DropOld(-1), "DropOld needs at least 0 versions, got -1"),
         (lambda: filled(RandomCrop(9)).sample(), "RandomCrop takes 9 rows of a sequence, and these have 8"),
         (lambda: filled(RandomCrop(2), sampler=Uniform(0)).sample(4), r"RandomCrop takes sequences .* got rows \[4\]"),
         (
             lambda: filled(RewardToGo(0.9), sampler=Uniform(0)).sample(4),
-            r"RewardToGo takes sequences .* got rows \[4\]",
+            r"RewardToGo takes rows that follow one another, .* got \[4\]",
         ),
     ],
 )
