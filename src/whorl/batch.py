@@ -91,7 +91,7 @@ VOCABULARY: dict[str, Entry] = {
     "index": Entry("the buffer", torch.int64, True),
     "weight": Entry("a prioritized buffer", torch.float32, True),
     "relabelled": Entry("the hindsight lookup", torch.bool, True),
-    "trajectory": Entry("whoever counts episodes", torch.int64, True),
+    "trajectory": Entry("the transform trajectory_id", torch.int64, True),
     "noise": Entry("the agent's `update`", None, False),
     "next.observation": Entry("the collector", None, False),
     "next.reward": Entry("the environment", torch.float32, True),

@@ -83,6 +83,7 @@ CASES = {  # of each name: (id or maker of the environment, arguments), once or 
         ("Pendulum-v1", {"least": 1, "most": 4, "later": 0.5}),
     ],
     "step_count": [("CartPole-v1", {"scale": 0.1})],
+    "trajectory_id": [("CartPole-v1", {})],
     "noop_start": [("CartPole-v1", {"most": 3}), ("Pendulum-v1", {"most": 2, "noop": 1.5})],
     "end_of_life": [(LIVES, {})],
     "finite": [("Pendulum-v1", {}), ("CartPole-v1", {"replace": 0.0})],

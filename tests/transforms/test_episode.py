@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
 from tests.transforms.worlds import Choices, Lives, Masked
 from whorl.collectors.serial import SerialCollector
@@ -13,7 +14,16 @@ from whorl.errors import BadInput, Incompatible, NotFinite
 from whorl.policies.random import Random
 from whorl.training.evaluate import evaluate
 from whorl.transforms.env import Transformed
-from whorl.transforms.episode import EndOfLife, Finite, NoopStart, RandomTruncation, StepCount, TerminateWhen, TimeLimit
+from whorl.transforms.episode import (
+    EndOfLife,
+    Finite,
+    NoopStart,
+    RandomTruncation,
+    StepCount,
+    TerminateWhen,
+    TimeLimit,
+    TrajectoryId,
+)
 from whorl.transforms.observation import StackFrames
 from whorl.transforms.transform import OfReward
 
@@ -72,6 +82,20 @@ def test_steps_are_counted():
     )
     with pytest.raises(Incompatible, match="an entry 'step_count' already"):
         env.append(StepCount())
+
+
+def test_numbers_of_episodes_go_into_the_batch():
+    env = Transformed(make_env("CartPole-v1", 3, max_episode_steps=4), TrajectoryId(), StepCount())
+    rollout = SerialCollector(env, Random(env.action_space), 9).collect()
+    numbers = torch.arange(9)[:, None] // 4 * 3 + torch.arange(3)
+    assert (rollout["trajectory"] == numbers).all() and rollout["trajectory"].dtype == torch.int64
+    other = Transformed(make_env("CartPole-v1", 3, max_episode_steps=4), TrajectoryId(), StepCount())
+    other.load_state(env.state())
+    assert other.trajectory.tolist() == [6, 7, 8]
+    env.restart(np.array([False, True, False]))
+    assert env.trajectory.tolist() == [6, 10, 8]
+    plain = make_env("CartPole-v1", 3)
+    assert "trajectory" not in SerialCollector(plain, Random(plain.action_space), 2).collect().keys()  # noqa: SIM118
 
 
 def test_a_start_that_nobody_sees():
@@ -165,6 +189,10 @@ def test_wrong_arguments():
     ):
         with pytest.raises(Incompatible, match=message):
             Transformed(env, transform)
+    with pytest.raises(
+        Incompatible, match="it looks at one array, and here is a Dict of legal, place: say which by key"
+    ):
+        Transformed(Gymnasium(Masked, 2), TerminateWhen(">", 1))
     for wrong, message in (
         (lambda: TerminateWhen("=", 1), "compares by < <= > >= == !=, got '='"),
         (lambda: RandomTruncation(5, 3), "1 <= least <= most and probabilities from 0 to 1, got 5, 3"),

@@ -37,10 +37,8 @@ class Recorder:
         self.carry: Held = policy.initial(env.num_envs)
         self.tally: Tally | None = None  # what of info is written down
         self.masked = False  # whether rows of `mask` were written since the caller made it True
-        self._viewed, self._views = (
-            (0, False),
-            dict[str, Any](),
-        )  # rows and whether masked; the memory as tensors of so many rows
+        # rows and whether masked; the memory as tensors of so many rows
+        self._viewed, self._views = (0, False), dict[str, Any]()
 
     def full(self, value: bool) -> Array:
         """bool [N]."""
@@ -63,6 +61,8 @@ class Recorder:
         m["is_first"][t] = self.is_first
         if allowed is not None:
             m["action_mask"][t] = allowed
+        if env.trajectory is not None:
+            m["trajectory"][t] = env.trajectory
         for key, value in decided.items():
             m[key][t] = value
         step = self._world.step(decided["action"])
@@ -107,6 +107,7 @@ class Recorder:
             "observation": spaces.zeros(observation, rows),
             "is_first": flag(),
             **{key: like(value) for key, value in decided.items()},
+            **({} if self.env.trajectory is None else {"trajectory": like(self.env.trajectory)}),
             "mask": torch.ones(rows, dtype=torch.bool),
             "version": torch.zeros(rows, dtype=torch.int64),
             "next": after,

@@ -71,6 +71,7 @@ TRANSFORMS: dict[str, str | type[Transform]] = {  # name -> "file:class" here, f
     "terminate_when": "episode:TerminateWhen",
     "random_truncation": "episode:RandomTruncation",
     "step_count": "episode:StepCount",
+    "trajectory_id": "episode:TrajectoryId",
     "noop_start": "episode:NoopStart",
     "end_of_life": "episode:EndOfLife",
     "finite": "episode:Finite",

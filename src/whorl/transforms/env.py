@@ -79,7 +79,7 @@ class Transformed(Env):
         """What lies beside observations and steps."""
         layer = self._layer
         self.raw_reward, self.action_mask = layer.raw_reward, layer.action_mask
-        self.cost, self.reward_vector = layer.cost, layer.reward_vector
+        self.cost, self.reward_vector, self.trajectory = layer.cost, layer.reward_vector, layer.trajectory
 
     def train(self, mode: bool = True) -> Transformed:
         """In train mode, as at first, running statistics move; else they stand."""

@@ -88,7 +88,11 @@ class TerminateWhen(Transform):
             if not isinstance(entry, Dict) or key not in entry.spaces:
                 raise Incompatible(f"it looks at the entry {self.key!r}, and the observation is {observation}")
             entry = entry[key]
-        if isinstance(entry, Dict) or not 0 <= (self.index or 0) < int(np.prod(entry.shape)):
+        if isinstance(entry, Dict):
+            raise Incompatible(
+                f"it looks at one array, and here is a Dict of {', '.join(entry.spaces)}: say which by key"
+            )
+        if not 0 <= (self.index or 0) < int(np.prod(entry.shape)):
             raise Incompatible(f"it compares number {self.index} of an array, and what it looks at is {entry}")
         return observation, action
 
@@ -164,6 +168,22 @@ class StepCount(Transform):
     def reset(self, observation: Observation, rows: Array) -> Observation:
         self.memory["taken"] = taken = self.memory["taken"] * ~rows[:, None]
         return with_entry(observation, self.entry, taken * self.scale)
+
+
+class TrajectoryId(Transform):
+    """A number for each episode, which goes into the batch as `trajectory`: neighbouring rows of a replay buffer that have the same one are
+    of one episode. Environment i of N counts i, i + N, i + 2 N. TorchRL: TrajCounter."""
+
+    def begin(self, n: int, device: str) -> None:
+        ids = like(np.arange(-n, 0), zeros((n,), np.int64, device))
+        self.memory, self._n = {"trajectory": ids}, n
+
+    def reset(self, observation: Observation, rows: Array) -> Observation:
+        self.memory["trajectory"] = self.memory["trajectory"] + self._n * rows
+        return observation
+
+    def trajectory(self, inside: Array | None) -> Array | None:
+        return self.memory["trajectory"]
 
 
 class NoopStart(Drawing):

@@ -55,6 +55,7 @@ class Layer(Env):
         self._shown: Any = None  # where all stand, as it is outside; None: not begun
         self._resetters = _overriding(self._transforms, "reset")
         self._allowers = _overriding(self._transforms, "allowed")
+        self._counters = _overriding(self._transforms, "trajectory")
         self._painters = [transform for transform in self._transforms if transform.draws]
         if self._painters:
             self._world.film()
@@ -89,6 +90,9 @@ class Layer(Env):
     def _show(self, observation: Observation) -> Observation:
         self._shown = observation
         self.cost, self.reward_vector = self.world.cost, self.world.reward_vector
+        self.trajectory = self.world.trajectory
+        for transform in self._counters:
+            self.trajectory = transform.trajectory(self.trajectory)
         mask = self.world.action_mask
         for transform in self._allowers:
             mask = transform.allowed(mask)

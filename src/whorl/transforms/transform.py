@@ -79,6 +79,10 @@ class Transform(nn.Module):
         """The action mask [N, A] outside from the one inside; asked after each phase."""
         return mask
 
+    def trajectory(self, inside: Array | None) -> Array | None:
+        """`Env.trajectory` [N] outside from that inside; asked after each phase."""
+        return inside
+
     def play(self, world: Any, action: Array, rows: np.ndarray | None) -> Any:
         """Play one action of these rows (None: all) as any number of steps of `world`, the environment with the transforms inside of
         this one; returns one `Step`. Only for those that need "rows" or act while an agent waits."""
