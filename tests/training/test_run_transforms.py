@@ -15,8 +15,9 @@ import torch
 import whorl
 from tests.cases import each
 from whorl.apps.cli import main
-from whorl.envs.make import EnvKind
+from whorl.envs.make import EnvKind, make_env
 from whorl.errors import BadInput, Incompatible
+from whorl.functional.streams import stream
 from whorl.presets import Preset
 from whorl.training import catalog
 from whorl.transforms import chain
@@ -139,7 +140,7 @@ def test_on_the_command_line(capfd, tmp_path):
 def test_what_is_wrong_is_one_sentence_before_anything_is_written(capfd, tmp_path):
     begin = ["train", "ppo", "Pendulum-v1", "--runs", tmp_path / "runs", "--quiet", "--transforms"]
     for said, message in each([
-        ('["scale_actoin"]', "unknown transform 'scale_actoin'; did you mean 'scale_action'?"),
+        ('["scale_actoin"]', "unknown transform 'scale_actoin'; did you mean 'scale_action'"),
         ('[{"name": "stack_frames", "size": 4}]', "stack_frames has no argument 'size'"),
         ('[{"name": "stack_frames", "count": 0}]', "StackFrames needs a count of at least 1, got 0"),
         ('["scale_action"', "transforms are a list in JSON"),
@@ -264,3 +265,76 @@ def test_asynchronous_workers(tmp_path):
     with pytest.raises(Incompatible, match="not running statistics, and their environments learn Running1.mean"):
         whorl.train("a3c", "Pendulum-v1", transforms=["running"], runs=tmp_path / "no", quiet=True)
     assert not (tmp_path / "no").exists()
+
+
+def played(trained, raw, n, seed, rewards=False):
+    """Returns [n] of one episode each that a user plays with an actor in environments without transforms."""
+    actor = trained.actor(n)
+    observation, first = raw.reset(stream(seed, "evaluation episodes")), np.ones(n, bool)
+    total, playing, reward = np.zeros(n), np.ones(n, bool), None
+    while playing.any():
+        step = raw.step(actor(observation, first, reward=reward if rewards else None))
+        observation, reward = step.observation, np.array(step.reward)
+        total += reward * playing
+        first = step.terminated | step.truncated
+        playing &= ~first
+    return total
+
+
+@pytest.mark.parametrize(
+    ("agent", "env", "around"),
+    [
+        ("ppo", "Pendulum-v1", ["normalize", STACK, "running_normalize", "scale_action", "clip_reward"]),
+        ("sac", "Pendulum-v1", [{"name": "normalize", "std": 2.0}, {"name": "stack_frames", "count": 3}, "scale_action"]),
+        ("dqn", "CartPole-v1", [{"name": "time_limit", "steps": 200}, "running_normalize", STACK, "previous_action_reward"]),
+    ],
+)  # fmt: skip
+def test_an_actor_is_what_was_evaluated(agent, env, around, tmp_path):
+    """Bit for bit, with the observations of the environment as it is."""
+    feed = SMALL["feed"] if agent == "ppo" else {"warmup": 32, "batch_size": 8}
+    options = SMALL | {"feed": feed, "eval_every": 0, "max_episode_steps": 30}
+    trained = whorl.load(whorl.train(agent, env, transforms=around, runs=tmp_path, **options), "last")
+    if "running_normalize" in around:
+        assert trained.env.learned()["RunningNormalize1.count"] > 64
+    raw = make_env(env, 6, max_episode_steps=30)
+    rewards = "previous_action_reward" in around
+    one, other = trained.evaluate(6, seed=4).returns, played(trained, raw, 6, 4, rewards)
+    np.testing.assert_array_equal(one, other)
+    with pytest.raises(BadInput, match="StackFrames.* remembers the episode, and predict .*trained.actor"):
+        trained.predict(np.zeros(raw.observation_space.shape))
+    if rewards:
+        actor = trained.actor(2)
+        actor(np.zeros((2, 4)), True)
+        with pytest.raises(BadInput, match="what this policy sees shows the reward of the last step: pass it"):
+            actor(np.zeros((2, 4)), np.zeros(2, bool))
+        with pytest.raises(BadInput, match=r"reward: expected 2 finite numbers, got float64 of shape \(3,\)"):
+            actor(np.zeros((2, 4)), np.zeros(2, bool), reward=np.zeros(3))
+
+
+def test_predict_through_what_remembers_nothing(tmp_path):
+    around = [
+        {"name": "normalize", "std": 2.0},
+        "scale_action",
+        {"name": "time_limit", "steps": 9},
+        "running_normalize",
+    ]
+    trained = whorl.load(whorl.train("ppo", "Pendulum-v1", transforms=around, runs=tmp_path, **SMALL), "last")
+    batch = make_env("Pendulum-v1", 3).reset(0)
+    actions = trained.predict(batch)
+    np.testing.assert_array_equal(actions, trained.actor(3)(batch, True))
+    np.testing.assert_allclose(actions[1], trained.predict(batch[1]), rtol=1e-5)
+    seen = trained.env.env.encode(batch)[0] / np.float32(2)
+    statistics = trained.env.learned()
+    mean, variance = (statistics[f"RunningNormalize1.{name}"] for name in ("mean", "variance"))
+    seen = torch.as_tensor((seen - mean) / np.sqrt(variance + 1e-8)).float()
+    outside, _ = trained.policy.act(seen, trained.policy.initial(3), torch.ones(3, dtype=torch.bool), None, None)
+    np.testing.assert_allclose(actions, outside["action"].detach().numpy().clip(-1, 1) * 2, rtol=1e-5)
+
+
+def test_one_action_that_is_several_steps_is_no_actors(tmp_path):
+    run = whorl.train(
+        "ppo", "Pendulum-v1", transforms=[{"name": "repeat", "count": 2}], runs=tmp_path, **SMALL | {"eval_every": 0}
+    )
+    for use in each([lambda it: it.actor(2), lambda it: it.predict(np.zeros(3))]):
+        with pytest.raises(BadInput, match="Repeat makes several steps of one action, which only the environment can"):
+            use(whorl.load(run))

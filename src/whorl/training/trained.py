@@ -71,8 +71,8 @@ class Trained:
 
         action_mask: allowed actions, [A] or [N, A], where the observation does not hold them. deterministic: the greedy action; False
         draws it as in training, with `generator` if one is given, else with one of this object's, seeded like the run.
-        Raises BadInput for what does not fit the spaces, for a policy whose choice depends on what came before (`actor` keeps that),
-        and for one without a greedy action (random).
+        Raises BadInput for what does not fit the spaces, for a policy, or transforms around its environment, whose choice depends on what
+        came before (`actor` keeps that), and for one without a greedy action (random).
         """
         policy = self.policy
         if policy.recurrent or (not deterministic and policy.initial(1) is not None):
@@ -81,7 +81,13 @@ class Trained:
                 f"{self.settings.agent} {what}, and predict remembers nothing: use trained.actor(n), which does, and takes is_first"
             )
         batch, single = batched(self.env.own_observation_space, observation)
-        action = self.actor(rows(batch), deterministic, generator).act(batch, True, action_mask)
+        actor = self.actor(rows(batch), deterministic, generator)
+        if actor.remembering:
+            raise BadInput(
+                f"{', '.join(actor.remembering)} remembers the episode, and predict remembers nothing: use trained.actor(n), which does, "
+                "and takes is_first"
+            )
+        action = actor.act(batch, True, action_mask)
         return row(action, 0) if single else action
 
     def actor(self, n: int = 1, deterministic: bool = True, generator: Generator | None = None) -> TrainedActor:

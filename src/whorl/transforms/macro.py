@@ -23,6 +23,7 @@ class Macro(Transform):
     """
 
     needs = frozenset({"rows"})
+    several = True
     maximum = False  # whether the last two successors are shown as one, the larger of each number
 
     def __init__(self, count: int, discount: float | None = None) -> None:

@@ -49,6 +49,7 @@ class Transform(nn.Module):
     rewards: bool = False  # whether it changes rewards: returns are counted from those before it
     discounts: bool = False  # whether its results have a discount
     draws: ClassVar[bool] = False  # whether it is shown what the environments look like, by `drawn`
+    several: ClassVar[bool] = False  # whether it makes several steps of one action
     linearizes: ClassVar[bool] = (
         False  # whether it makes one number of `info["reward_vector"]` [N, K]; then it does so in `play`
     )
