@@ -29,6 +29,7 @@ CASES = {  # of each name: (id or maker of the environment, arguments), once or 
     "cast": [("GridWorld-v0", {}), (DICT, {"dtype": "uint8", "key": "desired_goal"})],
     "unary": [("Pendulum-v1", {"function": name}) for name in ("symlog", "tanh")]
     + [(DICT, {"function": "sqrt", "key": "observation"})],
+    "to_device": [("Pendulum-v1", {"device": "cpu:0"}), (DICT, {"device": "cpu:0"})],
     "stack_frames": [("Pendulum-v1", {"count": 3}), (DICT, {"count": 2, "key": "observation"})],
     "time_max": [("Pendulum-v1", {"count": 2})],
     "next_delta": [("Pendulum-v1", {}), (DICT, {"key": "observation", "entry": "flipped"})],

@@ -16,8 +16,8 @@ from whorl.errors import BadInput, Incompatible
 from whorl.transforms.chain import made
 from whorl.transforms.entries import CatObservations, PreviousActionReward, Primer, Rename, StackObservations
 from whorl.transforms.env import Transformed
-from whorl.transforms.episode import StepCount
-from whorl.transforms.observation import NextDelta, RunningNormalize, StackFrames, TimeMax, Unary
+from whorl.transforms.episode import StepCount, TimeLimit
+from whorl.transforms.observation import NextDelta, RunningNormalize, StackFrames, TimeMax, ToDevice, Unary
 from whorl.transforms.shape import FlattenObservation, Permute
 
 
@@ -234,3 +234,31 @@ def test_functions_and_axes_by_hand():
     permute = Permute([2, 0, 1])
     space, _ = permute.spaces(Box(0, 255, (4, 5, 3), np.uint8), Discrete(2))
     assert space.shape == (3, 4, 5) and permute.look(np.zeros((7, 2, 4, 5, 3), np.uint8)).shape == (7, 2, 3, 4, 5)
+
+
+def test_another_device():
+    """The same numbers as tensors ("cpu:0" is a device, for whorl), a time limit and frames beyond it; and back."""
+    plain, chain = make_env("Pendulum-v1", 3, max_episode_steps=4), [ToDevice("cpu:0"), StackFrames(2), TimeLimit(4)]
+    env, back = (
+        Transformed(make_env("Pendulum-v1", 3), *chain),
+        Transformed(make_env("Pendulum-v1", 3), ToDevice("cpu:0")),
+    )
+    back.append(TimeLimit(4))
+    back.append(ToDevice("cpu"))
+    assert env.device == "cpu:0" and back.device == "cpu"
+    first = plain.reset(1)
+    assert torch.equal(env.reset(1)[:, -1], torch.as_tensor(first))
+    np.testing.assert_array_equal(back.reset(1), first)
+    for action in np.random.default_rng(0).uniform(-1, 1, (10, 3, 1)).astype(np.float32):
+        wanted, step, third = plain.step(action), env.step(torch.as_tensor(action)), back.step(action)
+        assert isinstance(step.reward, torch.Tensor) and isinstance(third.next_observation, np.ndarray)
+        for name in ("observation", "next_observation"):
+            np.testing.assert_array_equal(getattr(step, name)[:, -1], getattr(wanted, name))
+            np.testing.assert_array_equal(getattr(third, name), getattr(wanted, name))
+        for mine in (step, third):
+            np.testing.assert_array_equal(mine.reward, wanted.reward)
+            np.testing.assert_array_equal(mine.truncated, wanted.truncated)
+    other = Transformed(make_env("Pendulum-v1", 3), ToDevice("cpu:0"), StackFrames(2), TimeLimit(4))
+    assert torch.equal(other.load_state(env.state()), step.observation)
+    with pytest.raises(BadInput, match="a device that is here, got 'nowhere'"):
+        ToDevice("nowhere")

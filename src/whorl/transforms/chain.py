@@ -29,6 +29,7 @@ TRANSFORMS: dict[str, str | type[Transform]] = {  # name -> "file:class" here, f
     "clip_observation": "observation:ClipObservation",
     "cast": "observation:Cast",
     "unary": "observation:Unary",
+    "to_device": "observation:ToDevice",
     "stack_frames": "observation:StackFrames",
     "time_max": "observation:TimeMax",
     "next_delta": "observation:NextDelta",

@@ -213,9 +213,52 @@ class Played(Layer):
         return step
 
 
+EARNED = ("raw_reward", "cost", "reward_vector")  # what an environment has beside its `Step`, where it has it
+
+
+class Moved(Layer):
+    """All that lies within, with its arrays on another device."""
+
+    def __init__(self, world: Env, transform: tuple[str, Transform]) -> None:
+        super().__init__(world, [transform])
+        self._within, self.device = zeros((0,), np.float32, world.device), str(transform[1].moves_to)
+        self._outside = zeros((0,), np.float32, self.device)
+        self._earned()
+
+    def reset(self, seed: int | None = None) -> Observation:
+        return self._show(self._moved(self._world.reset(seed)))
+
+    def restart(self, rows: Any) -> Observation:
+        return self._show(self._moved(self._world.restart(like(rows, self._within))))
+
+    def step(self, action: Any, rows: Any = None) -> Step:
+        step = self._world.step(like(action, self._within), None if rows is None else like(rows, self._within))
+        here = self._moved(step.observation)
+        there = here if step.next_observation is step.observation else self._moved(step.next_observation)
+        reward, terminated, truncated = map(self._moved, step[1:4])
+        valid, discount = self._moved(step.valid), self._moved(step.discount)
+        return Step(self._show(here), reward, terminated, truncated, there, valid, discount, step.info)
+
+    def load_state(self, state: dict[str, np.ndarray]) -> Observation:
+        return self._show(self._moved(super().load_state(state)))
+
+    def _show(self, observation: Observation) -> Observation:
+        super()._show(observation)
+        self.action_mask = self._moved(self.action_mask)
+        self._earned()
+        return observation
+
+    def _earned(self) -> None:
+        for name in EARNED:
+            setattr(self, name, self._moved(getattr(self.world, name)))
+
+    def _moved(self, tree: Any) -> Any:
+        return None if tree is None else tree_map(lambda x: like(x, self._outside), tree)
+
+
 def around(env: Env, transforms: Sequence[Transform]) -> Layer:
-    """The layers of a chain, the outermost of which steps it: a transform that plays is one of its own, and those between two of them
-    are one together.
+    """The layers of a chain, the outermost of which steps it: a transform that plays, or moves all to a device, is one of its own, and
+    those between two of them are one together.
 
     Raises BadInput for what is no transform, or stands there twice, Incompatible, naming transform and place, where one does not fit.
     """
@@ -226,10 +269,11 @@ def around(env: Env, transforms: Sequence[Transform]) -> Layer:
         named = f"{type(transform).__name__} (place {place} of the chain)", transform
         if any(transform is other for other in transforms[:place]):
             raise BadInput(f"{named[0]} stands there twice: each place needs an object of its own")
-        if type(transform).play is Transform.play:
+        if type(transform).play is Transform.play and transform.moves_to is None:
             together.append(named)
         else:
-            world = Played(Phases(world, together) if together else world, named)
+            kind = Played if transform.moves_to is None else Moved
+            world = kind(Phases(world, together) if together else world, named)
             together = []
     return world if isinstance(world, Layer) and not together else Phases(world, together)
 

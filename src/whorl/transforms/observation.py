@@ -10,7 +10,7 @@ import torch
 from gymnasium import Space
 from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete
 
-from whorl.errors import BadInput, Incompatible
+from whorl.errors import BadInput, Incompatible, in_words
 from whorl.functional.statistics import batch_moments, merge_moments
 from whorl.options import did_you_mean
 from whorl.transforms.entry import OfPart, boxed, cast_to, part, replaced, replaced_space, space_part
@@ -166,6 +166,20 @@ def bounds(space: Space) -> tuple[np.ndarray, np.ndarray]:
     else:
         raise Incompatible(f"it takes one array, and the observation is {space}")
     return np.zeros_like(most), most
+
+
+class ToDevice(Transform):
+    """All arrays outside of it, observations, rewards and flags, are tensors on `device`, such as "cuda", and actions are taken from there;
+    "cpu" brings those of a world on a device back. TorchRL: DeviceCastTransform; Gymnasium: NumpyToTorch(device).
+    """
+
+    def __init__(self, device: str) -> None:
+        super().__init__()
+        try:
+            torch.zeros(1, device=device)
+        except (RuntimeError, AssertionError) as error:  # an AssertionError: torch has no CUDA
+            raise BadInput(f"ToDevice needs a device that is here, got {device!r}: {in_words(error)}") from error
+        self.device = self.moves_to = device
 
 
 # name -> (of numpy, of torch), all of which grow, so that bounds go to bounds

@@ -56,6 +56,7 @@ class Transform(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
+        self.moves_to: str | None = None  # device of all arrays outside of it; None: where they are inside
         self.memory: dict[str, Any] = {}  # of the episodes under way, arrays [N, ...]
         self.paid: dict[str, Array] = {}  # what `play` added up: raw_reward, reward_vector, cost, as of an `Env`
         self._numpy: tuple[np.ndarray, ...] | None = None
