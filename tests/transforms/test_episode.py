@@ -1,6 +1,7 @@
 """When episodes begin and end, by hand."""
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from whorl.envs.make import make_env
 from whorl.errors import BadInput, Incompatible, NotFinite
 from whorl.policies.random import Random
 from whorl.training.evaluate import evaluate
+from whorl.transforms.action import MaskAction, StickyAction
 from whorl.transforms.env import Transformed
 from whorl.transforms.episode import (
     EndOfLife,
@@ -24,7 +26,9 @@ from whorl.transforms.episode import (
     TimeLimit,
     TrajectoryId,
 )
+from whorl.transforms.macro import Repeat
 from whorl.transforms.observation import StackFrames
+from whorl.transforms.reward import NormalizeReward, SumReward
 from whorl.transforms.transform import OfReward
 
 
@@ -159,25 +163,39 @@ def test_what_is_not_finite():
     assert env.step(action).reward.tolist() == [-1, -1]
 
 
-STATEFUL = [
-    lambda: [RandomTruncation(2, 9, later=0.7), StackFrames(2)],
-    lambda: [NoopStart(4, noop=0.5), TimeLimit(11), StepCount()],
-]
+PENDULUM = lambda: make_env("Pendulum-v1", 3, max_episode_steps=13)  # noqa: E731
+STATEFUL = {
+    "ends": (PENDULUM, lambda: [RandomTruncation(2, 9, later=0.7), StackFrames(2), TrajectoryId()]),
+    "starts": (PENDULUM, lambda: [NoopStart(4, noop=0.5), TimeLimit(11), StepCount()]),
+    "actions": (PENDULUM, lambda: [StickyAction(0.5), Repeat(2, 0.9, maximum=True), SumReward(), NormalizeReward()]),
+    "masks": (partial(Gymnasium, Masked, 3), lambda: [MaskAction("legal"), RandomTruncation(1, 4, later=0.5)]),
+    "lives": (partial(Gymnasium, Lives, 3), lambda: [StickyAction(0.5), EndOfLife(), TrajectoryId()]),
+}
 
 
-@pytest.mark.parametrize("chain", STATEFUL)
-def test_state_goes_on_to_the_same_bits(chain):
-    env, other = (Transformed(make_env("Pendulum-v1", 3, max_episode_steps=13), *chain()) for _ in range(2))
-    rng = np.random.default_rng(0)
+@pytest.mark.parametrize("name", STATEFUL)
+def test_state_goes_on_to_the_same_bits(name):
+    world, chain = STATEFUL[name]
+    env, other = (Transformed(world(), *chain()) for _ in range(2))
+    for each in (env, other):
+        each.replay_steps = 100
+    rng, space = np.random.default_rng(0), env.action_space
     env.reset(8)
-    for _ in range(17):
-        env.step(rng.uniform(-2, 2, (3, 1)).astype(np.float32))
-    other.load_state(env.state())
-    for _ in range(30):
-        action = rng.uniform(-2, 2, (3, 1)).astype(np.float32)
-        one, two = env.step(action), other.step(action)
-        for a, b in zip(one[1:4], two[1:4], strict=True):
-            np.testing.assert_array_equal(a, b)
+    for t in range(47):
+        if t == 17:  # in the middle of episodes
+            other.load_learned(env.learned())
+            other.load_state(env.state())
+        if env.action_mask is not None:
+            action = np.array([rng.choice(np.flatnonzero(row)) for row in env.action_mask])
+        else:
+            action = rng.integers(0, 2, 3) if space.shape == () else rng.uniform(-2, 2, (3, 1)).astype(np.float32)
+        step = env.step(action)
+        if t >= 17:
+            again = other.step(action)
+            for one, two in zip((*step[:7], env.action_mask), (*again[:7], other.action_mask), strict=True):
+                np.testing.assert_equal(one, two)
+            np.testing.assert_equal(env.trajectory, other.trajectory)
+    np.testing.assert_equal(env.learned(), other.learned())
 
 
 def test_wrong_arguments():
