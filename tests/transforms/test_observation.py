@@ -17,7 +17,7 @@ from whorl.transforms.chain import made
 from whorl.transforms.entries import CatObservations, PreviousActionReward, Primer, Rename, StackObservations
 from whorl.transforms.env import Transformed
 from whorl.transforms.episode import StepCount, TimeLimit
-from whorl.transforms.observation import NextDelta, RunningNormalize, StackFrames, TimeMax, ToDevice, Unary
+from whorl.transforms.observation import NextDelta, Normalize, RunningNormalize, StackFrames, TimeMax, ToDevice, Unary
 from whorl.transforms.shape import FlattenObservation, Permute
 
 
@@ -262,3 +262,13 @@ def test_another_device():
     assert torch.equal(other.load_state(env.state()), step.observation)
     with pytest.raises(BadInput, match="a device that is here, got 'nowhere'"):
         ToDevice("nowhere")
+
+
+def test_constants_lie_where_the_arrays_do():
+    """The device "meta" computes shapes and refuses tensors of other devices."""
+    chain = [ToDevice("meta"), Normalize([0.0] * 3, 2.0), RunningNormalize(), Primer({"task": [1.0, 2.0]})]
+    seen = Transformed(make_env("Pendulum-v1", 2), *chain).train(False).reset()
+    assert {name: (x.device.type, tuple(x.shape)) for name, x in seen.items()} == {
+        "observation": ("meta", (2, 3)),
+        "task": ("meta", (2, 2)),
+    }

@@ -193,8 +193,8 @@ class Primer(OfObservation):
 
     def spaces(self, observation: Space, action: Space) -> Spaces:
         self._inside = observation
-        for name, value in zip(self.values, self.buffers(), strict=True):
-            observation = space_with_entry(observation, name, Box(value.numpy(), value.numpy(), dtype=np.float32))
+        for name, value in zip(self.values, self.constants(np.zeros(0)), strict=True):
+            observation = space_with_entry(observation, name, Box(value, value, dtype=np.float32))
         return observation, action
 
     def look(self, observation: Observation) -> Observation:

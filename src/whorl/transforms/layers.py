@@ -40,7 +40,7 @@ class Layer(Env):
                 raise Incompatible(f"{name} does not fit what lies within: {error}") from error
             if isinstance(space[0], gymnasium.spaces.Dict) and not space[0].spaces:
                 raise Incompatible(f"{name} leaves no observation: an agent needs at least one entry")
-            transform.begin(self.num_envs, self.device)
+            transform.to(self.device).begin(self.num_envs, self.device)
             self.max_episode_steps = transform.episode_steps(self.max_episode_steps)
             self.discounts |= transform.discounts
         self.observation_space, self.action_space = space

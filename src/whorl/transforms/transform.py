@@ -136,7 +136,7 @@ class Transform(nn.Module):
         if not isinstance(x, np.ndarray):
             return tuple(self.buffers())
         if self._numpy is None:  # views, so that what is learned in place is seen
-            self._numpy = tuple(buffer.numpy() for buffer in self.buffers())
+            self._numpy = tuple(buffer.cpu().numpy() for buffer in self.buffers())
         return self._numpy
 
     def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
