@@ -291,7 +291,7 @@ class TimeMax(StackFrames):
 class NextDelta(Transform):
     """The observation beside what it changed by in this step, `delta`, zeros where an episode begins: {observation, delta}.
 
-    TorchRL: NextObservationDelta, which stores it in the observation's place. What was no Dict becomes its entry "observation".
+    TorchRL: NextObservationDelta; there it is stored in the observation's place. What was no Dict becomes its entry "observation".
     """
 
     def __init__(self, key: str | None = None, entry: str = "delta") -> None:
