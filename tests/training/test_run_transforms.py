@@ -302,6 +302,8 @@ def test_an_actor_is_what_was_evaluated(agent, env, around, tmp_path):
     np.testing.assert_array_equal(one, other)
     with pytest.raises(BadInput, match="StackFrames.* remembers the episode, and predict .*trained.actor"):
         trained.predict(np.zeros(raw.observation_space.shape))
+    with pytest.raises(BadInput, match="StackFrames.* remembers the episode, and a plain module has no memory"):
+        trained.export(tmp_path / "policy.pt2")
     if rewards:
         actor = trained.actor(2)
         actor(np.zeros((2, 4)), True)
@@ -323,6 +325,8 @@ def test_predict_through_what_remembers_nothing(tmp_path):
     actions = trained.predict(batch)
     np.testing.assert_array_equal(actions, trained.actor(3)(batch, True))
     np.testing.assert_allclose(actions[1], trained.predict(batch[1]), rtol=1e-5)
+    module = torch.export.load(trained.export(tmp_path / "policy.pt2")).module()
+    np.testing.assert_allclose(module(torch.as_tensor(batch)).numpy(), actions, rtol=1e-4, atol=1e-5)
     seen = trained.env.env.encode(batch)[0] / np.float32(2)
     statistics = trained.env.learned()
     mean, variance = (statistics[f"RunningNormalize1.{name}"] for name in ("mean", "variance"))

@@ -27,6 +27,9 @@ from whorl.envs.env import Env
 from whorl.errors import BadInput
 from whorl.policies.policy import Policy
 from whorl.spaces import leaves
+from whorl.training.actor import within
+from whorl.transforms.acting import Acting
+from whorl.transforms.transform import Transform
 
 Tensors: TypeAlias = "Tensor | dict[str, Tensors] | tuple[Tensors, ...]"  # nested as a space is
 Format = Literal["onnx", "torch", "safetensors"]
@@ -44,6 +47,11 @@ def export(policy: Policy, env: Env, path: Path, to: Format | None, about: Numbe
     if not policy.greedy or policy.recurrent:
         why = "has a memory, which a plain module has not" if policy.recurrent else "has no greedy action"
         raise BadInput(f"{type(policy).__name__} {why}: it cannot be exported")
+    if to != "safetensors" and (lost := whole(env).remembering):
+        raise BadInput(
+            f"{', '.join(lost)} remembers the episode, and a plain module has no memory: it cannot be exported with it. safetensors holds "
+            "the policy alone, without transforms"
+        )
     if to == "safetensors":
         from safetensors.torch import save
 
@@ -71,18 +79,19 @@ class Greedy(nn.Module):
 
     def __init__(self, policy: Policy, env: Env):
         super().__init__()
-        self.policy = policy
+        self.policy, self.around = policy, nn.ModuleList(whole(env).transforms)
         self.observation_space, self.action_space = copy.deepcopy((env.own_observation_space, env.own_action_space))
         self.masked = _mask_inside(env)
         actions = _leaves(self.action_space)
-        parts, mixed = [_span(leaf) for leaf in actions], isinstance(env.action_space, spaces.Tuple)
+        inside = within(env)[0].action_space
+        parts, mixed = [_span(leaf) for leaf in actions], isinstance(inside, spaces.Tuple)
         self.columns = own_columns(actions).tolist() if mixed else None
-        dtype = torch.float32 if mixed or isinstance(env.action_space, spaces.Box) else torch.int64
+        dtype = torch.float32 if mixed or isinstance(inside, spaces.Box) else torch.int64
         for name, values in zip(("start", "low", "high"), zip(*parts)):
             self.register_buffer(name, torch.as_tensor(np.concatenate(values)).to(dtype))
 
     def forward(self, observation: Tensors) -> Tensors:
-        mask = None
+        mask: Any = None
         if self.masked:
             assert isinstance(observation, dict) and isinstance(observation["action_mask"], Tensor)
             mask = observation["action_mask"].flatten(1).bool()
@@ -92,8 +101,15 @@ class Greedy(nn.Module):
             [seen] = seen.values()
         n = leaves(seen)[0].shape[0]
         first = torch.ones(n, dtype=torch.bool)
+        for each in self.around:
+            assert isinstance(each, Transform)
+            seen, mask = each.reset(seen, first), each.allowed(mask)
         decided, _ = self.policy.act(seen, self.policy.initial(n), first, None, mask)
-        flat = decided["action"].reshape(n, -1)
+        action: Any = decided["action"]
+        for each in reversed(self.around):
+            assert isinstance(each, Transform)
+            action = each.action(action)
+        flat = action.reshape(n, -1)
         flat = flat if self.columns is None else flat[:, self.columns]
         flat = torch.maximum(torch.minimum(flat + self.start, self.high), self.low)
         return _taken(self.action_space, flat, 0)[0]
@@ -105,12 +121,18 @@ class Greedy(nn.Module):
         return _tensors(space.sample())
 
 
+def whole(env: Env) -> Acting:
+    """The transforms around it, for any one environment. Raises BadInput for what only an environment can do."""
+    world, around = within(env)
+    return Acting(around, world.observation_space, env.action_space, 1)
+
+
 # --------------------------------------------------------------------------------- the environment's own form, in torch
 
 
 def _mask_inside(env: Env) -> bool:
     """Whether the adapter takes the action mask out of the observation."""
-    own, seen = env.own_observation_space, env.observation_space
+    own, seen = env.own_observation_space, within(env)[0].observation_space
     inside = isinstance(own, spaces.Dict) and "action_mask" in own.spaces
     return inside and not (isinstance(seen, spaces.Dict) and "action_mask" in seen.spaces)
 

@@ -34,6 +34,7 @@ from whorl.training.settings import Settings
 from whorl.training.source import source_of, variant
 from whorl.training.video import film
 from whorl.training.written import columns, read_config
+from whorl.transforms.words import described
 
 
 class Trained:
@@ -106,11 +107,14 @@ class Trained:
         nested as its space is (keys of a Dict in the space's order, sorted by name: the module of torch reads them by place), and give
         the batch of actions that its `step` takes. An action mask counts where it is part of the
         observation. What the policy is stands in the file's metadata.
-        Raises BadInput for a policy without a greedy action, with a memory, or with parts that torch cannot export.
+        Transforms that it was trained through are inside, too, but not in safetensors; the metadata names them.
+        Raises BadInput for a policy without a greedy action, with a memory (its own or that of a transform, which is named), or with parts
+        that torch cannot export.
         """
         about = {
             "agent": self.settings.agent,
             "environment": self.settings.env,
+            "transforms": described(self.settings.transforms),
             "observation_space": str(self.env.own_observation_space),
             "action_space": str(self.env.own_action_space),
             "checkpoint": self.checkpoint.name,

@@ -38,8 +38,8 @@ class Acting:
                     "whorl.make_env(..., transforms=[...])"
                 )
         self.rewards = False  # whether what is seen depends on rewards
-        self._transforms = self._taking_part(list(deepcopy(tuple(transforms))), observation, action)
-        for place, each in enumerate(self._transforms):
+        self.transforms = self._taking_part(list(deepcopy(tuple(transforms))), observation, action)
+        for place, each in enumerate(self.transforms):
             each.eval()
             each.begin(n, "cpu")
             each.seed(stream(0, "transform", place))
@@ -71,7 +71,7 @@ class Acting:
     @property
     def remembering(self) -> list[str]:
         """Those with a memory of the episode, by their classes."""
-        return [type(each).__name__ for each in self._transforms if each.state()]
+        return [type(each).__name__ for each in self.transforms if each.state()]
 
     def see(self, observation: Observation, first: np.ndarray, reward: np.ndarray) -> Observation:
         """What is seen of observations [n, ...] inside. first: [n] whether they begin an episode; reward: [n] that led to the others."""
@@ -79,24 +79,24 @@ class Acting:
         if not first.all():
             none = np.zeros(len(first), bool)
             result = Result(observation, reward, none, none)
-            for each in self._transforms:
+            for each in self.transforms:
                 result = each.step(result)
             here = result.observation
         if first.any():
             fresh = observation
-            for each in self._transforms:
+            for each in self.transforms:
                 fresh = each.reset(fresh, first)
             here = fresh if first.all() else merged(here, first, fresh)
         return here
 
     def allowed(self, mask: Array | None) -> Array | None:
         """The action mask [n, A] outside from the one inside, after `see`."""
-        for each in self._transforms:
+        for each in self.transforms:
             mask = each.allowed(mask)
         return mask
 
     def action(self, action: Array) -> Array:
         """The action [n, ...] inside from the one outside."""
-        for each in reversed(self._transforms):
+        for each in reversed(self.transforms):
             action = each.action(action)
         return action
