@@ -29,6 +29,8 @@ _HOME = {
     "Policy": "whorl.policies.policy",
     "ModulePolicy": "whorl.policies.module",
     "SerialCollector": "whorl.collectors.serial",
+    "rollout": "whorl.collectors.rollout",
+    "fake_batch": "whorl.collectors.rollout",
     "RolloutBuffer": "whorl.buffers.rollout",
     "Rollouts": "whorl.feeds",
     "Logger": "whorl.training.loggers",

@@ -20,6 +20,7 @@ from whorl.errors import BadInput, Incompatible
 from whorl.functional.streams import stream
 from whorl.presets import Preset
 from whorl.training import catalog
+from whorl.training.hooks import FINAL
 from whorl.transforms import chain
 from whorl.transforms.transform import OfObservation, OfReward
 
@@ -342,3 +343,29 @@ def test_one_action_that_is_several_steps_is_no_actors(tmp_path):
     for use in each([lambda it: it.actor(2), lambda it: it.predict(np.zeros(3))]):
         with pytest.raises(BadInput, match="Repeat makes several steps of one action, which only the environment can"):
             use(whorl.load(run))
+
+
+@pytest.mark.parametrize(("agent", "env"), [("ppo", "Pendulum-v1"), ("sac", "Pendulum-v1"), ("dqn", "CartPole-v1")])
+def test_a_stopped_run_goes_on_to_the_same_bits(agent, env, tmp_path):
+    """Frames, counters, statistics and the streams of transforms come back with everything else."""
+    around = [STACK, {"name": "time_limit", "steps": 7}, "running_normalize", "normalize_reward"]
+    around += ["scale_action"] if env == "Pendulum-v1" else []
+    feed = SMALL["feed"] if agent == "ppo" else {"warmup": 16, "batch_size": 8}
+    options = SMALL | {"transforms": around, "feed": feed, "total_steps": 96, "runs": tmp_path}
+
+    def stop(rollout, metrics):
+        return whorl.last_run().steps >= 48
+
+    whole = whorl.train(agent, env, **options)
+    part = whorl.train(agent, env, hooks=[stop], **options)
+    assert 48 <= part.steps < 96
+    again = whorl.resume(part, hooks=[lambda rollout, metrics: None], quiet=True)
+    assert again.steps == whole.steps
+    for name, x in whole.agent.state_dict().items():
+        assert torch.equal(x, again.agent.state_dict()[name]), name
+    for one, other in zip(*({**run.parts.env.learned(), **run.parts.env.state()}.values() for run in (whole, again))):
+        np.testing.assert_array_equal(one, other)
+    np.testing.assert_array_equal(whole.evaluate(4).returns, again.evaluate(4).returns)
+    np.testing.assert_array_equal(
+        whole.evaluate(4).returns, whorl.load(again, "last").evaluate(4, stream(0, FINAL)).returns
+    )
