@@ -82,7 +82,7 @@ def test_what_does_not_fit():
         (cartpole, DiscretizeAction(3), r"cuts a Box with bounds into bins, and the action is Discrete\(2\)"),
         (pendulum, DiscretizeAction([3, 3]), "bins are 2 numbers, and the action .* has 1"),
         (pendulum, FlattenAction(), "it flattens discrete actions of several parts"),
-        (pendulum, DiscretizeAction([2_000_000]), "there are 2,000,000 combinations of 1 choices, and 1,048,576 are"),
+        (pendulum, DiscretizeAction([2_000_000]), "its bins are 1 times 2,000,000, and 1,048,576 are the most"),
         (pendulum, ProjectAction(3), "it projects 3 choices onto no more than those"),
         (cartpole, ProjectAction(1), r"it projects 1 choices onto no more than those, and the action is Discrete\(2\)"),
         (cartpole, MaskAction(), "takes 'action_mask' out of a Dict of more, and the observation is Box"),

@@ -165,10 +165,79 @@ def test_names():
         (["stack_frame"], "unknown transform 'stack_frame'; did you mean 'stack_frames'"),
         ([{"name": "stack_frames", "cuont": 4}], "stack_frames has no argument 'cuont'; did you mean 'count'"),
         (["stack_frames"], "stack_frames needs count"),
-        ([{"name": "stack_frames", "count": "x"}], "stack_frames cannot be made with {'count': 'x'}"),
+        ([{"name": "stack_frames", "count": "x"}], "stack_frames: count must be a whole number below .*, got 'x'"),
         ("[scale", "transforms are a list in JSON"),
         ({"name": "scale_action"}, "transforms are a list, the innermost first"),
         ([3], "a transform is a name, such as"),
     ):
         with pytest.raises(BadInput, match=message):
             whorl.make_env("Pendulum-v1", transforms=wrong)
+
+
+def test_arguments_are_of_the_kind_that_is_annotated():
+    # each of these was an error of numpy's, or passed and meant something else
+    for name, arguments, message in (
+        ("stack_frames", {"count": 2.5}, r"stack_frames: count must be a whole number below 2\*\*63, got 2.5"),
+        ("stack_frames", {"count": True}, "count must be a whole number"),
+        ("stack_frames", {"count": 10**30}, r"below 2\*\*63, got 1000"),
+        ("stack_frames", {"count": 10**9}, r"does not fit .* 1000000000 frames of 12 bytes are too many"),
+        ("multi_action", {"count": 10**9}, "1,000,000,000 actions into one, and 1,048,576 numbers are the most"),
+        ("discretize_action", {"bins": 10**9}, "its bins are 1 times 1,000,000,000, and 1,048,576 are the most"),
+        (
+            "discretize_action",
+            {"bins": [1.5]},
+            "bins must be a whole number .* or a list of which each is a whole number",
+        ),
+        ("project_action", {"count": 10**9}, "ProjectAction needs a count from 1 to 1,048,576"),
+        ("time_limit", {"steps": "5"}, "steps must be a whole number"),
+        ("step_count", {"scale": float("nan")}, "scale must be a finite number, got nan"),
+        ("step_count", {"entry": 5}, "entry must be a text, got 5"),
+        ("clip_observation", {"low": [0]}, "low must be a finite number"),
+        ("repeat", {"count": 2, "maximum": "yes"}, "maximum must be true or false, got 'yes'"),
+        ("repeat", {"count": 2, "discount": "x"}, "discount must be a finite number or null"),
+        ("permute", {"axes": [0.0]}, "axes must be a list of which each is a whole number"),
+        ("rename", {"names": {"a": 5}}, "names must be a table of which each is a text"),
+        (
+            "noop_start",
+            {"noop": [1, 2, 3]},
+            r"NoopStart \(place 0 of the chain\) cannot go around .* could not broadcast",
+        ),
+        ("primer", {"values": nested(900)}, "values is nested deeper than Python reads"),
+    ):
+        with pytest.raises(BadInput, match=message):
+            whorl.make_env("Pendulum-v1", transforms=[{"name": name, **arguments}])
+    with pytest.raises(BadInput, match="transforms are a list in JSON"):
+        whorl.make_env("Pendulum-v1", transforms="[" * 100_000)
+
+
+def nested(depth: int) -> object:
+    value = 1
+    for _ in range(depth):
+        value = {"a": value}
+    return value
+
+
+def test_a_change_that_is_refused_leaves_the_chain_in_its_episodes():
+    env, other = pendulum(*chain()), pendulum(*chain())
+    taken = actions(20)
+    for each in (env, other):
+        each.reset(3)
+        each.step(taken[0])
+    with pytest.raises(Incompatible):
+        env.insert(0, Flatless())
+    with pytest.raises(BadInput, match="Broken .place 4 of the chain. cannot go around .* ZeroDivisionError"):
+        env.append(Broken())
+    for action in taken:
+        same(env.step(action), other.step(action))
+
+
+class Flatless(Transform):
+    """Changes what lies within the others, so that one of them does not fit any more."""
+
+    def spaces(self, observation, action):
+        return spaces.Box(-1, 1, (7,), np.float32), spaces.Discrete(2)
+
+
+class Broken(Transform):
+    def spaces(self, observation, action):
+        return 1 // 0

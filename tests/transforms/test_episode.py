@@ -10,6 +10,7 @@ import torch
 from tests.transforms.worlds import Choices, Lives, Masked
 from whorl.collectors.serial import SerialCollector
 from whorl.envs.adapters.gymnasium import Gymnasium
+from whorl.envs.check import check_env
 from whorl.envs.make import make_env
 from whorl.errors import BadInput, Incompatible, NotFinite
 from whorl.policies.random import Random
@@ -218,3 +219,17 @@ def test_wrong_arguments():
     ):
         with pytest.raises(BadInput, match=message):
             wrong()
+
+
+def test_an_episode_that_ends_while_a_row_waits():
+    # the limit of 1 within ends each of the steps that the row waits: nobody is told, and the new episode is where it stands
+    env = Transformed(make_env("Pendulum-v1", 4), TimeLimit(1), NoopStart(3, noop=0))
+    check_env(env, 30)
+    env.reset(0)
+    seen = 0
+    for _ in range(12):
+        step = env.step(np.zeros((4, 1), np.float32))
+        waited = ~step.valid if step.valid is not None else np.zeros(4, bool)
+        seen += waited.sum()
+        np.testing.assert_array_equal(step.observation[waited], step.next_observation[waited])
+    assert seen

@@ -16,7 +16,7 @@ from whorl.spaces import action_sizes
 from whorl.transforms.draws import Drawing
 from whorl.transforms.transform import Array, Observation, OfAction, Result, Spaces, Transform, merged, zeros
 
-MOST = 2**20  # choices of a flat action
+MOST = 2**20  # choices of an action
 
 
 class ScaleAction(OfAction):
@@ -89,6 +89,8 @@ class DiscretizeAction(OfAction):
         sizes = [self.bins] * len(low) if isinstance(self.bins, int) else list(self.bins)
         if len(sizes) != len(low):
             raise Incompatible(f"bins are {len(sizes)} numbers, and the action {action} has {len(low)}")
+        if len(low) * max(sizes) > MOST:
+            raise Incompatible(f"its bins are {len(low)} times {max(sizes):,}, and {MOST:,} are the most")
         middles = torch.zeros(len(low), max(sizes))
         for row, size, a, b in zip(middles, sizes, low, high, strict=True):
             edges = np.linspace(a, b, size + 1)
@@ -112,6 +114,8 @@ class ProjectAction(OfAction):
 
     def __init__(self, count: int) -> None:
         super().__init__()
+        if not 1 <= count <= MOST:
+            raise BadInput(f"ProjectAction needs a count from 1 to {MOST:,}, got {count}")
         self.count = count
 
     def spaces(self, observation: Space, action: Space) -> Spaces:

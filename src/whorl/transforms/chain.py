@@ -13,7 +13,9 @@ from typing import TypeAlias
 
 from whorl.envs.env import Env
 from whorl.errors import BadInput, WhorlError, in_words
+from whorl.json_text import strict
 from whorl.options import did_you_mean
+from whorl.transforms.arguments import check_arguments
 from whorl.transforms.env import Transformed
 from whorl.transforms.transform import Transform
 
@@ -152,6 +154,7 @@ def made(spec: Spec) -> Transform:
     for key, parameter in taken.items():
         if key not in arguments and parameter.default is parameter.empty:
             raise BadInput(f"{name} needs {key}: {{'name': {name!r}, {key!r}: ...}}")
+    check_arguments(name, cls, arguments)
     try:
         return cls(**arguments)
     except WhorlError:
@@ -208,8 +211,8 @@ def chain(given: Transforms | None) -> Chain | None:
     """
     if isinstance(given, str):
         try:
-            given = json.loads(given)
-        except ValueError as error:
+            given = strict(given)
+        except (ValueError, RecursionError) as error:
             raise BadInput(
                 f"transforms are a list in JSON, such as '[\"scale_action\"]': {error}; got {given!r:.80}"
             ) from None

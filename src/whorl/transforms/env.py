@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -51,14 +52,18 @@ class Transformed(Env):
         """Put it where `[index]` is then. Where that raises, the chain is as it was."""
         changed = self._transforms.copy()
         changed.insert(index, transform)
-        self._begin(changed)
+        self._change(changed)
 
     def pop(self, index: int = -1) -> Transform:
         """Take one out, and return it. Where that raises, the chain is as it was."""
         left = self._transforms.copy()
         transform = left.pop(index)
-        self._begin(left)
+        self._change(left)
         return transform
+
+    def _change(self, transforms: list[Transform]) -> None:
+        around(self.env, deepcopy(transforms))  # raises, if at all, before any of them is touched
+        self._begin(transforms)
 
     def _begin(self, transforms: list[Transform]) -> None:
         self._layer = layer = around(self.env, transforms)

@@ -219,8 +219,10 @@ class NoopStart(Drawing):
         step = super().play(world, merged(action, waits, self._noops), rows)
         valid = ~waits if step.valid is None else step.valid & ~waits
         self.memory["left"] -= 1 * (waits if step.valid is None else step.valid & waits)
-        self.reset(step.observation, (step.terminated | step.truncated) & waits)
+        ended = (step.terminated | step.truncated) & waits
+        self.reset(step.observation, ended)
         return step._replace(
+            next_observation=merged(step.next_observation, ended, step.observation),  # nobody is told that it ended
             reward=step.reward * valid,
             terminated=step.terminated & valid,
             truncated=step.truncated & valid,

@@ -11,7 +11,7 @@ import torch
 
 from whorl.envs.env import Array, Env, Observation, Step
 from whorl.envs.guard import guarded
-from whorl.errors import BadInput, Incompatible
+from whorl.errors import BadInput, Incompatible, in_words
 from whorl.spaces import leaves, like, restored, tree_map
 from whorl.spaces import zeros as space_zeros
 from whorl.transforms.transform import Result, Transform, copied, flags, merged, zeros
@@ -36,12 +36,14 @@ class Layer(Env):
                 raise Incompatible(f"{name} needs environments that can {CANNOT[lacking[0]]}, and {world!r} cannot")
             try:
                 space = transform.spaces(*space)
+                transform.to(self.device).begin(self.num_envs, self.device)
+                self.max_episode_steps = transform.episode_steps(self.max_episode_steps)
             except Incompatible as error:
                 raise Incompatible(f"{name} does not fit what lies within: {error}") from error
+            except Exception as error:
+                raise BadInput(f"{name} cannot go around {world!r}: {in_words(error)}") from error
             if isinstance(space[0], gymnasium.spaces.Dict) and not space[0].spaces:
                 raise Incompatible(f"{name} leaves no observation: an agent needs at least one entry")
-            transform.to(self.device).begin(self.num_envs, self.device)
-            self.max_episode_steps = transform.episode_steps(self.max_episode_steps)
             self.discounts |= transform.discounts
         self.observation_space, self.action_space = space
         self._transforms = [transform for _, transform in transforms]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +14,8 @@ from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete
 from whorl.errors import BadInput, Incompatible
 from whorl.spaces import like
 from whorl.transforms.transform import Array, Spaces, Transform, copied, float32, merged
+
+MOST = 2**20  # numbers of an action
 
 
 class Macro(Transform):
@@ -122,6 +125,8 @@ class MultiAction(Macro):
 
     def spaces(self, observation: Space, action: Space) -> Spaces:
         self._inner = (self.count, *(action.shape or ()))
+        if math.prod(self._inner) > MOST:
+            raise Incompatible(f"it puts {self.count:,} actions into one, and {MOST:,} numbers are the most")
         match action:
             case Box():
                 low, high = (np.tile(x.ravel(), self.count) for x in (action.low, action.high))

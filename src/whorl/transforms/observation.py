@@ -29,6 +29,8 @@ from whorl.transforms.transform import (
     zeros,
 )
 
+MOST = 2**28  # bytes of the frames of one environment
+
 
 class Normalize(OfPart):
     """(x - mean) / std with fixed numbers, one for all entries or one each.
@@ -245,6 +247,8 @@ class StackFrames(Transform):
         if not isinstance(box, Box):
             raise Incompatible(f"frames are arrays, and the observation is {box}")
         self._shape, self._dtype = box.shape, box.dtype
+        if self.count * box.low.nbytes > MOST:
+            raise Incompatible(f"{self.count} frames of {box.low.nbytes:,} bytes are too many: at most {MOST:,} bytes")
         return replaced_space(observation, self.key, self.outside(box)), action
 
     def outside(self, box: Box) -> Box:
