@@ -11,7 +11,8 @@ from whorl.errors import BadInput, Incompatible
 from whorl.transforms.action import ScaleAction
 from whorl.transforms.env import Transformed
 from whorl.transforms.episode import TimeLimit
-from whorl.transforms.observation import Normalize, StackFrames
+from whorl.transforms.observation import Normalize, RunningNormalize, StackFrames
+from whorl.transforms.reward import NormalizeReward
 from whorl.transforms.transform import Transform
 
 N = 5
@@ -241,3 +242,12 @@ class Flatless(Transform):
 class Broken(Transform):
     def spaces(self, observation, action):
         return 1 // 0
+
+
+def test_statistics_that_no_data_can_have_had():
+    env = Transformed(make_env("Pendulum-v1", 2), RunningNormalize(), NormalizeReward())
+    for name, wrong in (("RunningNormalize1.variance", [1.0, -1.0, 1.0]), ("NormalizeReward1.count", 0.0)):
+        with pytest.raises(
+            BadInput, match=f"{name.partition('1')[0]}.* was to load statistics with a variance below 0, or a count"
+        ):
+            env.load_learned(env.learned() | {name: np.array(wrong)})

@@ -215,7 +215,7 @@ def test_what_does_not_fit(spec, space, message):
         ({"name": "unary", "function": "__import__"}, "unknown function '__import__'"),
         ({"name": "cast", "dtype": "float64"}, "Cast makes 'float32' or 'uint8'"),
         ({"name": "permute", "axes": [0, 2]}, "Permute needs each axis once"),
-        ({"name": "exclude", "keys": "a"}, "Exclude takes a list of names"),
+        ({"name": "exclude", "keys": "a"}, "exclude: keys must be a list of which each is a text, got 'a'"),
         ({"name": "select", "keys": []}, "Select takes a list of names"),
         ({"name": "clip_observation", "low": 1.0, "high": 0.0}, "needs low < high"),
         ({"name": "running_normalize", "epsilon": 0}, "an epsilon above 0"),

@@ -17,6 +17,7 @@ from whorl.transforms.entry import OfPart, boxed, cast_to, part, replaced, repla
 from whorl.transforms.transform import (
     Array,
     Observation,
+    OfMoments,
     Result,
     Spaces,
     Transform,
@@ -66,7 +67,7 @@ class Normalize(OfPart):
         return (x - center) * scale
 
 
-class RunningNormalize(Transform):
+class RunningNormalize(OfMoments):
     """(x - mean) / sqrt(variance + epsilon), of all observations so far: learned, kept in checkpoints, moved in training only.
 
     Each observation counts once, before it is normalized itself: true successors in phase 1, of the rows that really stepped, and first

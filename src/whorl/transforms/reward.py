@@ -16,6 +16,7 @@ from whorl.functional import reward_to_go
 from whorl.transforms.transform import (
     Array,
     Observation,
+    OfMoments,
     OfReward,
     Result,
     Spaces,
@@ -161,7 +162,7 @@ class Linearize(Transform):
         return batch
 
 
-class NormalizeReward(Transform):
+class NormalizeReward(OfMoments):
     """Rewards over the running standard deviation of the discounted return: reward / sqrt(var + epsilon).
 
     Gymnasium: vector.NormalizeReward; TorchRL: VecNorm. Moved in train mode only, by the rows that count. As there, the return

@@ -206,6 +206,16 @@ class OfAction(Transform):
         return batch
 
 
+class OfMoments(Transform):
+    """Has learned a "mean", a "variance" and a "count", float64 buffers."""
+
+    def load_learned(self, arrays: dict[str, np.ndarray]) -> None:
+        """As `Transform.load_learned`, and BadInput for what no data can have been."""
+        super().load_learned(arrays)
+        if not ((arrays["variance"] >= 0).all() and (arrays["count"] > 0).all()):
+            raise BadInput(f"{type(self).__name__} was to load statistics with a variance below 0, or a count of none")
+
+
 def observed(batch: Batch, look: Any) -> Batch:
     """The batch with `look` of its observations, where there are any, nested ones as dicts."""
     for part in (batch, batch["next"]):
