@@ -246,8 +246,8 @@ class Broken(Transform):
 
 def test_statistics_that_no_data_can_have_had():
     env = Transformed(make_env("Pendulum-v1", 2), RunningNormalize(), NormalizeReward())
-    for name, wrong in (("RunningNormalize1.variance", [1.0, -1.0, 1.0]), ("NormalizeReward1.count", 0.0)):
+    for owner, name, wrong in (("RunningNormalize", "variance", [1.0, -1.0, 1.0]), ("NormalizeReward", "count", 0.0)):
         with pytest.raises(
-            BadInput, match=f"{name.partition('1')[0]}.* was to load statistics with a variance below 0, or a count"
+            BadInput, match=f"{owner} was to load statistics with a variance below 0, or a count of none"
         ):
-            env.load_learned(env.learned() | {name: np.array(wrong)})
+            env.load_learned(env.learned() | {f"{owner}1.{name}": np.array(wrong)})
