@@ -211,9 +211,9 @@ class OfMoments(Transform):
 
     def load_learned(self, arrays: dict[str, np.ndarray]) -> None:
         """As `Transform.load_learned`, and BadInput for what no data can have been."""
-        super().load_learned(arrays)
-        if not ((arrays["variance"] >= 0).all() and (arrays["count"] > 0).all()):
+        if (arrays["variance"] < 0).any() or (arrays["count"] <= 0).any():
             raise BadInput(f"{type(self).__name__} was to load statistics with a variance below 0, or a count of none")
+        super().load_learned(arrays)
 
 
 def observed(batch: Batch, look: Any) -> Batch:
