@@ -50,7 +50,7 @@ def test_seed():
             "v2 for `LunarLander` is deprecated. Please use `LunarLander-v3` instead.; near matches: LunarLander-v3",
         ),
         ("Acrobot-v7", r"`v7` for environment `Acrobot` doesn't exist. It provides versioned environments: \[ `v1` \]"),
-        ("qqqqqqqqq", "no environment is called 'qqqqqqqqq'; `known_envs\\(\\)` lists all"),
+        ("qqqqqqqqq", "no environment is called 'qqqqqqqqq'; `whorl list envs` shows all"),
         ("mine/Thing-v0", "no environment is called 'mine/Thing-v0'"),
         ("", "no environment is called ''"),
     ],

@@ -211,7 +211,7 @@ main('eval runs/last --episodes 1 --import brought'.split())
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=place, capture_output=True, text=True)
     lines = done.stdout.splitlines()
     assert any(line.split() == ["double", "mine:Twice"] for line in lines), done.stderr
-    assert any(line.split()[:2] == ["time_limit", "Truncates"] for line in lines)
+    assert any(line.split()[:3] == ["time_limit", "steps", "Truncates"] for line in lines)
     assert lines[-3:-1] == ["False", "2"] and "1 episodes" in lines[-1]
     assert done.stderr.count("whorl: unknown transform 'twice'") == 1
 

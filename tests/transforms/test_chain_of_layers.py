@@ -1,5 +1,6 @@
 """How a chain steps: two phases, rows that stand, restarts, and its state."""
 
+import gymnasium
 import numpy as np
 import pytest
 from gymnasium import spaces
@@ -165,11 +166,13 @@ def test_names():
     for wrong, message in (
         (["stack_frame"], "unknown transform 'stack_frame'; did you mean 'stack_frames'"),
         ([{"name": "stack_frames", "cuont": 4}], "stack_frames has no argument 'cuont'; did you mean 'count'"),
-        (["stack_frames"], "stack_frames needs count"),
+        (["stack_frame"], r"`whorl list transforms` shows all"),
+        (["stack_frames"], 'stack_frames needs count: {"name": "stack_frames", "count": ...}'),
+        ([{"name": "resize"}], 'resize needs height, width: {"name": "resize", "height": ..., "width": ...}'),
         ([{"name": "stack_frames", "count": "x"}], "stack_frames: count must be a whole number below .*, got 'x'"),
         ("[scale", "transforms are a list in JSON"),
         ({"name": "scale_action"}, "transforms are a list, the innermost first"),
-        ([3], "a transform is a name, such as"),
+        ([3], "a transform is an object, a name, such as"),
     ):
         with pytest.raises(BadInput, match=message):
             whorl.make_env("Pendulum-v1", transforms=wrong)
@@ -251,3 +254,8 @@ def test_statistics_that_no_data_can_have_had():
             BadInput, match=f"{owner} was to load statistics with a variance below 0, or a count of none"
         ):
             env.load_learned(env.learned() | {f"{owner}1.{name}": np.array(wrong)})
+
+
+def test_what_is_no_environment():
+    with pytest.raises(BadInput, match=r"go around an environment of whorl's, whorl.make_env\(...\).*, got <TimeLimit"):
+        whorl.Transformed(gymnasium.make("CartPole-v1"))

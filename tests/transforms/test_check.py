@@ -114,6 +114,11 @@ class Other(OfReward):
         return reward * (2 if isinstance(reward, np.ndarray) else 3)
 
 
+class NumpyOnly(OfReward):
+    def judge(self, reward):
+        return reward.astype(np.float64).round().astype(np.float32)
+
+
 class Early(StackFrames):
     def reset(self, observation, rows):
         self.memory["frames"][rows] = observation[rows][:, None]
@@ -144,6 +149,7 @@ class Batchwise(OfReward):
         (Mixing(), "row 0 depends on other rows at step 0"),
         (Writing(), "it writes into arrays that it was given"),
         (Other(), "numpy and torch give other numbers at step 1"),
+        (NumpyOnly(), "it fails with arrays of torch: AttributeError.*One formula goes with both"),
         (Early(2), "its `reset` writes into what its `step` handed out"),
         (Unwritten(), "keep each argument, a plain value, as an attribute of the same name"),
         (Outside(), "around .* it breaks the contract of environments: .* outside of Box"),

@@ -4,7 +4,7 @@ import inspect
 import re
 from pathlib import Path
 
-from whorl.transforms.chain import TRANSFORMS, transform_class
+from whorl.transforms.chain import TRANSFORMS, known_transforms, transform_class
 
 PAGE = Path(__file__).parents[2] / "docs" / "transforms.md"
 BEGIN, END = "<!-- table -->\n", "<!-- end of the table -->\n"
@@ -12,13 +12,10 @@ HEAD = "| name | class | what it does | TorchRL | Gymnasium |\n|---|---|---|---|
 
 
 def row(name: str) -> str:
-    cls = transform_class(name)
-    text = " ".join(inspect.cleandoc(cls.__doc__).split("\n\n")[0].split())
-    first = re.split(r"(?<=\.) (?=[A-Z])", text)[0].removesuffix(".").replace("|", "\\|")
-    arguments = ", ".join(map(str, inspect.signature(cls).parameters))
-    return (
-        f"| `{name}` | `{cls.__name__}({arguments})` | {first} | {peer(cls, 'TorchRL')} | {peer(cls, 'Gymnasium')} |\n"
-    )
+    cls, (arguments, about) = transform_class(name), known_transforms()[name]
+    about = about.replace("|", "\\|")
+    names = f"{peer(cls, 'TorchRL')} | {peer(cls, 'Gymnasium')}"
+    return f"| `{name}` | `{cls.__name__}({arguments})` | {about} | {names} |\n"
 
 
 def peer(cls: type, library: str) -> str:

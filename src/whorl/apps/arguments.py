@@ -29,7 +29,7 @@ class Changed(Settings):
 class Named:
     """A command that takes names."""
 
-    # modules that bring agents (whorl.register_agent) and Gymnasium ids, once for each
+    # modules that bring agents (whorl.register_agent), transforms (whorl.register_transform) and Gymnasium ids, once for each
     imports: Annotated[UseAppendAction[tuple[str, ...]], arg(name="import", metavar="MODULE")] = ()
 
 
@@ -46,6 +46,7 @@ class Begun(Named):
     """A command that makes environments anew."""
 
     # what lies between ENV and AGENT instead of what the preset says, a list in JSON, the innermost first: '["scale_action"]'
+    # (whorl list transforms)
     transforms: str | None = None
     # options of the environment, --env.KEY VALUE
     env_kwargs: Suppress[Any] = None
@@ -65,7 +66,8 @@ class Train(Begun, Networked):
 
     # whorl list agents
     algorithm: Agent
-    # a native world, any installed Gymnasium id (or MODULE:ID, which is imported), or http://host:port/ID
+    # a native world, any installed Gymnasium id (or MODULE:ID, which is imported), library/ID such as dm_control/cartpole-balance, or
+    # http://host:port/ID
     environment: Environment
     # a run folder, its config.json, or a part of one: what AGENT, ENV and all options are where they are not given
     recipe: Path | None = None

@@ -50,7 +50,7 @@ def _presets() -> Rows:
 def _transforms() -> Rows:
     from whorl.transforms.chain import known_transforms
 
-    return [("transform", "what it does"), *known_transforms().items()]
+    return [("transform", "arguments", "what it does"), *((name, *row) for name, row in known_transforms().items())]
 
 
 TABLES = {"agents": _agents, "envs": _envs, "transforms": _transforms, "presets": _presets}

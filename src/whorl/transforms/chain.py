@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -94,11 +95,18 @@ def register_transform(name: str, cls: type[Transform]) -> None:
     TRANSFORMS[name] = cls
 
 
-def known_transforms() -> dict[str, str]:
-    """Name -> what it does, the first line of its docstring; where it is, if an installed package brings it, which is not imported."""
-    brought = {entry.name: entry.value for entry in entry_points(group="whorl.transforms")}
-    here = {name: inspect.cleandoc(transform_class(name).__doc__ or "").partition("\n")[0] for name in TRANSFORMS}
-    return brought | here
+def known_transforms() -> dict[str, tuple[str, str]]:
+    """Name -> its arguments, and what it does, the first sentence of its docstring; nothing and where it is, if an installed package
+    brings it, which is not imported."""
+    found = {entry.name: ("", entry.value) for entry in entry_points(group="whorl.transforms")}
+    for name in TRANSFORMS:
+        cls = transform_class(name)
+        text = " ".join((inspect.getdoc(cls) or "").partition("\n\n")[0].split())
+        found[name] = (
+            ", ".join(inspect.signature(cls).parameters),
+            re.split(r"(?<=\.) (?=[A-Z])", text)[0].removesuffix("."),
+        )
+    return found
 
 
 def transform_class(name: str) -> type[Transform]:
@@ -112,8 +120,8 @@ def transform_class(name: str) -> type[Transform]:
     known = TRANSFORMS.get(name)
     if known is None:
         raise BadInput(
-            f"unknown transform {name!r:.60}{did_you_mean(name, TRANSFORMS)}. Transforms: {', '.join(TRANSFORMS)}. One of yours is "
-            "registered (whorl.register_transform) in a module that --import names"
+            f"unknown transform {name!r:.60}{did_you_mean(name, TRANSFORMS)} (`whorl list transforms` shows all; one of yours has a name "
+            "once the module that calls whorl.register_transform is imported, by --import on the command line)"
         )
     if not isinstance(known, str):
         return known
@@ -140,8 +148,8 @@ def made(spec: Spec) -> Transform:
     given = {"name": spec} if isinstance(spec, str) else spec
     if not isinstance(given, Mapping) or not isinstance(name := given.get("name"), str):
         raise BadInput(
-            f'a transform is a name, such as "scale_action", or a table with one and its arguments, such as {{"name": "stack_frames", '
-            f'"count": 4}}; got {given!r:.80}'
+            f'a transform is an object, a name, such as "scale_action", or a table with one and its arguments, such as '
+            f'{{"name": "stack_frames", "count": 4}} (Gymnasium\'s wrappers stand in `wrappers`); got {given!r:.80}'
         )
     cls = transform_class(name)
     taken = inspect.signature(cls).parameters
@@ -151,9 +159,10 @@ def made(spec: Spec) -> Transform:
             raise BadInput(
                 f"{name} has no argument {key!r:.60}{did_you_mean(key, taken)}: it takes {', '.join(taken) or 'none'}"
             )
-    for key, parameter in taken.items():
-        if key not in arguments and parameter.default is parameter.empty:
-            raise BadInput(f"{name} needs {key}: {{'name': {name!r}, {key!r}: ...}}")
+    lacking = [key for key, each in taken.items() if key not in arguments and each.default is each.empty]
+    if lacking:
+        asked = "".join(f', "{key}": ...' for key in lacking)
+        raise BadInput(f'{name} needs {", ".join(lacking)}: {{"name": "{name}"{asked}}}')
     check_arguments(name, cls, arguments)
     try:
         return cls(**arguments)

@@ -17,7 +17,7 @@ from whorl.envs.check_calls import as_numpy, copied, equal
 from whorl.envs.check_spaces import random_actions
 from whorl.envs.env import Env
 from whorl.envs.guard import guarded
-from whorl.errors import BadInput, EnvError, TransformFault
+from whorl.errors import BadInput, EnvError, TransformFault, in_words
 from whorl.spaces import tree_map
 from whorl.transforms.env import Transformed
 from whorl.transforms.transform import Result, Transform
@@ -74,7 +74,7 @@ class _Check:
         first, moments = self.recorded(self.seed)
         other, others = self.recorded(self.seed + 1)
         for training in (True, False):
-            in_numpy, in_torch = (self.replayed(first, moments, device, training) for device in ("cpu", TORCH))
+            in_numpy, in_torch = (self.tried(first, moments, device, training) for device in ("cpu", TORCH))
             for t, (one, two) in enumerate(zip(in_numpy, in_torch, strict=True)):
                 self.demand(
                     close(one, two), f"numpy and torch give other numbers at step {t}: write one formula for both"
@@ -151,6 +151,18 @@ class _Check:
             moments.append(Moment(action, stood, result, copied(step.observation)))
             stood = moments[-1].fresh
         return first, moments
+
+    def tried(self, first: Any, moments: list[Moment], device: str, training: bool) -> list[Seen]:
+        """`replayed`. Raises TransformFault for whatever it raises, which may be of numpy or torch alone."""
+        try:
+            return self.replayed(first, moments, device, training)
+        except TransformFault:
+            raise
+        except Exception as error:
+            raise self.breach(
+                f"it fails with arrays of {'numpy' if device == 'cpu' else 'torch'}: {in_words(error)}. One formula goes with both: "
+                "`zeros` in `begin(n, device)`, and `with_entry`, `merged`, `float32` for what has other names (transforms/transform.py)"
+            ) from error
 
     def replayed(self, first: Any, moments: list[Moment], device: str, training: bool) -> list[Seen]:
         """What a copy makes of the recorded steps; it is begun again where either ends an episode."""
@@ -250,7 +262,7 @@ def mix(mine: np.ndarray, one: Any, other: Any) -> Any:
     if isinstance(one, tuple):
         parts = [mix(mine, a, b) for a, b in zip(one, other, strict=True)]
         return type(one)(*parts) if hasattr(one, "_fields") else tuple(parts)
-    if one is None or (isinstance(one, dict) and not one):
+    if one is None:
         return one
     return np.where(mine.reshape(-1, *[1] * (one.ndim - 1)), one, other)
 

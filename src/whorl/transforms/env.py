@@ -19,13 +19,17 @@ class Transformed(Env):
     """`env` as an agent sees it through `transforms`, the innermost first. It is a list of them, too: `append`, `insert`, `pop`, `[i]`,
     `len`, iteration; after a change it begins anew with `reset`.
 
-    Raises BadInput for what is no transform, or stands in the chain already, Incompatible, naming the transform and its place, for one that
-    does not fit what lies within.
+    Raises BadInput for what is no environment of whorl's, what is no transform, or stands in the chain already, Incompatible, naming the
+    transform and its place, for one that does not fit what lies within.
     """
 
     origin = "transformed"
 
     def __init__(self, env: Env, *transforms: Transform) -> None:
+        if not isinstance(env, Env):
+            raise BadInput(
+                f"transforms go around an environment of whorl's, whorl.make_env(...) or your own whorl.Env, got {env!r:.80}"
+            )
         self.env = env
         self._begin(list(transforms))
 

@@ -68,4 +68,4 @@ def _unknown(id: str) -> BadInput:
         except gymnasium.error.Error:
             pass  # no such name in any version: the near matches say more
     near = ids.near(id)
-    return BadInput(f"{reason}; near matches: {', '.join(near)}" if near else f"{reason}; `known_envs()` lists all")
+    return BadInput(f"{reason}; near matches: {', '.join(near)}" if near else f"{reason}; `whorl list envs` shows all")
