@@ -159,7 +159,9 @@ def _check_value(name: str, value: Any, field: Field) -> None:
     several = typing.get_origin(field.kind) is tuple
     kind = typing.get_args(field.kind)[0] if several else typing.get_origin(field.kind) or field.kind
     if several and not isinstance(value, tuple):
-        raise BadInput(f"{name} must be a tuple of {_WORDS[kind].removeprefix('a ')}s{also}, got {shown(value)}")
+        raise BadInput(
+            f"{name} must be a tuple of {_WORDS.get(kind, 'value').removeprefix('a ')}s{also}, got {shown(value)}"
+        )
     if kind not in _WORDS:
         return
     parts = value if several else (value,)

@@ -5,6 +5,7 @@ import os
 import pickle
 import subprocess
 import sys
+from dataclasses import dataclass
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import torch
 
 import whorl
 from tests.cases import each
+from whorl import options
 from whorl.apps.cli import main
 from whorl.envs.make import EnvKind, make_env
 from whorl.errors import BadInput, Incompatible
@@ -369,3 +371,13 @@ def test_a_stopped_run_goes_on_to_the_same_bits(agent, env, tmp_path):
     np.testing.assert_array_equal(
         whole.evaluate(4).returns, whorl.load(again, "last").evaluate(4, stream(0, FINAL)).returns
     )
+
+
+def test_a_folder_whose_transforms_are_no_list():
+    @dataclass
+    class Said:
+        transforms: tuple[object, ...] = ()
+
+    for wrong in (5, None, "scale_action", {"name": "scale_action"}):
+        with pytest.raises(BadInput, match="config.json: transforms must be a tuple of values, got"):
+            options.from_json(Said, {"transforms": wrong}, "config.json")

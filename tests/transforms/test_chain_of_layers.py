@@ -259,3 +259,17 @@ def test_statistics_that_no_data_can_have_had():
 def test_what_is_no_environment():
     with pytest.raises(BadInput, match=r"go around an environment of whorl's, whorl.make_env\(...\).*, got <TimeLimit"):
         whorl.Transformed(gymnasium.make("CartPole-v1"))
+
+
+def test_names_of_entries_that_a_batch_or_a_folder_could_not_hold():
+    for name in ("a.b", "", "x/y", "../z"):
+        with pytest.raises(Incompatible, match="an entry's name is made of letters, digits, _ and -, got"):
+            whorl.make_env("Pendulum-v1", transforms=[{"name": "step_count", "entry": name}])
+
+
+def test_a_need_that_nobody_knows():
+    class Needy(Transform):
+        needs = frozenset({"teleport"})
+
+    with pytest.raises(Incompatible, match=r"Needy \(place 0 of the chain\) needs environments that can teleport"):
+        pendulum(Needy())

@@ -143,6 +143,13 @@ class Batchwise(OfReward):
         return batch
 
 
+class Cut(OfObservation):
+    """Whose space is that of before."""
+
+    def look(self, observation):
+        return observation[:, :2]
+
+
 @pytest.mark.parametrize(
     ("transform", "message"),
     [
@@ -150,6 +157,7 @@ class Batchwise(OfReward):
         (Writing(), "it writes into arrays that it was given"),
         (Other(), "numpy and torch give other numbers at step 1"),
         (NumpyOnly(), "it fails with arrays of torch: AttributeError.*One formula goes with both"),
+        (Cut(), "it raised RuntimeError: batch dimension .* or gives what has not the shape that `spaces` says"),
         (Early(2), "its `reset` writes into what its `step` handed out"),
         (Unwritten(), "keep each argument, a plain value, as an attribute of the same name"),
         (Outside(), "around .* it breaks the contract of environments: .* outside of Box"),

@@ -17,7 +17,7 @@ from whorl.envs.check_calls import as_numpy, copied, equal
 from whorl.envs.check_spaces import random_actions
 from whorl.envs.env import Env
 from whorl.envs.guard import guarded
-from whorl.errors import BadInput, EnvError, TransformFault, in_words
+from whorl.errors import BadInput, EnvError, TransformFault, WhorlError, in_words
 from whorl.spaces import tree_map
 from whorl.transforms.env import Transformed
 from whorl.transforms.transform import Result, Transform
@@ -37,7 +37,15 @@ def check_transform(transform: Transform, env: Env, steps: int = 60, seed: int =
     """
     if env.num_envs < 2 or env.device != "cpu":
         raise BadInput(f"check_transform wants two environments at least, on the CPU, to tell rows apart; got {env!r}")
-    _Check(transform, env, steps, seed).run()
+    check = _Check(transform, env, steps, seed)
+    try:
+        check.run()
+    except WhorlError:
+        raise
+    except Exception as error:
+        raise check.breach(
+            f"it raised {in_words(error)}, or gives what has not the shape that `spaces` says"
+        ) from error
 
 
 class Moment(NamedTuple):

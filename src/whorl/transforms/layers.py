@@ -33,7 +33,9 @@ class Layer(Env):
         space = world.observation_space, world.action_space
         for name, transform in transforms:
             if lacking := sorted(transform.needs - world.partial):
-                raise Incompatible(f"{name} needs environments that can {CANNOT[lacking[0]]}, and {world!r} cannot")
+                raise Incompatible(
+                    f"{name} needs environments that can {CANNOT.get(lacking[0], lacking[0])}, and {world!r} cannot"
+                )
             try:
                 space = transform.spaces(*space)
                 transform.to(self.device).begin(self.num_envs, self.device)
@@ -61,6 +63,9 @@ class Layer(Env):
         self._painters = [transform for transform in self._transforms if transform.draws]
         if self._painters:
             self._world.film()
+
+    def __repr__(self) -> str:
+        return repr(self.world)
 
     def reset(self, seed: int | None = None) -> Observation:
         rows = flags(self.num_envs, self.device, True)

@@ -8,6 +8,7 @@ came from. On the CPU a transform computes in numpy, on a device and on a buffer
 from __future__ import annotations
 
 import inspect
+import re
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -261,6 +262,10 @@ def with_entry(tree: Observation, name: str, array: Array) -> Observation:
 def space_with_entry(space: Space, name: str, entry: Space) -> Dict:
     """The space of `with_entry`. Raises Incompatible where there is an entry of that name."""
     parts = space.spaces if isinstance(space, Dict) else {"observation": space}
+    if not re.fullmatch(
+        r"[\w +-]+", name
+    ):  # others stand for nesting in a batch, or could name a file in a run's folder
+        raise Incompatible(f"an entry's name is made of letters, digits, _ and -, got {name!r:.60}")
     if name in parts:
         raise Incompatible(f"the observation has an entry {name!r} already: give another name")
     return Dict([*parts.items(), (name, entry)])

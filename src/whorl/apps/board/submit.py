@@ -222,10 +222,10 @@ def _film(policy: Policy, kind: EnvKind, index: int, length: int) -> tuple[bytes
     actor, is_first = policy.actor(EPISODES), np.ones(EPISODES, bool)
     carry: Held = policy.initial(EPISODES)
     generator = torch.Generator().manual_seed(stream(HELD_OUT, "evaluation"))
-    frames, total = [], 0.0
+    frames, total, taken = [], 0.0, 0
     try:
-        for step_number in range(length):
-            if step_number % -(-length // FRAMES) == 0:
+        while taken < length:
+            if taken % -(-length // FRAMES) == 0:
                 picture = env.render()
                 every = -(-max(picture.shape[:2]) // SIDE)
                 frames.append(picture[::every, ::every].copy())
@@ -236,9 +236,10 @@ def _film(policy: Policy, kind: EnvKind, index: int, length: int) -> tuple[bytes
             decided, carry = actor(_rows(observation), carry, is_first, noise, mask)
             step = env.step(np.asarray(decided["action"])[index : index + 1])
             reward = step.reward if env.raw_reward is None else env.raw_reward
-            observation, total = step.observation, total + float(reward[0])
-            is_first = _rows(step.terminated | step.truncated)
-            if is_first[0]:
+            valid = step.valid is None or bool(step.valid[0])
+            observation, total, taken = step.observation, total + float(reward[0]) * valid, taken + valid
+            is_first = _rows((step.terminated | step.truncated) | (not valid))
+            if is_first[0] and valid:
                 break
     finally:
         env.close()
