@@ -135,7 +135,7 @@ def test_on_the_command_line(capfd, tmp_path):
     assert call(capfd, "train", "--recipe", last, *small, "--runs", tmp_path / "again")[0] == 0
     assert config(tmp_path / "again" / "last")["transforms"] == CHAIN
     code, out, _ = call(capfd, "check", "ppo", "Pendulum-v1", "--transforms", json.dumps(CHAIN))
-    assert code == 0 and "through ScaleAction, StackFrames, TimeLimit" in out and "Box(2, 3)" in out
+    assert code == 0 and "through ScaleAction, StackFrames(count=2), TimeLimit(steps=" in out and "Box(2, 3)" in out
     code, _, err = call(capfd, "check", "ppo", "CartPole-v1", "--transforms", '["scale_action"]')
     assert code == 1 and "cannot train in CartPole-v1: ScaleAction (place 0 of the chain) does not fit" in err
 

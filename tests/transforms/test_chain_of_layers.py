@@ -273,3 +273,16 @@ def test_a_need_that_nobody_knows():
 
     with pytest.raises(Incompatible, match=r"Needy \(place 0 of the chain\) needs environments that can teleport"):
         pendulum(Needy())
+
+
+class Nameless(Normalize):
+    def __init__(self, centre: float = 0.0) -> None:
+        super().__init__(centre)
+
+
+def test_a_chain_in_words():
+    env = whorl.make_env(
+        "Pendulum-v1", transforms=["scale_action", {"name": "stack_frames", "count": 2}, Nameless(2.0)]
+    )
+    assert repr(env).endswith(" through ScaleAction, StackFrames(count=2), Nameless")
+    assert repr(Transformed(make_env("Pendulum-v1"))).endswith(" through no transform")

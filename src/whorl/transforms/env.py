@@ -173,7 +173,7 @@ class Transformed(Env):
         return self.env.decode(action)
 
     def __repr__(self) -> str:
-        return f"{self.env!r} through {', '.join(type(each).__name__ for each in self) or 'no transform'}"
+        return f"{self.env!r} through {', '.join(map(str, self)) or 'no transform'}"
 
     def _standing(self, observation: Observation) -> Observation:
         self._say()

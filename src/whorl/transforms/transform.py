@@ -160,8 +160,13 @@ class Transform(nn.Module):
                 found[name] = value
         return found
 
-    def extra_repr(self) -> str:
-        return ", ".join(f"{name}={value!r:.60}" for name, value in self.arguments().items())
+    def __repr__(self) -> str:
+        try:
+            given = self.arguments()
+        except AttributeError:  # one that is not kept; `check_transform` says so
+            given = {}
+        words = ", ".join(f"{name}={value!r:.60}" for name, value in given.items())
+        return f"{type(self).__name__}({words})" if words else type(self).__name__
 
 
 class OfObservation(Transform):
