@@ -169,3 +169,10 @@ def test_an_environment_whose_library_fails_in_making_it(monkeypatch):
         match=r"Broken-v0 cannot be made: its library raises AssertionError.* in test_make.py, line \d+; another",
     ):
         make_env("Broken-v0")
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, "x", None, True])
+def test_seeds_that_are_none(seed):
+    for id in ("CartPole-v1", "HalfCheetah-v5"):
+        with pytest.raises(BadInput, match=f"seed must be an integer, 0 or more, got {seed!r}"):
+            make_env(id, 2, seed)

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from numbers import Integral
 from typing import Any, TypeAlias
 
 import gymnasium
@@ -66,6 +67,8 @@ def make_env(
         )
     if isinstance(num_envs, bool) or not isinstance(num_envs, int) or num_envs < 1:
         raise BadInput(f"num_envs must be an integer of at least 1, got {num_envs!r}")
+    if isinstance(seed, bool) or not isinstance(seed, Integral) or seed < 0:
+        raise BadInput(f"seed must be an integer, 0 or more, got {seed!r:.60}")
     wrappers = checked_wrappers(wrappers)
     unknown = sorted(options.keys() - {"max_episode_steps", "render_mode"})
     torch = prefer == "torch"
