@@ -49,8 +49,15 @@ OPTIONS = {
         "feed": {"batch_size": 16, "capacity": 1000, "replay_ratio": 0.1, "storage": "memmap"},
         "total_steps": 4_000,
     },
-    "td3": {  # packed steps of three networks, one of them late
+    "td3": {  # packed steps of three networks, one of them late; transforms with memory, and two that learn
         "env": "Pendulum-v1",
+        "transforms": [
+            "scale_action",
+            "running_normalize",
+            {"name": "stack_frames", "count": 2},
+            {"name": "time_limit", "steps": 70},
+            "normalize_reward",
+        ],
         "hidden": (16,),
         "feed": {"batch_size": 16, "capacity": 1000, "replay_ratio": 0.1, "warmup": 400},
         "total_steps": 3_000,

@@ -108,6 +108,8 @@ def test_a_typed_environment_may_name_its_module(tmp_path, monkeypatch):
         "import gymnasium\n"
         "gymnasium.register('MyWorld-v0', 'gymnasium.envs.classic_control:CartPoleEnv', max_episode_steps=20)\n"
     )
+    monkeypatch.setitem(gymnasium.registry, "MyWorld-v0", None)  # undone after the test: then there is no such id
+    monkeypatch.delitem(gymnasium.registry, "MyWorld-v0")
     monkeypatch.chdir(tmp_path)
     run = whorl.train("random", "my_world:MyWorld-v0", total_steps=64, num_envs=2, eval_every=0, quiet=True)
     assert run.settings.env == "MyWorld-v0"

@@ -1,5 +1,7 @@
 """How a chain steps: two phases, rows that stand, restarts, and its state."""
 
+import sys
+
 import gymnasium
 import numpy as np
 import pytest
@@ -206,7 +208,7 @@ def test_arguments_are_of_the_kind_that_is_annotated():
             {"noop": [1, 2, 3]},
             r"NoopStart \(place 0 of the chain\) cannot go around .* could not broadcast",
         ),
-        ("primer", {"values": nested(900)}, "values is nested deeper than Python reads"),
+        ("primer", {"values": nested(10 * sys.getrecursionlimit())}, "values is nested deeper than Python reads"),
     ):
         with pytest.raises(BadInput, match=message):
             whorl.make_env("Pendulum-v1", transforms=[{"name": name, **arguments}])

@@ -127,9 +127,11 @@ class Memmap(Memory):
     def live(self) -> tuple[np.ndarray, np.ndarray]:
         if self.layout is None:
             self._open()  # another process may have made it
+        # first: writers who go round the ring between the two reads must not leave nothing; `intact` looks again
+        begun = self._begun.copy() if self.layout else None
         high = self.count.copy()
         low = np.maximum(high - self.rows, self.floor)
-        return (np.minimum(np.maximum(low, self._begun - self.ring), high) if self.layout else low), high
+        return (low if begun is None else np.minimum(np.maximum(low, begun - self.ring), high)), high
 
     def window(self) -> tuple[int, int] | None:
         low, high = self.live()
