@@ -1,5 +1,6 @@
 """The table of environments and agents: found by building, equal to the page in docs."""
 
+from difflib import unified_diff
 from pathlib import Path
 
 import gymnasium
@@ -24,9 +25,11 @@ def rows():
 
 @pytest.mark.box2d  # the page is written where every package of FAMILIES is installed
 def test_the_page_is_the_table(rows):
-    if PAGE.read_text() != compatibility.markdown([*rows.values()]):
+    written, found = PAGE.read_text().splitlines(), compatibility.markdown([*rows.values()]).splitlines()
+    if changed := [line for line in unified_diff(written, found, n=0, lineterm="") if line[:3] not in ("---", "+++")]:
         pytest.fail(
-            f"an agent or an environment came, went or changed: run `{compatibility.COMMAND} > docs/environments.md`"
+            f"an agent or an environment came, went or changed: run `{compatibility.COMMAND} > docs/environments.md`\n"
+            + "\n".join(changed[:6])
         )
 
 
