@@ -11,7 +11,7 @@ PYTEST := $(BIN)/python -m pytest
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-browser test-trackers test-old-gym test-mo-gymnasium test-jax test-portable faults check learn bench peers format clean
+.PHONY: help setup demo test test-browser test-trackers test-envpool test-old-gym test-mo-gymnasium test-jax test-portable faults check learn bench peers format clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -22,7 +22,7 @@ $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "whorl needs Python >= 3.11; '$(PYTHON)' is `$(PYTHON) -V 2>&1`. Say which: make $(MAKECMDGOALS) PYTHON=python3.11"; exit 1; }
 	@test -x $(BIN)/pip || $(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev,box2d,mujoco,dmc,envpool,minigrid,highway,server,browser,onnx]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev,box2d,mujoco,dmc,minigrid,highway,server,browser,onnx]"
 	@touch $@
 
 demo: setup  ## train PPO on CartPole-v1, draw it, score it over 100 episodes (fails below 475)
@@ -45,6 +45,9 @@ test-browser: setup  ## the leaderboard's pages in a real Chromium, installed fi
 test-trackers: setup  ## wandb and mlflow really receive a run; installs both first
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[wandb,mlflow]"
 	WHORL_TRACKERS=required $(PYTEST) -q tests/training/test_trackers.py $(ARGS)
+
+test-envpool: setup  ## envpool, 770 MB of it, in an environment of its own over .venv
+	BIN=$(BIN) scripts/test_over.sh envpool "envpool>=1.2.5,<2" tests/envs/test_envpool.py tests/envs/test_adapters.py -k envpool $(ARGS)
 
 test-old-gym: setup  ## the package gym, 0.26, in an environment of its own over .venv
 	BIN=$(BIN) scripts/test_over.sh old-gym gym==0.26.2 tests/envs/test_adapters.py -k "0.26" $(ARGS)
