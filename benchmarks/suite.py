@@ -182,9 +182,14 @@ def page(data):
     met = [goal["met"] for work in data["workloads"].values() for goal in work["goals"]]
     lines += [
         "",
-        f"{sum(met)} of {len(met)} goals are met. `{data['command']}`, {data['machine']['whorl']['platform']}.",
+        f"{sum(met)} of {len(met)} goals are met. Works were measured by these commands, maybe on several machines: ratios are within one run.",
         "",
     ]
+    commands: dict[str, list[str]] = {}
+    for name, work in data["workloads"].items():
+        commands.setdefault(work["command"].strip(), []).append(name)
+    lines += [f"- `{command}`: {', '.join(names)}" for command, names in commands.items()]
+    lines += ["", f"The newest: {data['machine']['whorl']['platform']}.", ""]
     for whose, each in data["machine"].items():
         versions = ", ".join(f"{name} {version}" for name, version in each["versions"].items())
         lines.append(f"- {whose}: Python {each['python']}, {versions}")
