@@ -182,7 +182,8 @@ def page(data):
     met = [goal["met"] for work in data["workloads"].values() for goal in work["goals"]]
     lines += [
         "",
-        f"{sum(met)} of {len(met)} goals are met. Works were measured by these commands, maybe on several machines: ratios are within one run.",
+        f"{sum(met)} of {len(met)} goals are met. Works were measured by these commands, maybe on several machines: "
+        "ratios are within one run.",
         "",
     ]
     commands: dict[str, list[str]] = {}
