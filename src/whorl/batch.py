@@ -163,6 +163,13 @@ def ended(batch: Any) -> Tensor:
     return batch["next"]["terminated"] | batch["next"]["truncated"]
 
 
+def discounts(rollout: Any, discount: float) -> float | Tensor:
+    """The rollout's own `next.discount`, else `discount`; 1 in rows that do not count, as they took no time: what was worth V before an
+    episode was lost stays worth V."""
+    own, mask = get(rollout, "next.discount", discount), get(rollout, "mask")
+    return own if mask is None else torch.where(mask, own, 1.0)
+
+
 @torch.no_grad()
 def values(f: Callable[[Any], Tensor], rollout: TensorDict) -> tuple[Tensor, Tensor]:
     """(value, next_value), each [T, N]: f at `observation`, and at `next.observation`.

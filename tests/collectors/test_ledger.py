@@ -17,7 +17,7 @@ def played(T, N, seed=0):
 
 def test_rollouts_and_steps_count_the_same():
     whole, single, plain = Ledger(3), Ledger(3), [(0.0, 0)] * 3
-    is_first = np.ones(3, bool)
+    is_first, lost = np.ones(3, bool), 0
     for part in range(6):
         rollout = played(10, 3, part)
         whole.add(*rollout)
@@ -32,6 +32,8 @@ def test_rollouts_and_steps_count_the_same():
                     if terminated[i] or truncated[i]:
                         ended.append((i, *plain[i]))
                         plain[i] = 0.0, 0
+                elif truncated[i] and plain[i][1]:
+                    plain[i], lost = (0.0, 0), lost + 1
             assert [episode[1:4] for episode in single.episodes] == ended[len(ended) - len(single.episodes) :]
             assert all(episode.step == single.count for episode in single.episodes)
         assert [episode[1:4] for episode in whole.episodes] == ended
@@ -39,7 +41,7 @@ def test_rollouts_and_steps_count_the_same():
         assert whole.count == single.count and whole.finished == single.finished
         assert whole.returns.tolist() == single.returns.tolist() == [ret for ret, _ in plain]
         assert whole.lengths.tolist() == single.lengths.tolist() == [length for _, length in plain]
-    assert whole.finished > 20 and whole.count < 180
+    assert whole.finished > 20 and whole.count < 180 and whole.lost == single.lost == lost > 0
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

@@ -152,7 +152,9 @@ class FloatValid(Walk):
     step = changed(valid=lambda step: np.ones(3))
 
 
-@says(r"where valid is False .the engine invented the step, or the row stands. reward must be 0 and no flag set")
+@says(
+    r"where valid is False .the engine invented the step, or the row stands. reward must be 0, and no flag set but truncated"
+)
 class InventedReward(Walk):
     step = changed(valid=lambda step: np.array([True, False, True]))
 

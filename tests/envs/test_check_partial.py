@@ -217,12 +217,14 @@ class AllValid(Able):
     step = changed(Able, valid=lambda step: np.ones(3, bool))
 
 
-@says(r"where valid is False .the engine invented the step, or the row stands. reward must be 0 and no flag set")
+@says(
+    r"where valid is False .the engine invented the step, or the row stands. reward must be 0, and no flag set but truncated"
+)
 class PaysWhoStands(Able):
     step = changed(Able, reward=lambda step: step.reward + 1)
 
 
-@says(r"where valid is False .the engine invented the step, or the row stands. reward must be 0 and no flag set")
+@says(r"step\(action, rows\) ended episodes of rows which were to stand, by `truncated`")
 class EndsWhoStands(Able):
     step = changed(Able, truncated=lambda step: step.truncated | (False if step.valid is None else ~step.valid))
 

@@ -76,8 +76,10 @@ class CEM(Agent[CEMConfig]):
     def prepare(self, rollout: Batch) -> Batch:  # [T, N], whole episodes -> one row for each of them
         rollout = super().prepare(rollout)
         next, begins, mask = rollout["next"], rollout["is_first"], get(rollout, "mask")
-        begins = begins if mask is None else begins & mask
-        ret = reward_to_go(next["reward"], next["terminated"], next["truncated"], 1.0)[begins]
+        ends = next["terminated"], next["truncated"]
+        if mask is not None:  # of episodes that were lost no return is known
+            begins = begins & mask & (reward_to_go((ends[1] & ~mask).float(), *ends, 1.0) == 0)
+        ret = reward_to_go(next["reward"], *ends, 1.0)[begins]
         return make({"parameters": rollout["parameters"][begins], "return": ret}, tuple(ret.shape))
 
     @torch.no_grad()

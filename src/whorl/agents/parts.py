@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from whorl.agents.agent import Agent
 from whorl.agents.estimators import Estimator, estimate
 from whorl.agents.step import OptimizerStep
-from whorl.batch import Batch, Metrics, Tree, get, values
+from whorl.batch import Batch, Metrics, Tree, discounts, get, values
 from whorl.functional.advantages import gae
 from whorl.functional.bellman import td_target, weighted_mean
 from whorl.functional.statistics import explained_variance, masked_mean
@@ -68,7 +68,7 @@ def targets(
         next_value,
         next["terminated"],
         next["truncated"],
-        get(rollout, "next.discount", discount),
+        discounts(rollout, discount),
     )
     if estimator == "gae":
         advantage = gae(*rows, trace_decay)

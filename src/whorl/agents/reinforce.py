@@ -15,7 +15,7 @@ from whorl import options
 from whorl.agents.agent import Agent
 from whorl.agents.optimizers import anneal, optimizer
 from whorl.agents.parts import distribution_of, kept
-from whorl.batch import Batch, Buffer, Metrics, Tree, ended, get, values
+from whorl.batch import Batch, Buffer, Metrics, Tree, discounts, ended, get, values
 from whorl.errors import BadInput, Incompatible
 from whorl.feeds import Rollouts
 from whorl.functional import (
@@ -161,7 +161,7 @@ class REINFORCE(Agent[REINFORCEConfig]):
     def prepare(self, rollout: Batch) -> Batch:  # [T, N], whole episodes
         rollout = super().prepare(rollout)
         next, c, mask = rollout["next"], self.config, get(rollout, "mask")
-        discount = get(rollout, "next.discount", c.discount)
+        discount = discounts(rollout, c.discount)
         if c.baseline == "value":
             baseline, next_value = values(self.step.value or self.values, rollout)
             target = discounted_return(next["reward"], next_value, next["terminated"], next["truncated"], discount)

@@ -52,6 +52,11 @@ class Collector:
         return self.ledger.finished
 
     @property
+    def lost(self) -> int:
+        """Episodes so far that nobody saw the end of, because what stepped them died; they are in no statistics."""
+        return self.ledger.lost
+
+    @property
     def episodes(self) -> list[Episode]:
         """Those that ended in the last rollout, with raw returns."""
         return self.ledger.episodes

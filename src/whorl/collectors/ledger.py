@@ -27,13 +27,14 @@ class Episode(NamedTuple):
 class Ledger:
     """Counts the progress of a run in `unit`, and the episodes of `num_envs` environments.
 
-    count: progress so far. finished: episodes so far. most_episodes: after how many `done` says so. episodes: those that ended in the
+    count: progress so far. finished: episodes so far. lost: those that were given up where a row was invented (`truncated` where `mask`
+    is False), which are in no statistics. most_episodes: after how many `done` says so. episodes: those that ended in the
     last rollout. returns, lengths [N]: of the episodes under way.
     """
 
     def __init__(self, num_envs: int = 0, unit: str = "environment steps"):
         self.unit = unit
-        self.count = self.finished = 0
+        self.count = self.finished = self.lost = 0
         self.most_episodes = math.inf
         self.episodes: list[Episode] = []
         self.returns = np.zeros(num_envs)
@@ -46,17 +47,28 @@ class Ledger:
     def add(self, reward: Array, terminated: Array, truncated: Array, mask: Array) -> None:
         """Count a rollout, arrays [T, N]; `mask` False: no step."""
         found = np.empty((reward.size, 3))
-        steps, ended = _add(reward, terminated, truncated, mask, self.returns, self.lengths, found)
+        steps, ended, lost = _add(reward, terminated, truncated, mask, self.returns, self.lengths, found)
+        self.lost += lost
         step = self.count + steps
         self.advance(steps, [Episode(step, int(i), ret, int(n)) for i, ret, n in found[:ended].tolist()])
 
-    def add_step(self, reward: Array, terminated: Array, truncated: Array, mask: Array, is_first: Array) -> bool:
-        """Count one step, arrays [N], and set `is_first` where another episode begins. False, and nothing is counted: a reward is
-        not finite."""
-        steps, ended, finite = _add_step(reward, terminated, truncated, mask, is_first, self.returns, self.lengths)
+    def add_step(
+        self,
+        reward: Array,
+        terminated: Array,
+        truncated: Array,
+        mask: Array,
+        is_first: Array,
+        games: Array | None = None,
+    ) -> bool:
+        """Count one step, arrays [N], and set `is_first` where another episode begins; `games`: `terminated`, or where else a counted one
+        ends. False, and nothing is counted: a reward is not finite."""
+        games = terminated if games is None else games
+        before = games, self.returns, self.lengths
+        steps, ended, lost, finite = _add_step(reward, terminated, truncated, mask, is_first, *before)
         if finite:
-            self.count += steps
-            self.episodes = self._ended(is_first & mask) if ended else []
+            self.count, self.lost = self.count + steps, self.lost + lost
+            self.episodes = self._ended((games | truncated) & mask) if ended else []
         return finite
 
     def _ended(self, where: Array) -> list[Episode]:
@@ -79,10 +91,11 @@ class Ledger:
 
     def state(self) -> State:
         arrays = to_tensors({"return": self.returns, "length": self.lengths})
-        return arrays, {"count": self.count, "finished": self.finished}
+        return arrays, {"count": self.count, "finished": self.finished, "lost": self.lost}
 
     def load_state(self, arrays: Arrays, numbers: Numbers) -> bool:
         self.count, self.finished = numbers["count"], numbers["finished"]
+        self.lost = numbers.get("lost", 0)  # in folders of before it was counted
         self.returns[:], self.lengths[:] = (
             restored(arrays, "return", self.returns),
             restored(arrays, "length", self.lengths),
@@ -93,9 +106,10 @@ class Ledger:
 @jit
 def _add(
     reward: Array, terminated: Array, truncated: Array, mask: Array, returns: Array, lengths: Array, found: Array
-) -> tuple[int, int]:
-    """Adds rows [T, N] to what is under way, and moves what ended to `found` (environment, return, length). (steps, how many ended)."""
-    steps, ended = 0, 0
+) -> tuple[int, int, int]:
+    """Adds rows [T, N] to what is under way, and moves what ended to `found` (environment, return, length). (steps, how many ended, how
+    many were lost)."""
+    steps, ended, lost = 0, 0, 0
     for t in range(len(reward)):
         for i in range(len(returns)):
             if mask[t, i]:
@@ -106,22 +120,28 @@ def _add(
                     found[ended, 0], found[ended, 1], found[ended, 2] = i, returns[i], lengths[i]
                     returns[i], lengths[i] = 0, 0
                     ended += 1
-    return steps, ended
+            elif truncated[t, i] and lengths[i] > 0:  # else the row waits for others, and what ends there is nobody's
+                returns[i], lengths[i] = 0, 0
+                lost += 1
+    return steps, ended, lost
 
 
 @jit
 def _add_step(
-    reward: Array, terminated: Array, truncated: Array, mask: Array, is_first: Array, returns: Array, lengths: Array
-) -> tuple[int, int, bool]:
-    """Adds one step up where `mask` is set. (steps, how many episodes ended, whether all rewards are finite)."""
-    steps, ended, finite = 0, 0, True
+    reward: Array, terminated: Array, truncated: Array, mask: Array, is_first: Array, games: Array, returns: Array,
+    lengths: Array,
+) -> tuple[int, int, int, bool]:  # fmt: skip
+    """Adds one step up where `mask` is set. (steps, how many episodes ended, how many were lost, whether all rewards are finite)."""
+    steps, ended, lost, finite = 0, 0, 0, True
     for i in range(len(mask)):
-        over = terminated[i] or truncated[i]
-        is_first[i] = over or not mask[i]
+        is_first[i] = terminated[i] or truncated[i] or not mask[i]
         finite &= np.isfinite(reward[i])
         if mask[i]:
             steps += 1
             returns[i] += reward[i]
             lengths[i] += 1
-            ended += over
-    return steps, ended, finite
+            ended += games[i] or truncated[i]
+        elif truncated[i] and lengths[i] > 0:
+            returns[i], lengths[i] = 0, 0
+            lost += 1
+    return steps, ended, lost, finite

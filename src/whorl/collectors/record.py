@@ -80,9 +80,17 @@ class Recorder:
         if self.tally is not None:
             for key, value in self.tally.read(info, np.asarray(terminated | truncated)).items():
                 m["info"][key][t] = value
+        if (games := info.get("game_over")) is not None:
+            m.setdefault("game_over", m["mask"] & False)[t] = games
         if valid is not None:
             m["mask"][t] = valid
             self.masked = True
+            if (
+                lost := truncated & ~valid
+            ).any():  # the true one, with no transform asked about a step that nobody took
+                leaves = map(spaces.leaves, (result["observation"], m["observation"]))
+                for there, here in zip(*leaves, strict=True):
+                    there[t][lost] = here[t][lost]
         return step
 
     # -- memory ------------------------------------------------------------------------------------------------------
@@ -139,11 +147,17 @@ class Recorder:
         result = self.memory["next"]
         return result.get("raw_reward", result["reward"])
 
+    @property
+    def games(self) -> Array | None:
+        """bool [capacity, N]: where the episodes of statistics end, of environments that say so; else None."""
+        return self.memory.get("game_over")
+
     def rollout(self, t: int, masked: bool) -> Batch:
         """The first t rows as a batch [t, N] that shares the memory; `mask` is left out where every row counts."""
         if (t, masked) != self._viewed:  # the same memory next time: the same views
             self._viewed, self._views = (t, masked), spaces.tree_map(lambda x: torch.as_tensor(x[:t]), self.memory)
             self._views["next"].pop("raw_reward", None)
+            self._views.pop("game_over", None)
             if not masked:
                 del self._views["mask"]
         return batch.make(self._views, (t, self.env.num_envs))

@@ -95,7 +95,8 @@ class SerialCollector(Collector):
         rollout = self.recorder.rollout(t, masked)
         self.recorder.check_finite(t, self.rollouts)
         self.rollouts += 1
-        counted = self.recorder.raw_reward, m["next"]["terminated"], m["next"]["truncated"], m["mask"]
+        over = m["next"]["terminated"] if self.recorder.games is None else self.recorder.games
+        counted = self.recorder.raw_reward, over, m["next"]["truncated"], m["mask"]
         self.ledger.add(*(x[:t] if isinstance(x, np.ndarray) else x[:t].cpu().numpy() for x in counted))
         if self.recorder.tally is not None:
             self.ledger.episodes = self.recorder.tally.add(m, t, self.ledger.episodes)

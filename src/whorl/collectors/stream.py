@@ -71,7 +71,8 @@ class StreamCollector(Collector):
         finite = True
         for x in self._floats:
             finite &= all_finite(x)
-        if not (finite and self.ledger.add_step(*self._counted, record.is_first)):  # type: ignore[arg-type]  # numpy: it steps on the CPU
+        games = self._counted[1] if record.games is None else record.games[0]
+        if not (finite and self.ledger.add_step(*self._counted, record.is_first, games)):  # type: ignore[arg-type]  # numpy: it steps on the CPU
             record.check_finite(1, self.rollouts)  # says where
         if record.tally is not None:
             self.ledger.episodes = record.tally.add(m, 1, self.ledger.episodes)

@@ -53,6 +53,7 @@ class Tally:
     def add(self, memory: Memory, rows: int, episodes: Sequence[Episode]) -> list[Episode]:
         """Count the first rows of a rollout's memory; `episodes` that ended in it, with their numbers, in the order of `ways`."""
         result, infos = memory["next"], memory.get("info", {})
+        lost, games = result["truncated"], memory.get("game_over", result["terminated"])
         ended: list[tuple[float, ...]] = []
         for t in range(rows):
             mask, reward = memory["mask"][t], result.get("raw_reward", result["reward"])[t]
@@ -68,8 +69,9 @@ class Tally:
                 self.totals[k] = np.where(there, kept + value, self.totals[k])
                 self.counts[k] += there
             self.weights = np.where(mask, self.weights * self.discount, self.weights)
-            for i in np.flatnonzero((result["terminated"][t] | result["truncated"][t]) & mask):
-                ended.append(tuple(map(float, self._episode(int(i)))))
+            for i in np.flatnonzero(np.where(mask, games[t] | result["truncated"][t], lost[t])):
+                if mask[i]:
+                    ended.append(tuple(map(float, self._episode(int(i)))))
                 self.totals[:, i], self.counts[:, i], self.weights[i] = 0.0, 0, 1.0
         return [episode._replace(info=info) for episode, info in zip(episodes, ended, strict=True)]
 

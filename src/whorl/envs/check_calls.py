@@ -149,8 +149,9 @@ class Calls:
         reward, terminated, truncated = as_numpy(step.reward), as_numpy(step.terminated), as_numpy(step.truncated)
         ended = terminated | truncated
         self.demand(
-            not (ended | (reward != 0))[~valid].any(),
-            "where valid is False (the engine invented the step, or the row stands) reward must be 0 and no flag set",
+            not (terminated | (reward != 0))[~valid].any(),
+            "where valid is False (the engine invented the step, or the row stands) reward must be 0, and no flag set but truncated, where "
+            "an episode was lost",
         )
         if not ended.any():
             self.demand(
@@ -174,14 +175,15 @@ class Calls:
             f"next_observation differs from observation in rows {wrong.tolist()} whose episode did not end: they must "
             "be equal there",
         )
+        ended &= valid  # the others were lost
         self.ended += zip(terminated[ended].tolist(), truncated[ended].tolist(), strict=True)
         if step.next_observation is not step.observation:  # the same object: the engine resets in its next step
-            self.cut += rows[truncated & ~terminated].tolist()
+            self.cut += rows[truncated & ~terminated & valid].tolist()
 
     def _count(self, step: Step, valid: np.ndarray) -> None:
         terminated, truncated = as_numpy(step.terminated), as_numpy(step.truncated)
         self._length += valid
-        self.cut_after += self._length[truncated & ~terminated].tolist()
+        self.cut_after += self._length[truncated & ~terminated & valid].tolist()
         self._length[terminated | truncated] = 0
 
     def _fits(self, space: spaces.Space, value: Any, what: str) -> None:

@@ -78,6 +78,10 @@ class _Partial:
             step.valid is not None and not as_numpy(step.valid)[~rows].any(),
             f"{call} must give `valid`, and False where rows is False",
         )
+        calls.demand(
+            not as_numpy(step.truncated)[~rows].any(),
+            f"{call} ended episodes of rows which were to stand, by `truncated`",
+        )
         for name in ("observation", "next_observation"):
             self.stand(before[0], getattr(step, name), ~rows, f"{call} gave another {name} for")
         self.stand(before[1], self.env.action_mask, ~rows, f"{call} changed the action_mask of")

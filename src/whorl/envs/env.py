@@ -37,12 +37,13 @@ class Step(NamedTuple):
     next_observation: (
         Observation  # [N, *obs] true successor in ALL rows; the same object as `observation` when none ended
     )
-    valid: Array | None = (
-        None  # [N] bool, False where the engine invented the step or stood still; None = every row counts
-    )
+    # [N] bool, False where the engine invented the step or stood still; None = every row counts. Where an episode was lost with it
+    # (a worker died), `truncated` is True, the reward 0 and the successor the last true observation: see docs/design/025
+    valid: Array | None = None
     discount: Array | None = (
         None  # [N] float32 of the reward after this one, gamma**k after k steps; None = the agent's
     )
+    # named arrays [N]. "game_over": which episodes of statistics end, where `terminated` tells a learner of more than those
     info: Info = {}
 
 
@@ -149,6 +150,14 @@ class Env:
         `observation` and `next_observation` where they stand.
         """
         raise NotImplementedError
+
+    def send(self, action: Array) -> None:
+        """The first half of `step`: say what to do, and do not wait for what comes of it."""
+        self._sent = action
+
+    def receive(self) -> Step:
+        """The second half of `step`: what came of the actions that were sent."""
+        return self.step(self._sent)
 
     def restart(self, rows: np.ndarray) -> Observation:
         """Begin a new episode in these rows (bool [N]), where "restart" is in `partial`; the others stand. Returns where all stand.

@@ -94,18 +94,21 @@ def evaluate(policy: Policy, env: Env, episodes: int, seed: int) -> Evaluation:
         noise = None if policy.greedy else policy.noise((1, n), generator)[0]
         decided, carry = actor(observation, carry, is_first, noise, env.action_mask)
         step = world.step(decided["action"])
-        ended = step.terminated | step.truncated
-        is_first = ended if step.valid is None else ended | ~step.valid
-        valid = np.ones(n, bool) if step.valid is None else _numpy(step.valid)
+        is_first = ended = step.terminated | step.truncated
+        valid = np.ones(n, bool)
+        if step.valid is not None:
+            is_first, valid = ended | ~step.valid, _numpy(step.valid)
         total += _numpy(step.reward if env.raw_reward is None else env.raw_reward) * valid
         length += valid
-        over = _numpy(ended) | (length >= longest)
+        ended = _numpy(step.info.get("game_over", ended)) & valid
+        over = ended | (length >= longest)
         for i in np.flatnonzero(over & (left > 0)):
             returns[i].append(float(total[i]))
             lengths[i].append(int(length[i]))
             left[i] -= 1
-            if not _numpy(ended)[i]:  # what follows is the rest of the same episode: this environment plays no more
+            if not ended[i]:  # what follows is the rest of the same episode: this environment plays no more
                 cut, left[i] = cut + 1, 0
+        over |= _numpy(step.truncated) & ~valid  # lost: another one begins
         total[over], length[over] = 0, 0
         observation = step.observation
     return Evaluation(np.concatenate(returns), np.concatenate(lengths), cut)

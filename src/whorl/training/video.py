@@ -64,7 +64,9 @@ def film(
             observation, is_first = step.observation, ended if step.valid is None else ended | ~step.valid
             if step.valid is None or step.valid[0]:
                 total, steps = total + float(reward[0]), steps + 1
-            if ended[0]:
+            if step.valid is not None and step.truncated[0] and not step.valid[0]:  # lost: another one begins
+                frames, total, steps, every = [], 0.0, 0, 1
+            elif ended[0]:
                 break
     finally:
         if env is not source:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections import ChainMap
 from typing import Any, ClassVar
 
 import numpy as np
@@ -225,7 +226,7 @@ class NoopStart(Drawing):
             next_observation=merged(step.next_observation, ended, step.observation),  # nobody is told that it ended
             reward=step.reward * valid,
             terminated=step.terminated & valid,
-            truncated=step.truncated & valid,
+            truncated=step.truncated & ~waits,
             valid=valid,
         )
 
@@ -238,7 +239,7 @@ class NoopStart(Drawing):
 class EndOfLife(Transform):
     """`terminated` where `info[entry]`, the number of lives, has become less; the game goes on, and the next life begins where it stands.
 
-    Mnih et al. 2015. An episode of statistics is then one life. A life lost in the first step of a game is not seen.
+    Mnih et al. 2015. Episodes of statistics stay whole games. A life lost in the first step of a game is not seen.
     TorchRL: EndOfLifeTransform. Gymnasium: AtariPreprocessing(terminal_on_life_loss); its next reset begins a new game.
     """
 
@@ -267,7 +268,9 @@ class EndOfLife(Transform):
         self._lost = (lives < self.memory["lives"]) & counts & ~(step.terminated | step.truncated)
         self.memory["lives"] = merged(self.memory["lives"], counts, lives)
         here = step.observation if step.observation is not step.next_observation else copied(step.observation)
-        return step._replace(observation=here, terminated=step.terminated | self._lost)
+        over = step.info.get("game_over", step.terminated | step.truncated)
+        info = ChainMap({"game_over": over}, step.info)
+        return step._replace(observation=here, terminated=step.terminated | self._lost, info=info)
 
     def reset(self, observation: Observation, rows: Array) -> Observation:
         self.memory["lives"] *= ~rows | self._lost  # unknown in a new game until its first step

@@ -169,7 +169,8 @@ class Phases(Layer):
             terminated=result.terminated & counts,
             truncated=result.truncated & counts,
         )
-        return self._settled(step, result)
+        settled = self._settled(step._replace(truncated=step.truncated & counts), result)
+        return settled._replace(truncated=settled.truncated | (step.truncated & ~counts))  # lost
 
     def _phase_1(self, step: Step) -> Result:
         result = Result(

@@ -71,6 +71,8 @@ class Macro(Transform):
                 weight = merged(weight, playing, weight * discount)
             if first:
                 valid = None if step.valid is None else copied(step.valid)
+            elif cpu and step.valid is not None and (lost := step.truncated & ~step.valid).any():
+                valid = ~lost if valid is None else valid & ~lost
             playing = playing & ~(terminated | truncated) & (True if step.valid is None else step.valid)
             everyone = cpu and bool(playing.all())
         ended = terminated | truncated
@@ -78,6 +80,8 @@ class Macro(Transform):
             here = successor
         else:  # who stood is shown as before by the layer
             here = merged(successor, ended if valid is None else ended | ~valid, step.observation)
+        if valid is not None:
+            reward = reward * valid  # what a lost episode paid on the way is lost with it
         return step._replace(
             observation=here, reward=reward, terminated=terminated, truncated=truncated,
             next_observation=successor, valid=valid, discount=weight,
