@@ -1,7 +1,7 @@
 #!/bin/sh
 # torch-twrl's sweep over step sizes, 10 seeds each, as many runs at a time as there are cores; the same command goes on after a kill.
 # The settings are cartpole-pg's with 600 episodes (of at most 200 steps).
-# Extra arguments are passed on, and win: examples/sweep.sh --seeds 3 --jobs 1
+# Extra arguments are passed on, and win: examples/sweep.sh --seeds 3 --slots 1
 exec whorl sweep reinforce CartPole-v0 \
   --seeds 10 \
   --num-envs 1 \

@@ -65,7 +65,7 @@ def test_run(name: str, tmp_path: Path) -> None:
 
 
 def test_sweep(tmp_path: Path) -> None:
-    run("sweep.sh", tmp_path, "--seeds", "1", "--total-steps", "200", "--eval-episodes", "2", "--jobs", "2")
+    run("sweep.sh", tmp_path, "--seeds", "1", "--total-steps", "200", "--eval-episodes", "2", "--slots", "2")
     (table,) = tmp_path.glob("runs/sweeps/*/table.csv")
     rows = table.read_text().splitlines()
     assert len(rows) == 1 + 7 and rows[0].startswith("learning_rate,")

@@ -315,6 +315,7 @@ ELSEWHERE = {
     "env_name": "env",
     "total_timesteps": "total_steps",
     "max_steps": "total_steps",
+    "jobs": "slots, of a sweep: how many runs at a time",
     "net_arch": "hidden",
     "policy_kwargs": "hidden and activation, or encoder for a network of your own",
     "policy": "encoder, for a network of your own; the agent builds its policy",

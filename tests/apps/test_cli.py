@@ -363,7 +363,7 @@ def test_a_network_of_the_user_s_is_typed(capfd, tmp_path, monkeypatch):
         code, _, err = call(capfd, *words)
         assert code == 2 and "imports nothing: pass it, --encoder MODULE:torso\n" in err
         assert call(capfd, *words, *own)[0] == 0
-    words = ["--grid", "feed.steps=64", "--seeds", 1, "--jobs", 1]
+    words = ["--grid", "feed.steps=64", "--seeds", 1, "--slots", 1]
     assert call(capfd, "sweep", *TRAIN[1:-2], *words, *own)[0] == 0
 
 

@@ -28,7 +28,7 @@ WORDS = [
     "2",
     "--seeds",
     "1",
-    "--jobs",
+    "--slots",
     "2",
 ]
 WORDS += ["--total-steps", "2000", "--eval-episodes", "4", "--name", "some"]

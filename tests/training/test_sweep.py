@@ -3,6 +3,8 @@
 import fcntl
 import json
 import os
+import random
+import re
 import signal
 import subprocess
 import sys
@@ -19,14 +21,30 @@ from whorl.errors import BadInput, Damaged, Incompatible
 from whorl.functional.statistics import bootstrap_interval, iqm
 from whorl.training import checkpoint, sweep_table
 from whorl.training.process import StopSignals
+from whorl.training.slots import allowed_cores
 from whorl.training.sweep import sweep
+from whorl.training.sweep_live import SweepLive, progress
 
 COMMAND = [sys.executable, "-c", "from whorl.apps.cli import main; main()", "sweep"]
-FULL = "WHORL_KILLS" in os.environ  # make faults: twelve runs, three at a time; else four, two at a time
-STEPS, SETTINGS, SEEDS, JOBS = ("20,40", 4, 3, 3) if FULL else ("20", 2, 2, 2)
+FULL = "WHORL_KILLS" in os.environ  # make faults: forty runs; else four
+STEPS, SETTINGS, SEEDS = ("20,40", 4, 10) if FULL else ("20", 2, 2)
 RUNS = SETTINGS * SEEDS
+KILLS = 5 if FULL else 0  # of the sweep, beside the first
+SLOTS = min(2, len(allowed_cores()))
 MANY = ["reinforce", "CartPole-v1", "--grid", "learning_rate=1e-3,1e-2", "--grid", f"feed.steps={STEPS}"]
-MANY += ["--seeds", SEEDS, "--jobs", JOBS, "--total-steps", 4000, "--num-envs", 2, "--eval-episodes", 2, "--json"]
+MANY += [
+    "--seeds",
+    SEEDS,
+    "--slots",
+    f"{SLOTS}x1",
+    "--total-steps",
+    4000,
+    "--num-envs",
+    2,
+    "--eval-episodes",
+    2,
+    "--json",
+]
 MANY += ["--name", "many"]
 
 
@@ -57,18 +75,55 @@ def gone(pid):
         return True
 
 
+def runs_of(sweep, seen):
+    """{name of a run: its process} of those that are under way; `seen` gets the cores that each of their threads may use."""
+    found, busy = {}, set()
+    for pid in children(sweep.pid):
+        try:
+            request = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[-2]
+            if not request.startswith(b"{"):  # not yet the run, but the sweep that becomes it
+                continue
+            request = json.loads(request)
+            cores = {frozenset(os.sched_getaffinity(int(thread))) for thread in os.listdir(f"/proc/{pid}/task")}
+        except (FileNotFoundError, ProcessLookupError, IndexError):
+            continue
+        name = Path(request["resume"]).name if "resume" in request else request["train"]["name"]
+        found[name] = pid
+        (own,) = cores  # all threads of a run
+        assert len(own) == 1 and not own & busy, "two runs on one core"
+        busy |= own
+        seen.setdefault(name, set()).update(own)
+    return found
+
+
+def end(sweep, seen):
+    """Waits until the sweep ends; what it wrote. It must write less than a pipe holds."""
+    while sweep.poll() is None:
+        runs_of(sweep, seen)
+        time.sleep(0.005)
+    return sweep.communicate()
+
+
 @pytest.mark.fault
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel ends the runs of a killed sweep on Linux only")
 def test_runs_killed_in_the_middle_are_one_result_each(tmp_path):
     path = tmp_path / "sweeps" / "many"
-    first = start(*MANY, "--runs", tmp_path)
+    first, seen = start(*MANY, "--runs", tmp_path), {}
     few = RUNS // 4  # some are finished then, one more has saved, and one has not begun
-    wait_until(lambda: few <= len(run_folders(path, "eval.json")) < len(run_folders(path, "checkpoints/last")))
-    running = children(first.pid)
+    wait_until(lambda: runs_of(first, seen) and run_folders(path, "checkpoints/last"))
+    victim = run_folders(path, "checkpoints/last")[0].parent.name
+    os.kill(runs_of(first, seen)[victim], signal.SIGKILL)  # the run alone: the sweep goes on, and with it in the end
+    wait_until(
+        lambda: (
+            runs_of(first, seen)
+            and few <= len(run_folders(path, "eval.json")) < len(run_folders(path, "checkpoints/last"))
+        )
+    )
+    running = runs_of(first, seen)
     first.kill()  # the sweep alone, not its runs
-    first.communicate()
-    wait_until(lambda: all(gone(pid) for pid in running))
-    assert running
+    _, err = first.communicate()
+    wait_until(lambda: all(gone(pid) for pid in running.values()))
+    assert running and f"failed: killed by SIGKILL; retry 1 of 2 comes ({path}/logs/{victim}.txt)" in err
 
     finished = {run: (run / "eval.json").stat().st_mtime_ns for run in run_folders(path, "eval.json")}
     begun = [run for run in run_folders(path, "config.json") if run not in finished]
@@ -78,10 +133,25 @@ def test_runs_killed_in_the_middle_are_one_result_each(tmp_path):
     never_begun.mkdir()  # killed between making the folder and its first file
     (never_begun / ".tmp-config.json-1-00000000").write_text("{")
 
+    moments = random.Random(0)
+    for _ in range(KILLS):  # at any moment: before its first run, between two, while one saves
+        between = start(*MANY, "--runs", tmp_path)
+        moment = time.monotonic() + moments.uniform(0, 15)
+        while time.monotonic() < moment:
+            running |= runs_of(between, seen)
+            time.sleep(0.005)
+        between.kill()
+        between.communicate()
+        while not all(gone(pid) for pid in running.values()):
+            time.sleep(0.005)
+        finished |= {
+            run: (run / "eval.json").stat().st_mtime_ns for run in {*run_folders(path, "eval.json")} - {*finished}
+        }
+
     second = start(*MANY, "--runs", tmp_path)
-    out, err = second.communicate()
+    out, err = end(second, seen)
     assert second.returncode == 0, err
-    assert f"{RUNS} runs, {len(finished)} finished before, {JOBS} at a time" in err and f"[{RUNS}/{RUNS}]" in err
+    assert f"{RUNS} runs, {len(finished)} finished before, {SLOTS} at a time" in err and f"[{RUNS}/{RUNS}]" in err
     assert err.count(": best mean ") == RUNS - len(finished)
     assert sorted(p.name for p in path.glob("CartPole-v1/*/*")) == sorted(
         f"{k:03d}_s{seed}" for k in range(SETTINGS) for seed in range(SEEDS)
@@ -90,13 +160,14 @@ def test_runs_killed_in_the_middle_are_one_result_each(tmp_path):
     for run, written in finished.items():
         assert (run / "eval.json").stat().st_mtime_ns == written  # not run again
 
-    seen = set()
+    assert len(seen) == RUNS and set().union(*seen.values()) == set(allowed_cores()[:SLOTS])
+    settings = set()
     for run in run_folders(path, "eval.json"):
         config = json.loads((run / "config.json").read_text())
-        seen.add((config["config"]["learning_rate"], config["config"]["feed"]["steps"], config["seed"]))
+        settings.add((config["config"]["learning_rate"], config["config"]["feed"]["steps"], config["seed"]))
         logged = [row["step"] for row in rows_of(run) if "time/fps" in row]
         assert logged == sorted(set(logged)) and logged[-1] >= 4000  # trained once, from the beginning to the end
-    assert len(seen) == RUNS
+    assert len(settings) == RUNS
 
     config = json.loads((begun[0] / "config.json").read_text())
     fields = {"learning_rate": config["config"]["learning_rate"], "feed": {"steps": config["config"]["feed"]["steps"]}}
@@ -149,7 +220,7 @@ def test_both_signals_are_noted_and_given_back(number):
 @pytest.mark.fault
 def test_a_signal_stops_the_runs_which_save(tmp_path):
     """A hundred million steps have their first regular checkpoint at five million."""
-    options = ["random", "RandomWalk-v0", "--grid", "feed.steps=8,16", "--seeds", 1, "--jobs", 1, "--name", "long"]
+    options = ["random", "RandomWalk-v0", "--grid", "feed.steps=8,16", "--seeds", 1, "--slots", 1, "--name", "long"]
     process = start(*options, "--total-steps", 100_000_000, "--runs", tmp_path, start_new_session=True)
     path = tmp_path / "sweeps" / "long"
     wait_until(lambda: any((run / "episodes.csv").stat().st_size > 1000 for run in run_folders(path, "episodes.csv")))
@@ -166,14 +237,16 @@ def test_a_signal_stops_the_runs_which_save(tmp_path):
 def test_a_run_that_fails_is_reported_and_the_others_go_on(tmp_path):
     options = ["ppo", "CartPole-v1", "--grid", "learning_rate=1e38,1e-3", "--grid", "max_grad_norm=1e38"]
     options += ["--grid", "eval_episodes=2"]
-    small = ["--seeds", 1, "--jobs", 2, "--total-steps", 1024, "--num-envs", 4, "--window", 7]
+    small = ["--seeds", 1, "--slots", 2, "--retries", 1, "--total-steps", 1024, "--num-envs", 4, "--window", 7]
     process = start(*options, *small, "--runs", tmp_path, "--json")
     out, err = process.communicate()
     assert process.returncode == 1 and "Traceback" not in err
     result = json.loads(out.splitlines()[-1])
     ((job, why),) = result["failed"].items()
     assert job == "learning_rate=1e+38 max_grad_norm=1e+38 eval_episodes=2, seed 0" and "NaN or infinite" in why
-    assert f"{job}: FAILED: whorl: " in err and f"{job} failed: {why}" in err
+    assert f"[1/2] {job}: FAILED: whorl: " in err or f"[2/2] {job}: FAILED: whorl: " in err
+    assert f"{job}: failed: {why}; retry 1 of 1 comes" in err and f"whorl: {job} failed 2 times: {why}" in err
+    assert result["retries"] == {job: 1} and "1 of 2 runs, 1 retries" in out
     first, last = result["table"]
     assert first["setting"]["learning_rate"] == 1e-3 and first["seeds"] == 1 and first["iqm"] > 0
     assert last["setting"]["learning_rate"] == 1e38 and last["seeds"] == 0 and last["iqm"] is None
@@ -207,7 +280,26 @@ def test_a_run_that_fails_is_reported_and_the_others_go_on(tmp_path):
         (["--grid", "learning_rate="], "learning_rate has no values"),
         ([], "the grid is empty"),
         (["--grid", "discount=.9", "--seeds", "0"], "seeds must be at least 1, got 0"),
-        (["--grid", "discount=.9", "--jobs", "0"], "jobs must be at least 1, got 0"),
+        (["--grid", "discount=.9", "--retries", "-1"], "retries must be at least 0, got -1"),
+        (
+            ["--grid", "discount=.9", "--jobs", "2"],
+            "there is no option --jobs; what others call jobs is --slots, of a sweep",
+        ),
+        *(
+            (["--grid", "discount=.9", "--slots", text], message)
+            for text, message in [
+                ("0", "slots are a number of runs at a time (2), also with the cores of each (2x1), or GPUs"),
+                ("2x0", "got '2x0'"),
+                ("x2", "got 'x2'"),
+                ("2x", "got '2x'"),
+                ("-1", "got '-1'"),
+                ("gpu:", "got 'gpu:'"),
+                ("gpu:0, 1", "got 'gpu:0, 1'"),
+                ("99999", "got '99999'"),
+                ("9000x9", "slots = 9000x9 needs 81000 cores, but this process may use"),
+                ("gpu:9999", "slots = gpu:9999: there is no GPU 9999; this process sees"),
+            ]
+        ),
         (["--grid", "discount=.9", "--eval-episodes", "0"], "eval_episodes must be at least 1, got 0"),
         (["--grid", "discount=.9", "--name", "../x"], "the sweep name '../x' cannot name a folder"),
     ],
@@ -352,7 +444,34 @@ def test_the_table(tmp_path):
 
 
 @pytest.mark.parametrize("episodes", [0, 1, 99, 100, 101, 5000])
-def test_last_returns_reads_the_end(tmp_path, episodes):
+def test_last_episodes_reads_the_end(tmp_path, episodes):
     returns = [i / 7 for i in range(episodes)]
     run = made_up_run(tmp_path / "run", 0, returns)
-    assert sweep_table.last_returns(run / "episodes.csv").tolist() == returns[-100:]
+    newest = [[i, returns[i]] for i in range(episodes)][-100:]
+    assert sweep_table.last_episodes(run / "episodes.csv").tolist() == newest
+
+
+# -- the live table -----------------------------------------------------------------------------------------------------
+
+
+def test_a_terminal_shows_a_table_of_the_slots(monkeypatch, tmp_path):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "150")
+    parent, child = os.openpty()
+    run, clock = made_up_run(tmp_path / "run", 5, [1, 2, 6]), [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    with os.fdopen(child, "w") as terminal:
+        monkeypatch.setattr(sys, "stderr", terminal)
+        with SweepLive() as live:
+            live.show(lambda: [("1: core 0", "hidden=[8], seed 0", "2", *progress(run, 0.0))], "1 waiting")
+            live.show(lambda: 1 / 0, "too early")  # the rows are not even made
+            live.say("[1/2] [b]")
+            clock[0] += 10
+            live.show(
+                lambda: [("2", "x", "1", *progress(None, 50.0)), ("3", "y", "1", *progress(tmp_path, 50.0))], "below"
+            )
+    shown = os.read(parent, 100_000).decode()
+    assert "1: core 0  hidden=[8], seed 0  2    1:40  2      3.0" in re.sub(r"\x1b\[[0-9;]*m", "", shown)
+    assert "[1/2] [b]\r\n" in shown and "1 waiting" in shown and "too early" not in shown and "below" in shown
+    assert re.search(r"2 +x +1 +1:00 +- +-", shown) and re.search(r"3 +y +1 +1:00 +- +-", shown)
+    assert shown.endswith("\x1b[?25h") or "\x1b[?25h" in shown  # the cursor is back

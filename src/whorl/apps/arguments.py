@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from tyro.conf import OmitArgPrefixes, Positional, Suppress, UseAppendAction, arg
 
 from whorl.apps.gym_server.settings import Settings as ServerSettings
-from whorl.options import Count, Positive
+from whorl.options import Amount, Count, Positive
 from whorl.training.settings import Settings, Update
 
 Agent = Annotated[Positional[str], arg(metavar="AGENT")]
@@ -167,8 +167,11 @@ class Sweep(Begun, Networked):
     trials: Annotated[int, Count] = 20
     # of each setting: 0, 1, ...
     seeds: Annotated[int, Count] = 5
-    # runs at a time; as many as there are cores if not given
-    jobs: Annotated[int | None, Count] = None
+    # runs at a time: 2; 2x1, each with one core of its own; "gpu:0,1 x2", one on each GPU with two cores. As many as there are cores if
+    # not given
+    slots: Annotated[str | None, arg(metavar="N|NxCORES|gpu:0,1")] = None
+    # of a run that failed or was killed, from its last checkpoint
+    retries: Annotated[int, Amount] = 2
     settings: OmitArgPrefixes[Repeated] = Repeated()
     # the sweep is the folder sweeps/NAME in it
     runs: Path = Path("runs")

@@ -153,15 +153,23 @@ def sweep(o: arguments.Sweep) -> None:
     default = Settings(num_envs=first.num_envs, total_steps=first.total_steps)
     given = {name: value for name, value in _given(o.settings).items() if value != getattr(default, name)}
     done = run_sweep(
-        o.algorithm, o.environment, varied, samples=drawn, trials=o.trials, seeds=o.seeds, jobs=o.jobs, runs=o.runs, name=o.name,
-        imports=o.imports, env_kwargs=o.env_kwargs, transforms=o.transforms, encoder=_encoder(o), **given
+        o.algorithm, o.environment, varied, samples=drawn, trials=o.trials, seeds=o.seeds, slots=o.slots, retries=o.retries, runs=o.runs,
+        name=o.name, imports=o.imports, env_kwargs=o.env_kwargs, transforms=o.transforms, encoder=_encoder(o), **given
     )  # fmt: skip
     print_table([sweep_table.header([*done.rows[0].setting]), *(row.cells() for row in done.rows)])
-    print(f"{done.path}: {done.runs - len(done.failed)} of {done.runs} runs; table.csv, table.png")
+    retried = f", {sum(done.retries.values())} retries" if done.retries else ""
+    print(f"{done.path}: {done.runs - len(done.failed)} of {done.runs} runs{retried}; table.csv, table.png")
     for job, why in done.failed.items():
-        print(f"whorl: {job} failed: {why}", file=sys.stderr)
+        tries = f" {1 + done.retries[job]} times" if job in done.retries else ""
+        print(f"whorl: {job} failed{tries}: {why}", file=sys.stderr)
     if o.json:
-        _last_line(sweep=str(done.path), runs=done.runs, failed=done.failed, table=[asdict(row) for row in done.rows])
+        _last_line(
+            sweep=str(done.path),
+            runs=done.runs,
+            failed=done.failed,
+            retries=done.retries,
+            table=[asdict(row) for row in done.rows],
+        )
     if done.failed:
         sys.exit(1)
 

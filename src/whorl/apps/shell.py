@@ -33,7 +33,7 @@ def _typed(whole: str, name: str, value: str, sweep: bool) -> str:
     from whorl.training import grid
     from whorl.training.catalog import AGENTS, default_config
 
-    if name in grid.RUN_SETTINGS or name in ("seed", "seeds", "jobs", "trials", "quiet", "name", "runs"):
+    if name in grid.RUN_SETTINGS or name in ("seed", "seeds", "slots", "retries", "trials", "quiet", "name", "runs"):
         return _option("", name, value)
     of_agents = dict.fromkeys(field for agent in AGENTS for field in grid.fields(default_config(agent)))
     field = next((each for each in of_agents if each == name or each.endswith(f".{name}")), None)

@@ -9,8 +9,9 @@ from whorl.training import grid
 from whorl.training.catalog import AgentLike, find
 
 
-def check_call(agent: object, values: Mapping[str, object], **counts: object) -> None:
-    """Raises BadInput for agents that are no text, values that are no list, and a count (`seeds`, ...) that is no whole number from 1."""
+def check_call(agent: object, values: Mapping[str, object], **counts: tuple[object, int]) -> None:
+    """Raises BadInput for agents that are no text, values that are no list, and a count (`seeds`, ...) that is no whole number from the one
+    beside it on."""
     if isinstance(agent, list | tuple):
         names = ",".join(each if isinstance(each, str) else "NAME" for each in agent)
         raise BadInput(
@@ -19,14 +20,14 @@ def check_call(agent: object, values: Mapping[str, object], **counts: object) ->
         )
     if not isinstance(agent, str | type):
         raise BadInput("the runs of a sweep are processes of their own, which build their agents: pass the class")
-    for name, count in counts.items():
+    for name, (count, least) in counts.items():
         if isinstance(count, list | tuple | range):
             raise BadInput(
                 f"{name} is how many, not which: {name}={len(count)}"
                 + (f" trains the seeds 0 to {len(count) - 1} of each setting" if name == "seeds" else "")
             )
-        if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
-            raise BadInput(f"{name} must be at least 1, got {count!r}")
+        if isinstance(count, bool) or not isinstance(count, int) or count < least:
+            raise BadInput(f"{name} must be at least {least}, got {count!r}")
     for name, each in values.items():
         if isinstance(each, str) or not isinstance(each, Sequence):
             raise BadInput(f"the grid has a list of values for each field, one will do: {{{name!r}: [{each!r}]}}")

@@ -63,19 +63,20 @@ def _row(setting: Setting, runs: list[Path]) -> Row:
     scores = [one.best.mean for one in found if one and one.best]  # a run that was never evaluated has none
     if not scores:
         return Row(setting, None, None, None, len(runs), None)
-    last = [returns.mean() for run in runs if len(returns := last_returns(run / "episodes.csv"))]
+    last = [newest[:, 1].mean() for run in runs if len(newest := last_episodes(run / "episodes.csv"))]
     low, high = bootstrap_interval(scores)
     return Row(setting, iqm(scores), low, high, len(scores), float(np.mean(last)) if last else None)
 
 
-def last_returns(path: Path, number: int = LAST) -> np.ndarray:
-    """The newest returns, at most `number`, of an `episodes.csv`. Reads the end of the file only."""
+def last_episodes(path: Path, number: int = LAST) -> np.ndarray:
+    """[n, 2] step and return of the newest episodes, at most `number`, in an `episodes.csv`. Reads the end of the file only."""
     with Folder(path.parent) as folder, folder.file(path.name) as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - 200 * number))  # a line is shorter than 200 bytes
         lines = file.read().splitlines()[1:]  # without the header, or a line cut in two
     try:
-        return np.array([float(line.split(b",")[2]) for line in lines[-number:]])
+        cells = [line.split(b",") for line in lines[-number:]]
+        return np.array([(float(cell[0]), float(cell[2])) for cell in cells]).reshape(-1, 2)
     except (ValueError, IndexError) as error:
         raise Damaged(f"{path} should hold four numbers a line ({error}): {CHANGED}") from None
 

@@ -7,10 +7,31 @@ import os
 import sys
 import time
 from collections.abc import Mapping
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from whorl.batch import Arrays, Numbers, State
 from whorl.training.loggers import Logger
+
+if TYPE_CHECKING:
+    from rich.live import Live
+
+
+def live(stream: TextIO, transient: bool = False) -> Live | None:
+    """What is renewed in place, started; None where the stream is no terminal. transient: it is gone after `stop`."""
+    if not stream.isatty() or os.environ.get("TERM") == "dumb":
+        return None
+    from rich.console import Console as Terminal
+    from rich.live import Live
+
+    begun = Live(
+        console=Terminal(file=stream),
+        auto_refresh=False,
+        transient=transient,
+        redirect_stdout=False,  # results, not progress
+        redirect_stderr=stream is sys.stderr,  # warnings of others go above the live lines
+    )
+    begun.start()
+    return begun
 
 
 class Console(Logger):
@@ -25,18 +46,7 @@ class Console(Logger):
     def __init__(self, total_steps: int, stream: TextIO | None = None, interval: float = 5.0, quiet: bool = False):
         self._total, self._quiet = total_steps, quiet
         self._stream = sys.stderr if stream is None else stream
-        self._live = None
-        if not quiet and self._stream.isatty() and os.environ.get("TERM") != "dumb":
-            from rich.console import Console as Terminal
-            from rich.live import Live
-
-            self._live = Live(
-                console=Terminal(file=self._stream),
-                auto_refresh=False,
-                redirect_stdout=False,  # results, not progress
-                redirect_stderr=self._stream is sys.stderr,  # warnings of others go above the live line
-            )
-            self._live.start()
+        self._live = None if quiet else live(self._stream)
         self._interval = 0.1 if self._live else interval
         self._return = math.nan
         self._first, self._start, self._shown = 0, 0.0, 0.0
@@ -54,7 +64,7 @@ class Console(Logger):
         left = (self._total - step) / mean_rate if mean_rate > 0 else math.inf
         self._waiting = (
             f"{step:,} / {self._total:,} steps ({min(100 * step / max(self._total, 1), 100):.0f}%)"
-            f"  {float(metrics.get('time/fps', mean_rate)):,.0f} steps/s  left {_duration(left)}"
+            f"  {float(metrics.get('time/fps', mean_rate)):,.0f} steps/s  left {duration(left)}"
             f"  return {'-' if math.isnan(self._return) else f'{self._return:,.2f}'}"
         )
         if now - self._shown >= self._interval:
@@ -112,7 +122,7 @@ class Console(Logger):
             print(line, file=self._stream, flush=True)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """None is left where the last rollout went past the end."""
     if not math.isfinite(seconds):
         return "?"
