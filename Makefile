@@ -11,7 +11,7 @@ PYTEST := $(BIN)/python -m pytest
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-browser test-trackers test-envpool test-old-gym test-mo-gymnasium test-jax test-portable faults check learn bench peers format clean
+.PHONY: help setup demo test test-browser test-trackers test-envpool test-atari test-old-gym test-mo-gymnasium test-jax test-portable faults check learn bench peers format clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -48,6 +48,10 @@ test-trackers: setup  ## wandb and mlflow really receive a run; installs both fi
 
 test-envpool: setup  ## envpool, 770 MB of it, in an environment of its own over .venv
 	BIN=$(BIN) scripts/test_over.sh envpool "envpool>=1.2.5,<2" tests/envs/test_envpool.py tests/envs/test_adapters.py -k envpool $(ARGS)
+
+test-atari: setup  ## Atari games by ale-py, in an environment of its own over .venv
+	BIN=$(BIN) scripts/test_over.sh atari "ale-py>=0.12,<0.13 opencv-python-headless>=4.10" tests/envs/test_atari.py tests/envs/test_adapters.py \
+		tests/test_presets.py tests/test_docs.py -k "test_atari or TestAdapter and atari or ALE or atari.md" $(ARGS)
 
 test-old-gym: setup  ## the package gym, 0.26, in an environment of its own over .venv
 	BIN=$(BIN) scripts/test_over.sh old-gym gym==0.26.2 tests/envs/test_adapters.py -k "0.26" $(ARGS)

@@ -19,7 +19,14 @@ settings.load_profile("whorl")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    for extra, module in (("box2d", "Box2D"), ("mujoco", "mujoco"), ("dmc", "dm_control"), ("envpool", "envpool")):
+    extras = (
+        ("box2d", "Box2D"),
+        ("mujoco", "mujoco"),
+        ("dmc", "dm_control"),
+        ("envpool", "envpool"),
+        ("atari", "ale_py"),
+    )
+    for extra, module in extras:
         if item.get_closest_marker(extra):
             pytest.importorskip(module, reason=f"needs the extra {extra}: pip install 'whorl[{extra}]'")
 

@@ -23,6 +23,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/**/*.py")])
+NEEDS = {"atari.md": "ale_py"}  # modules without which a page is skipped
 RUN, SHOWN = {"python": "python", "bash": "bash", "sh": "bash"}, {"text", "console"}
 SECONDS_PER_BLOCK = 600  # against hanging
 
@@ -153,6 +154,8 @@ def run_blocks(document: str, todo: list[Block], folder: Path, guard: float = SE
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: p.relative_to(ROOT).as_posix())
 @pytest.mark.timeout(0)  # run_blocks has its own guard, by the number of blocks
 def test_document(path: Path, tmp_path: Path) -> None:
+    if module := NEEDS.get(path.name):
+        pytest.importorskip(module, reason=f"{path.name} needs the module {module}")
     if path.suffix == ".py":
         found, complaints = [Block("bash", 0, f"python {shlex.quote(str(path))}")], []
     else:

@@ -19,7 +19,7 @@ from whorl.envs.adapters import LIBRARIES, library
     [
         ("http://127.0.0.1:5000/CartPole-v1", "http", ""),
         ("HTTPS://h/ALE/Pong-v5", "http", ""),
-        ("ALE/Pong-v5", "registered", "atari"),
+        ("ALE/Pong-v5", "atari", "atari"),
         ("dm_control/cartpole-balance", "dm_control", "dmc"),
         ("dm_control/cartpole-balance-v0", "registered", "dmc"),
         ("envpool/Pong-v5", "envpool", "envpool"),

@@ -3,8 +3,21 @@
 from whorl.agents.ppo import PPOConfig
 from whorl.feeds import Rollouts
 from whorl.presets import Preset
+from whorl.presets.atari import on_atari
+
+_ATARI = PPOConfig(
+    learning_rate=2.5e-4,
+    anneal_steps=10_000_000,
+    clip_range=0.1,
+    value_clip_range=0.1,
+    entropy_weight=0.01,
+    feed=Rollouts(steps=128, epochs=4, minibatches=4),
+)
 
 PRESETS = {
+    **on_atari(
+        _ATARI, num_envs=8, source="CleanRL, ppo_atari.py; sticky actions, and games do not begin by pressing fire"
+    ),
     "CartPole-v1": Preset(
         PPOConfig(learning_rate=1e-3, entropy_weight=0.01, feed=Rollouts(steps=128, epochs=4, minibatches=4)),
         num_envs=8,

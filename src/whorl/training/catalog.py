@@ -14,6 +14,7 @@ from importlib.metadata import entry_points
 from types import ModuleType
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
+from whorl.envs.adapters import library
 from whorl.envs.ids import environment_behind
 from whorl.errors import BadInput, Damaged
 from whorl.feeds import FEEDS, Fed, check_fed
@@ -162,7 +163,8 @@ def _tuned(name: str) -> ModuleType | None:
 def find(agent: AgentLike, env_id: str) -> Preset:
     """The preset of this pair (of a URL: of the environment behind it), or the agent's defaults; an agent that is built has its own
     config. Raises BadInput for an unknown agent."""
-    preset = presets(agent).get(environment_behind(env_id)) or Preset(default_config(agent))
+    preset = presets(agent).get(environment_behind(env_id))
+    preset = preset or Preset(default_config(agent), transforms=library(env_id).learning)
     return preset if isinstance(agent, str | type) else replace(preset, config=agent.config)
 
 

@@ -27,6 +27,7 @@ class Library(NamedTuple):
     registers: bool = False  # importing the module brings its ids into Gymnasium's registry
     package: str = ""  # that installs it, where no extra does: it does not go with what others need
     prepare: Callable[[], None] = lambda: None  # before the module is imported
+    learning: tuple[str, ...] = ()  # transforms between its environments and a learner, where no preset says which
 
     def make(
         self, id: str, num_envs: int, seed: int, device: str, prefer: str, wrappers: tuple[Callable, ...], options: dict[str, Any]
@@ -70,7 +71,7 @@ ROADS = "exit|highway|intersection|lane-keeping|merge|parking|racetrack|roundabo
 ROBOTS = "AdroitHand|AntMaze|Fetch|FrankaKitchen|HandManipulate|HandReach|PointMaze"
 LIBRARIES = (  # the first that has an id steps it
     Library(is_url, "http"),
-    Library(lambda id: namespace(id) == "ALE", "registered", "atari", "ale_py", registers=True),
+    Library(_in("ALE"), "atari", "atari", "ale_py", registers=True, learning=("end_of_life", "clip_reward")),
     Library(
         lambda id: namespace(id) == "dm_control" and "-v" in id,
         "registered",
