@@ -84,6 +84,9 @@ HEARTS = {"training/run.py": 200, "agents/agent.py": 100}  # files that everythi
 MATHS = re.compile(r"whorl\.functional\.")
 NAMELESS = {"utils", "util", "common", "core", "misc"}
 PICKLES = {"pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
+CARRIES = {
+    "envs/child.py": "cloudpickle"
+}  # the one exception: classes and functions of the user's, to processes of our own
 OWN_STREAMS = {"Generator", "BitGenerator", "SeedSequence", "default_rng", "PCG64", "PCG64DXSM", "Philox", "SFC64"}
 TORCH_DRAWS = {"rand", "randn", "randint", "randperm", "normal", "bernoulli", "multinomial", "poisson"}
 TORCH_DRAWS |= {"rand_like", "randn_like", "randint_like"}
@@ -242,7 +245,8 @@ def named_rooms(tree: Tree) -> list[str]:
 
 def no_pickle(tree: Tree) -> list[str]:
     advice = "files and messages are data: safetensors and JSON"
-    found = [f"{path} imports {name}: {advice}" for path, name in imports(tree) if name.split(".")[0] in PICKLES]
+    brought = [(path, name) for path, name in imports(tree) if name.split(".")[0] in PICKLES]
+    found = [f"{path} imports {name}: {advice}" for path, name in brought if CARRIES.get(path) != name]
     for path, call, name, keywords in calls(tree):
         values = {k.arg: ast.unparse(k.value) for k in call.keywords}
         unsafe = name == "torch.load" and values.get("weights_only") != "True"

@@ -29,10 +29,11 @@ class Feed:
     warmup: int = 0  # environment steps before the first update
     normalize_observation: bool = False  # by running mean and std, inside the policy
     own_envs: bool = False  # whoever learns makes environments of its own, by their id
+    max_lag: int = 0  # syncs that rows may be older than the weights; 0: any number
     one_by_one: bool = False  # every step is learned from at once, on the CPU
     buffer: Part = "rollout"  # what holds the rows
     adjustable: frozenset[str] = frozenset(
-        {"steps", "epochs", "minibatches"}
+        {"steps", "epochs", "minibatches", "max_lag"}
     )  # of its fields, what may change in a run that is resumed
 
     # of rows that are kept
@@ -96,6 +97,8 @@ class Rollouts(Feed):
     epochs: Annotated[int, Count] = 1
     # pieces an epoch is cut into
     minibatches: Annotated[int, Count] = 1
+    # rollouts that rows may be older than the weights, where samplers go ahead; older ones have `mask` False. 0 = any number
+    max_lag: Annotated[int, Amount] = 1
     # "episode": a rollout begins and ends with whole episodes in every environment
     unit: Literal["step", "episode"] = "step"
 

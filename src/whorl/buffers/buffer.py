@@ -143,6 +143,11 @@ class ReplayBuffer:
         ratio = self.replay_ratio  # in whole numbers: a Fraction's product looks for common factors each time
         return max(ratio.numerator * (self.added - self.warmup) // ratio.denominator, 0)
 
+    def report(self) -> dict[str, float]:
+        """For a run's log: the batches per row that there were."""
+        rows = self.added - self.warmup
+        return {"train/replay_ratio": self.drawn / rows} if rows > 0 and not self.recorded else {}
+
     def _next(self, left: int) -> Batch:
         """The oldest batch drawn ahead, while the thread goes on; `left` batches are still to come, with this one."""
         assert self._thread is not None

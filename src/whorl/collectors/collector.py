@@ -21,6 +21,8 @@ class Collector:
     ledger: environment steps and episodes so far. rollouts: how many there were. version: of the weights it acts with.
     """
 
+    notice = ""  # what whoever starts a run with it should know
+
     def __init__(self, env: Env, policy: Policy, rows: int, seed: int):
         self.env, self.policy, self.seed = env, policy, seed
         self.recorder = Recorder(env, policy, rows)
@@ -72,6 +74,13 @@ class Collector:
             self.policy.load_state_dict(policy.state_dict())
         self.version += 1
         return self.version
+
+    def report(self) -> dict[str, float]:
+        """What it adds to a row of a run's log, by whole names."""
+        return {"rollout/lost": self.lost} if self.lost else {}
+
+    def close(self) -> None:
+        """End what it has begun beside `env`. Calling it twice is harmless."""
 
     def state(self) -> State:
         """(arrays, numbers) from which `load_state` goes on to the same bits, where the environment can save its state."""

@@ -12,6 +12,7 @@ from whorl.jit import jit
 from whorl.spaces import restored, to_tensors
 
 Array = np.ndarray
+EVERY = slice(None)  # environment
 
 
 class Episode(NamedTuple):
@@ -85,9 +86,9 @@ class Ledger:
         self.finished += len(episodes)
         self.episodes = episodes
 
-    def forget(self) -> None:
+    def forget(self, rows: slice = EVERY) -> None:
         """The episodes under way were given up."""
-        self.returns[:], self.lengths[:] = 0, 0
+        self.returns[rows], self.lengths[rows] = 0, 0
 
     def state(self) -> State:
         arrays = to_tensors({"return": self.returns, "length": self.lengths})

@@ -44,6 +44,14 @@ def by_rows(env: Env, policy: Policy) -> bool:
     return env.num_envs <= FEW and env.device == "cpu" and compilable(policy)
 
 
+def fastest(env: Env, policy: Policy, steps: int, seed: int = 0, whole_episodes: bool = False) -> SerialCollector:
+    """The collector of rollouts for these, where the policy may act row by row: its bits are others than those of whole batches."""
+    kind = SerialCollector
+    if by_rows(env, policy):
+        kind = NativeCollector if env.origin == "native" else RowCollector
+    return kind(env, policy, steps, seed, whole_episodes)
+
+
 class RowCollector(SerialCollector):
     """As `SerialCollector`, with a policy that acts row by row: one call for a step, and the same bits as in a compiled loop."""
 

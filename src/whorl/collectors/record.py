@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from whorl.errors import NotFinite
 from whorl.policies.policy import Array, Held, Policy
 
 BESIDE = ("raw_reward", "reward_vector", "cost")  # attributes of an environment that are written down with a step
+Memory: TypeAlias = "dict[str, Any]"  # all of it: arrays [capacity, N, ...] by the vocabulary's keys, nested
 Rows = Array | dict[str, "Rows"]  # memory of one key: numpy on the CPU, else a tensor on the environment's device
 
 
@@ -31,7 +32,7 @@ class Recorder:
         self.env, self.capacity = env, capacity
         self._world = guarded(env)  # steps it
         self.actor = policy.actor(env.num_envs)
-        self.memory: dict[str, Any] = {}
+        self.memory: Memory = {}
         self.observation: Observation = None  # type: ignore[assignment]  # until the first reset
         self.is_first = self.full(True)
         self.carry: Held = policy.initial(env.num_envs)
@@ -140,6 +141,10 @@ class Recorder:
 
         self.memory = spaces.tree_map(doubled, self.memory)
         self.capacity, self._viewed = 2 * self.capacity, (0, False)
+
+    def use(self, memory: Memory) -> None:
+        """Write there from now on: another memory of this form, of which nobody knows what its `mask` says."""
+        self.memory, self.masked, self._viewed = memory, True, (0, False)
 
     @property
     def raw_reward(self) -> Array:

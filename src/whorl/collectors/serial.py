@@ -89,11 +89,14 @@ class SerialCollector(Collector):
 
     def _finish(self, t: int) -> Batch:
         """Check, count, list the finished episodes, and hand the memory out as a batch."""
+        self.recorder.memory["version"][:t] = self.version
+        self.recorder.check_finite(t, self.rollouts)
+        return self._counted(t)
+
+    def _counted(self, t: int) -> Batch:
         m = self.recorder.memory
         masked = self.whole_episodes or (self.recorder.masked and not bool(m["mask"][:t].all()))
-        m["version"][:t] = self.version
         rollout = self.recorder.rollout(t, masked)
-        self.recorder.check_finite(t, self.rollouts)
         self.rollouts += 1
         over = m["next"]["terminated"] if self.recorder.games is None else self.recorder.games
         counted = self.recorder.raw_reward, over, m["next"]["truncated"], m["mask"]

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from whorl.batch import Arrays, Numbers, State
-from whorl.collectors.ledger import Episode
+from whorl.collectors.ledger import EVERY, Episode
 from whorl.envs.env import Info
 from whorl.errors import BadInput, EnvError
 from whorl.options import did_you_mean
@@ -46,7 +46,6 @@ class Tally:
             if ended.any():
                 found[key] = np.where(ended, _numbers(key, final, len(ended)), found[key])
         if self.unseen:
-            self.unseen -= {key for key in self.unseen if not np.isnan(found[key]).all()}
             self.words |= {str(name) for said in (info, final) for name in said if not str(name).startswith("_")}
         return found
 
@@ -55,6 +54,7 @@ class Tally:
         result, infos = memory["next"], memory.get("info", {})
         lost, games = result["truncated"], memory.get("game_over", result["terminated"])
         ended: list[tuple[float, ...]] = []
+        self.unseen -= {key for key in self.unseen if not np.isnan(infos[key][:rows]).all()}
         for t in range(rows):
             mask, reward = memory["mask"][t], result.get("raw_reward", result["reward"])[t]
             for k, (name, way) in enumerate(self.ways.items()):
@@ -92,9 +92,9 @@ class Tally:
         self.unseen = set()
         return lines
 
-    def forget(self) -> None:
+    def forget(self, rows: slice = EVERY) -> None:
         """The episodes under way were given up."""
-        self.totals[:], self.counts[:], self.weights[:] = 0.0, 0, 1.0
+        self.totals[:, rows], self.counts[:, rows], self.weights[rows] = 0.0, 0, 1.0
 
     def state(self) -> State:
         arrays = {"totals": self.totals, "counts": self.counts, "weights": self.weights}

@@ -87,7 +87,22 @@ class Parts:
 
     def train(self, total_steps: int, hooks: Iterable[Hook] = ()) -> None:
         """Run the loop until the progress is `total_steps`."""
-        self.loop.train(self.agent, self.collector or self.progress, self.buffer, total_steps, hooks)
+        try:
+            self.loop.train(self.agent, self.collector or self.progress, self.buffer, total_steps, hooks)
+        finally:
+            if self.collector is not None:
+                self.collector.close()
+
+    @property
+    def notices(self) -> list[str]:
+        """What whoever starts it should know."""
+        said = (self.loop.notice, self.collector.notice if self.collector is not None else "", self.why)
+        return [text for text in said if text]
+
+    def report(self) -> dict[str, float]:
+        """What collector and buffer add to a row of the log, by whole names; a buffer of the user's need not."""
+        own = {} if self.collector is None else self.collector.report()
+        return own | (self.buffer.report() if hasattr(self.buffer, "report") else {})
 
     def slack(self, checkpoint_every: int | None) -> int:
         """Rows of each environment that come between a checkpoint and the second one after it."""
@@ -224,11 +239,9 @@ def _named(table: dict[str, Callable], what: str, part: Part | None, *arguments:
 def _serial(agent: Agent, env: Env, seed: int) -> SerialCollector:
     feed, policy = agent.config.feed, agent.policy
     if agent.step.plans:  # whose bits are not those of autograd anyway
-        from whorl.collectors.native import NativeCollector, RowCollector, by_rows
+        from whorl.collectors.native import fastest
 
-        if by_rows(env, policy):
-            kind = NativeCollector if env.origin == "native" else RowCollector
-            return kind(env, policy, feed.steps, seed, feed.unit == "episode")
+        return fastest(env, policy, feed.steps, seed, feed.unit == "episode")
     return SerialCollector(env, policy, feed.steps, seed=seed, whole_episodes=feed.unit == "episode")
 
 

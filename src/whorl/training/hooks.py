@@ -44,6 +44,13 @@ Hook = Callable[[Batch | None, Metrics], bool | None]
 FINAL = "final evaluation"  # the stream of episodes other than those that chose the best checkpoint
 
 
+class Reporting(Protocol):
+    """What says numbers for the log."""
+
+    def report(self) -> dict[str, float]:
+        """By whole names: `time/version_lag`."""
+
+
 class Run(Protocol):
     """What a hook sees of its run."""
 
@@ -56,6 +63,10 @@ class Run(Protocol):
     disk: FullDisk
     evaluation: Evaluate
     tally: Tally | None
+
+    @property
+    def parts(self) -> Reporting:
+        """What it is made of."""
 
     @property
     def window(self) -> Window:
@@ -123,6 +134,7 @@ class Log:
             "time/total_timesteps": progress.count,
             "time/fps": (progress.count - self._first) / (time.monotonic() - self._began),
             "time/seconds": self.seconds,
+            **run.parts.report(),
         }
         if len(self.window):
             rows["rollout/ep_rew_mean"], rows["rollout/ep_rew_std"] = self.window.mean, self.window.std

@@ -186,7 +186,7 @@ class Run:
             self.save()
 
     def _begin(self) -> None:
-        self.logs.messages(filter(None, [self.parts.loop.notice, self.parts.why, *notices(self.agent.policy)]))
+        self.logs.messages([*self.parts.notices, *notices(self.agent.policy)])
         for hook in self.hooks.values():
             if hasattr(hook, "begin"):
                 hook.begin(self)
