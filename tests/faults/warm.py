@@ -1,4 +1,4 @@
-"""A warm process that forks one child per line of JSON on standard input: `{"call": "train"|"resume", ...}`.
+"""A warm process that forks one child per line of JSON on standard input: `{"call": "module:function", "argument": ...}`.
 
 It imports everything and runs nothing, so a child is a fresh process that did not pay for `import torch`. It answers each line with the
 child's pid, and `"wait"` with the exit code of the last child.
@@ -8,17 +8,16 @@ import json
 import os
 import sys
 import traceback
+from importlib import import_module
 
 import torch
 
-import whorl
-import whorl.agents.a2c
-import whorl.agents.ppo
-import whorl.agents.random
-import whorl.agents.reinforce
-import whorl.envs.native.cartpole
-import whorl.training.start
-
+for module in (
+    "training.start",
+    "envs.native.cartpole",
+    *(f"agents.{name}" for name in ("a2c", "ppo", "random", "reinforce")),
+):
+    import_module(f"whorl.{module}")
 torch.set_num_threads(1)
 child = 0
 for line in sys.stdin:
@@ -32,7 +31,8 @@ for line in sys.stdin:
     if child == 0:
         status = 1
         try:
-            getattr(whorl, call)(**request)
+            module, _, name = call.partition(":")
+            getattr(import_module(module), name)(**request)
             status = 0
         except BaseException:
             traceback.print_exc()

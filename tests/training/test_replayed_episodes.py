@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import random
 import re
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import gymnasium
@@ -16,6 +11,7 @@ import pytest
 from gymnasium import spaces
 
 import whorl
+from tests.faults.kills import Warm, check_same_bits
 from tests.training.fingerprint import fingerprint
 from whorl.envs.make import EnvKind
 from whorl.errors import Damaged, NotReplayed
@@ -196,44 +192,26 @@ def test_arrays_of_a_stranger(key, value):
         env.load_state({name: array for name, array in env.state().items() if name != key})
 
 
-CHILD = """
-import sys
-from pathlib import Path
-import whorl
-from tests.training.test_replayed_episodes import options, Drift
-agent, env, runs, path = sys.argv[1:]
-if path:
-    whorl.resume(path, quiet=True, **({"env": Drift} if env == "Drift" else {}))
-else:
+def train(agent: str, env: str, runs: str) -> None:
     whorl.train(**options(agent, env, Path(runs), 3000))
-"""
 
 
-def child(agent: str, env: str, runs: Path, path: str = "") -> subprocess.Popen:
-    command = [sys.executable, "-c", CHILD, agent, env, str(runs), path]
-    return subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"})
+def resume(path: str, env: str, quiet: bool) -> None:
+    whorl.resume(path, quiet=quiet, **({"env": Drift} if env == "Drift" else {}))
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(3600)  # eleven processes, one after another, that import torch
 @pytest.mark.parametrize(("agent", "env"), PAIRS)
 def test_killed_at_a_random_moment(agent, env, tmp_path):
     needs(env)
-    assert child(agent, env, tmp_path / "whole").wait() == 0
-    whole = fingerprint(tmp_path / "whole" / "last")
-    moments = random.Random(f"{agent} {env}")
-    for kill in range(5):
-        runs = tmp_path / str(kill)
-        killed = child(agent, env, runs)
-        target = moments.randrange(128, 2500)
-        while killed.poll() is None and not any(
-            int(p.name[5:]) >= target for p in runs.glob("*/*/*/checkpoints/step_*")
-        ):
-            time.sleep(0.01)
-        time.sleep(moments.random() / 10)
-        killed.kill()
-        killed.wait()
-        path = (runs / "last").resolve()
-        if not (path / "eval.json").exists():
-            assert child(agent, env, runs, str(path)).wait() == 0
-        assert fingerprint(path) == whole
+    calls = {name: f"{__name__}:{name}" for name in ("train", "resume")}
+    with Warm() as warm:
+        check_same_bits(
+            warm,
+            tmp_path,
+            {"agent": agent, "env": env},
+            kills=5,
+            call=calls["train"],
+            resume=calls["resume"],
+            changed={"env": env},
+        )

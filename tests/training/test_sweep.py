@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import whorl
+from tests.processes import children, gone, wait_until
 from tests.training.fingerprint import fingerprint
 from whorl.apps.cli import main
 from whorl.errors import BadInput, Damaged, Incompatible
@@ -56,23 +57,6 @@ def start(*arguments, **options):
 
 def run_folders(path, file):
     return sorted(found.parent for found in path.glob(f"[!.]*/*/*/{file}"))
-
-
-def children(pid):
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def wait_until(condition):
-    """pytest's timeout ends it if it never comes true."""
-    while not condition():
-        time.sleep(0.005)
-
-
-def gone(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return True
 
 
 def runs_of(sweep, seen):

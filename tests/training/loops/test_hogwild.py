@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests.processes import all_gone, gone, wait_until
 from whorl.agents.a2c import A2C, A2CConfig
 from whorl.envs.make import make_env
 from whorl.errors import Incompatible, NotFinite, WhorlError
@@ -293,28 +294,15 @@ def start(folder, *arguments):
     return process
 
 
-def alive(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-def gone(pids):
-    while any(map(alive, pids)):
-        time.sleep(0.05)
-    return True
-
-
 @pytest.mark.fault
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc to see that a process is gone")
 def test_no_worker_outlives_a_killed_main_process(tmp_path):
     process = start(tmp_path)
     workers = [int(pid) for pid in process.stdout.readline().split()]
-    assert len(workers) == 2 and all(map(alive, workers))
+    assert len(workers) == 2 and not any(map(gone, workers))
     process.kill()
     process.communicate()
-    assert gone(workers)
+    wait_until(lambda: all_gone(workers))
     assert shared_memory([process.pid, *workers]) == []
 
 
@@ -328,7 +316,7 @@ def test_a_signal_to_all_processes_is_obeyed_by_the_main_one_alone(number, momen
     out, err = process.communicate()
     assert process.returncode == 128 + number
     assert out.splitlines()[-1] == "saved" and err == ""
-    assert not any(map(alive, workers))
+    assert all_gone(workers)
 
 
 @pytest.mark.fault
