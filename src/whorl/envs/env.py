@@ -131,6 +131,10 @@ class Env:
     replay_steps: int = 0  # longest episodes that `load_state` plays again, where that is how it is saved; 0: none
     action_mask: Array | None = None  # [N, A] bool, actions allowed where each environment stands now; None = all
     trajectory: Array | None = None  # [N] int64, a number that the episode under way has alone; None = nobody counts
+    episode: np.ndarray | None = (
+        None  # [N] int64, in its stream, where streams are counted; set it, and `reset()` begins the next ones
+    )
+    games: bool = False  # whether every `Step.info` has "game_over"
     partial: frozenset[str] = frozenset()  # what single rows can do: "restart", "rows" (be stepped while others stand)
     discounts: bool = False  # whether every Step has a discount
     raw_reward: Array | None = None  # [N] float32 of the last step before transforms changed it; None = as in the step

@@ -9,10 +9,10 @@ import logging
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from numbers import Integral
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import gymnasium
 
@@ -21,6 +21,9 @@ from whorl.envs.adapters import library
 from whorl.envs.env import Around, Env, of_several
 from whorl.envs.ids import is_url
 from whorl.errors import BadInput
+
+if TYPE_CHECKING:
+    from whorl.envs.workers import Processes
 
 logger = logging.getLogger("whorl")
 
@@ -38,6 +41,7 @@ def make_env(
     device: str = "cpu",
     prefer: str = "native",
     wrappers: Sequence[Wrapper] = (),
+    workers: int = 0,
     **options: Any,
 ) -> Env:
     """N environments of the kind `id`, stepped together; `env.origin` says who steps them, and so does one INFO line of
@@ -50,6 +54,7 @@ def make_env(
     prefer: "native" takes the native world where there is one that can do what is asked; "gymnasium" never does; "torch" takes the
         one in torch operations, which gives tensors on the CPU, too (classic control only).
     wrappers: put around each of the N environments, the innermost first; gymnasium steps them, then.
+    workers: processes that step them, `Workers` of envs/workers.py; 0: this one does.
     options: go to `gymnasium.make`, such as `render_mode="rgb_array"` or `max_episode_steps`. A native world knows
         these two only, and draws without the first: with others, gymnasium steps the environment. A URL knows those of `Http`.
 
@@ -70,6 +75,15 @@ def make_env(
     if isinstance(seed, bool) or not isinstance(seed, Integral) or seed < 0:
         raise BadInput(f"seed must be an integer, 0 or more, got {seed!r:.60}")
     wrappers = checked_wrappers(wrappers)
+    if workers:
+        if device != "cpu":
+            raise BadInput(f"worker processes step environments on the CPU, got device={device!r}")
+        own = {key: value for key, value in options.items() if key not in HERE}
+        pictures = options.get("render_mode") == "rgb_array"
+        limit = options.get("max_episode_steps")
+        return EnvKind(id, own, wrappers, prefer).make(
+            num_envs, seed, max_episode_steps=limit, pictures=pictures, processes=workers
+        )
     unknown = sorted(options.keys() - {"max_episode_steps", "render_mode"})
     torch = prefer == "torch"
     other = id in gymnasium.registry and (unknown or wrappers)  # which a native world cannot take
@@ -90,7 +104,7 @@ def make_env(
 
 
 HERE = ("max_episode_steps", "render_mode")  # options that belong to some of a kind, not to all
-RESERVED = ("max_episode_steps", "num_envs", "seed", "id", "device", "prefer", "wrappers")
+RESERVED = ("max_episode_steps", "num_envs", "seed", "id", "device", "prefer", "wrappers", "workers")
 
 
 @dataclass(frozen=True)
@@ -129,15 +143,22 @@ class EnvKind:
         max_episode_steps: int | None = None,
         pictures: bool = False,
         training: bool = False,
+        processes: Processes | int = 0,
     ) -> Env:
         """So many environments of this kind, whose episodes have at most `max_episode_steps`: a longer limit is replaced, a shorter one
         stays. pictures: `render` gives them, where the environment can draw. training: with the transforms that are for training only,
-        and running statistics that move.
+        and running statistics that move. processes: that step them (a number: so many workers); 0: this one does. Transforms stay here.
 
         Raises BadInput for an option that the environment does not take, Incompatible for transforms that do not go around it.
         """
         pictures |= self.transforms is not None and self.transforms.draws
-        env = self._bare(num_envs, seed, device, max_episode_steps, pictures)
+        if processes:
+            from whorl.envs.workers import Processes, Workers
+
+            asked = Processes(processes) if isinstance(processes, int) else processes
+            env: Env = Workers(replace(self, transforms=None), num_envs, asked, seed, max_episode_steps, pictures)
+        else:
+            env = self._bare(num_envs, seed, device, max_episode_steps, pictures)
         if self.transforms is not None:
             try:
                 env = self.transforms.around(env, training)

@@ -70,7 +70,7 @@ class Gymnasium(Env):
                 f"{', '.join(given)} can be passed with an id only: give it to the constructor of your own environment"
             )
         self.id = env if isinstance(env, str) else ""
-        self._made_here = made_here
+        self._made_here, self._first = made_here, 0
         self._past: Episodes | None = None  # what was done so far, where somebody will ask for it
         self._filmed: list[Indexed] = []  # rows that are drawn
         self._standing: Observation = None  # type: ignore[assignment]  # until the first reset
@@ -102,12 +102,34 @@ class Gymnasium(Env):
         self._resetting = np.zeros(self.num_envs, bool)  # NEXT_STEP: rows whose next step is the reset
         self._some_resetting = False
 
+    @property
+    def first(self) -> int:  # which messages name
+        return self._first
+
+    @first.setter
+    def first(self, row: int) -> None:
+        self._first = row
+        for each in self._engine.envs if self._made_here else ():
+            each.first = row
+
+    @property
+    def episode(self) -> np.ndarray | None:
+        if not self._made_here or not self.replay_steps:
+            return None
+        return np.array([row.episode for row in self._engine.envs], np.int64)
+
+    @episode.setter
+    def episode(self, numbers: np.ndarray | None) -> None:
+        assert numbers is not None
+        for row, number in zip(self._engine.envs, numbers.tolist(), strict=True):
+            row.episode = number
+
     def reset(self, seed: int | None = None) -> Observation:
         seed, self._seed = self._seed if seed is None else _checked(seed), None
         seeds: Any = seed
         if self._made_here and self.replay_steps:
             for row in self._engine.envs if seed is not None else ():
-                row.seed, row.episode, row.first = seed, -1, self.first
+                row.seed, row.episode = seed, -1
             seeds, self._past = None, self._new_past()
         elif seed is not None and isinstance(self._engine.unwrapped, SyncVectorEnv | AsyncVectorEnv):
             seeds = [
@@ -164,7 +186,7 @@ class Gymnasium(Env):
             )
         observations, infos, rewards = {}, Infos(self.num_envs), list[list[float]]()
         for i, row in enumerate(self._engine.envs):
-            row.seed, row.episode, row.first = seed, int(episode[i]) - 1, self.first
+            row.seed, row.episode = seed, int(episode[i]) - 1
             observations[i], info, given = self._played(row, actions[i])
             rewards.append(given)
             infos.add(i, info)

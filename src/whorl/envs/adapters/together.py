@@ -98,7 +98,7 @@ class Indexed(gymnasium.Wrapper):
         return bool(flag)
 
     def _breach(self, what: str) -> EnvError:
-        return of_row(self._index, f"{self._name}: environment {self._index}: {what}")
+        return of_row(self._index, f"{self._name}: environment {self.first + self._index}: {what}")
 
 
 class Together(SyncVectorEnv):

@@ -200,6 +200,15 @@ class World(Env):
     def first(self, row: int) -> None:
         self._settings[FIRST] = row
 
+    @property
+    def episode(self) -> np.ndarray | None:  # which the compiled loop reads
+        return self._clock[:, EPISODE]
+
+    @episode.setter
+    def episode(self, numbers: np.ndarray | None) -> None:
+        assert numbers is not None
+        self._clock[:, EPISODE] = numbers
+
     def reset(self, seed: int | None = None) -> Observation:
         """Begin the next episode everywhere; with a seed, episode 0 of that seed's streams. Returns [N, *obs]."""
         if seed is not None:

@@ -1,0 +1,488 @@
+"""`Workers`: N environments in processes of their own (worker.py), stepped together through shared memory."""
+
+from __future__ import annotations
+
+import logging
+import select
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+
+import numpy as np
+
+from whorl import errors
+from whorl.envs import worker
+from whorl.envs.env import Env, Observation, Step
+from whorl.envs.process import ANSWERED, BACK, BEGINNING, DIED, DOWN, READY, STARTING, Process
+from whorl.envs.watchdog import SLOW, TURN
+from whorl.envs.worker import INVALID, MOVED, SECOND, STEP, STEP_ROWS, Block, Field
+from whorl.errors import BadInput, EnvError, Incompatible, WhorlError, in_words
+
+if TYPE_CHECKING:
+    from whorl.envs.make import EnvKind
+
+_log = logging.getLogger("whorl")
+BACKOFF, MOST_BACKOFF = 0.1, 5.0  # seconds before a dead worker is started again, doubling
+WINDOW = 600.0  # seconds in which `max_restarts` of one worker are the most
+FOR_EVER = 1e6  # seconds
+LEAVING = 2.0  # seconds that workers may take to close their environments
+RAGGED = "actions"  # the array of a state that has `length` rows for each environment, one after another
+ALIKE = (
+    "id", "origin", "observation_space", "action_space", "max_episode_steps", "reward_threshold", "partial", "discounts", "scalar_reward",
+    "goal",
+)  # fmt: skip
+
+
+class Processes(NamedTuple):
+    """How environments are spread over processes."""
+
+    workers: int  # each steps the same number of environments, or one more
+    timeout: float = (
+        60.0  # seconds that a step may take, all else ten times as many, before a worker counts as dead; 0 = any
+    )
+    max_restarts: int = 10  # of one worker within ten minutes
+    on_error: str = "raise"  # what an exception inside an environment does: "raise", or "restart" its worker
+
+
+class Workers(Env):
+    """As the environments of `kind` in one process, in `processes.workers` of them: the same rows play the same episodes.
+
+    A worker that dies, or hangs, is started again; its rows are invented until then (`Step.valid` False), and the episodes that were under
+    way are lost (`truncated`). Of `info` nothing crosses but "game_over". restarts: of workers so far.
+
+    Raises BadInput for more workers than environments, and for what cannot travel to another process; EnvError for an exception inside an
+    environment, in the words that it has in one process, and for a worker that dies too often.
+    """
+
+    def __init__(
+        self,
+        kind: EnvKind,
+        num_envs: int,
+        processes: Processes,
+        seed: int = 0,
+        limit: int | None = None,
+        pictures: bool = False,
+    ) -> None:
+        count = processes.workers
+        if not 1 <= count <= num_envs:
+            raise BadInput(
+                f"workers = {count} for num_envs = {num_envs}: each worker steps one environment at least. Use 1 to {num_envs} workers, or "
+                "0 to step them in this process"
+            )
+        data = _pickled(kind)
+        self._like = kind.make(
+            1, seed, max_episode_steps=limit, pictures=pictures
+        )  # what all of them say of themselves
+        self._like.reset(seed)
+        for name in ALIKE:
+            setattr(self, name, getattr(self._like, name))
+        self.num_envs, self.processes, self.made_from, self.restarts = num_envs, processes, kind, 0
+        self._seed, self._first, self._replay_steps = seed, 0, 0
+        self._block = block = Block(_fields(self._like), num_envs, count)
+        order = {
+            "seed": seed, "limit": limit, "pictures": pictures, "rows": num_envs, "workers": count,
+            "block": block.fd, "fields": block.fields, "env": kind.id, "kwargs": dict(kind.kwargs), "prefer": kind.prefer,
+        }  # fmt: skip
+        self._episode, self._over = (
+            np.zeros(num_envs, np.int64),
+            np.ones(num_envs, bool),
+        )  # numbers; whether none is under way
+        self._valid = np.ones(num_envs, bool)
+        self._leaves = {kind: block.like(kind) for kind in ("here", "other", "successor", "fresh")}
+        self._answer_of, self._command = block["answer"], block["command"]
+        self._reward, self._terminated, self._truncated = (
+            block[name] for name in ("reward", "terminated", "truncated")
+        )
+        self._discount = block["discount"] if self.discounts else None
+        self._info = {"game_over": block["game_over"]} if "game_over" in block.arrays else {}
+        self._beside = [(name, block[name]) for name in (*worker.BESIDE, "action_mask") if name in block.arrays]
+        self._trees = {name: _tree(self.observation_space, iter(leaves)) for name, leaves in self._leaves.items()}
+        self._standing: list[np.ndarray] = []  # leaves of where all stand; empty: not begun
+        self._second = False
+        sizes = [num_envs // count + (w < num_envs % count) for w in range(count)]
+        ends = np.cumsum(sizes).tolist()
+        self._epoll = select.epoll()
+        self._sources: dict[int, tuple[Process, int]] = {}
+        self._workers = [
+            Process(w, slice(end - n, end), block, order, data)
+            for w, (n, end) in enumerate(zip(sizes, ends, strict=True))
+        ]
+        try:
+            for each in self._workers:
+                self._start(each)
+            for each in self._workers:
+                self._until(each, READY)
+        except BaseException:
+            self.close()
+            raise
+
+    def __repr__(self) -> str:
+        return f"{super().__repr__()[:-1]}, in {self.processes.workers} processes)"
+
+    # -- what environments do ----------------------------------------------------------------------------------------------------
+
+    def reset(self, seed: int | None = None) -> Observation:
+        if seed is not None:
+            self._seed, self._episode[:] = seed, -1
+        self._call({"call": "reset", "seed": seed})
+        self._episode += 1
+        return self._stand(np.ones(self.num_envs, bool))
+
+    def restart(self, rows: np.ndarray) -> Observation:
+        if "restart" not in self.partial:
+            raise Incompatible(f"{self!r}: these environments cannot begin anew one by one")
+        self._block["rows"][:] = rows
+        asked = [each for each in self._workers if each.state == READY and rows[each.rows].any()]
+        self._call({"call": "restart"}, asked)
+        there = np.zeros(self.num_envs, bool)
+        for each in asked:
+            there[each.rows] = rows[each.rows]
+        self._episode += there
+        return self._stand(there)
+
+    def _stand(self, rows: np.ndarray) -> Observation:
+        """Where all stand after a call, these rows anew: in memory of its own, as the last step's lives on."""
+        fresh, standing = self._leaves["fresh"], self._standing or self._leaves["fresh"]
+        self._standing = [
+            np.where(rows.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+            for new, old in zip(fresh, standing, strict=True)
+        ]
+        self._over[rows] = False
+        self._say_beside()
+        return _tree(self.observation_space, iter(self._standing))
+
+    def send(self, action: Any, rows: np.ndarray | None = None) -> None:
+        """As `Env.send`: the processes step, and this one is free until `receive`."""
+        if not self._standing:
+            raise BadInput(f"{self!r}: call reset() once before the first step")
+        self._block["action"][:] = action
+        if rows is not None:
+            self._block["rows"][:] = rows
+        self._second = not self._second
+        what = (STEP if rows is None else STEP_ROWS) | (SECOND if self._second else 0)
+        for each in self._workers:
+            if each.state == READY:
+                each.wake(what)
+
+    def receive(self) -> Step:
+        TURN.place = None  # whoever hangs is found here
+        self._wait({each for each in self._workers if each.state == READY})
+        name = "other" if self._second else "here"
+        here, answers = self._leaves[name], self._answer_of.tolist()
+        valid = self._invented(here, answers)
+        tree = successor = self._trees[name]
+        ends = self._terminated | self._truncated
+        if ends.any():
+            successor = self._trees["successor"]
+            for each in self._workers:
+                if each.state == READY and not answers[each.number] & MOVED:
+                    for there, stands in zip(self._leaves["successor"], here, strict=True):
+                        there[each.rows] = stands[each.rows]
+            self._episode += ends if valid is None else ends & valid
+        self._standing = here
+        self._say_beside()
+        if valid is not None:
+            for each in self._workers:
+                each.state = READY if each.state == BACK else each.state
+        return Step(tree, self._reward, self._terminated, self._truncated, successor, valid, self._discount, self._info)
+
+    def step(self, action: Any, rows: np.ndarray | None = None) -> Step:
+        self.send(action, rows)
+        return self.receive()
+
+    def _invented(self, here: list[np.ndarray], answers: list[int]) -> np.ndarray | None:
+        """Fill in the rows that nobody stepped: they stand where they stood, and where their worker is back they begin an episode. Which
+        rows count, [N], None: all."""
+        block = self._block
+        if all(each.state == READY and not answers[each.number] & INVALID for each in self._workers):
+            return None
+        for each in self._workers:
+            rows = each.rows
+            if each.state == READY:
+                if not answers[each.number] & INVALID:
+                    block["valid"][rows] = True
+                continue
+            for new, old, there, fresh in zip(
+                here, self._standing, self._leaves["successor"], self._leaves["fresh"], strict=True
+            ):
+                there[rows] = old[rows]
+                new[rows] = fresh[rows] if each.state == BACK else old[rows]
+                if each.state == BACK and self._over[rows].all():  # nothing is lost now
+                    there[rows] = fresh[rows]
+            block["truncated"][rows] = ~self._over[rows]
+            block["terminated"][rows], block["reward"][rows], block["valid"][rows] = False, 0, False
+            for name, value in (
+                ("discount", 1),
+                ("game_over", False),
+                ("raw_reward", 0),
+                ("reward_vector", 0),
+                ("cost", 0),
+            ):
+                if name in block.arrays:
+                    block[name][rows] = value
+            self._over[rows] = each.state != BACK
+        return block["valid"].copy()
+
+    def _say_beside(self) -> None:
+        for name, array in self._beside:
+            setattr(self, name, array)
+
+    def state(self) -> dict[str, np.ndarray] | None:
+        """Those of all rows as one, as one process would give it, so that any number of workers goes on from it."""
+        states = [arrays for said, arrays in self._call({"call": "state"}) if said["saved"]]
+        return _joined(states) if len(states) == len(self._workers) else None
+
+    def load_state(self, state: dict[str, np.ndarray]) -> Observation:
+        parts = _split(state, [each.rows for each in self._workers])
+        self._call({"call": "load_state"}, arrays=parts)
+        self._episode[:] = state.get("episode", 0)
+        return self._stand(np.ones(self.num_envs, bool))
+
+    def render(self) -> np.ndarray | None:
+        said, arrays = self._call({"call": "render"}, self._workers[:1])[0]
+        return arrays["picture"] if said["drawn"] else None
+
+    @property
+    def first(self) -> int:
+        return self._first
+
+    @first.setter
+    def first(self, row: int) -> None:
+        self._first = row
+        self._call({"call": "first", "row": row})
+
+    @property
+    def replay_steps(self) -> int:
+        return self._replay_steps
+
+    @replay_steps.setter
+    def replay_steps(self, steps: int) -> None:
+        self._replay_steps = steps
+        self._call({"call": "replay_steps", "steps": steps})
+
+    @property
+    def own_observation_space(self) -> Any:
+        return self._like.own_observation_space
+
+    @property
+    def own_action_space(self) -> Any:
+        return self._like.own_action_space
+
+    def encode(self, observation: Any) -> tuple[Observation, Any]:
+        return self._like.encode(observation)
+
+    def decode(self, action: Any) -> Any:
+        return self._like.decode(action)
+
+    def close(self) -> None:
+        self._like.close()
+        until = time.monotonic() + LEAVING
+        for each in self._workers:
+            each.leave()
+        for each in self._workers:
+            each.end(until - time.monotonic())
+        self._epoll.close()
+        self._block.close()
+
+    def __del__(self) -> None:
+        if "_workers" in self.__dict__ and not self._epoll.closed:
+            self.close()
+
+    # -- the processes -----------------------------------------------------------------------------------------------------------
+
+    def _start(self, each: Process) -> None:
+        for fd, what in each.start(self._first, self._replay_steps):
+            self._sources[fd] = each, what
+            self._epoll.register(fd, select.EPOLLIN)
+
+    def _call(
+        self,
+        said: Mapping[str, Any],
+        workers: Iterable[Process] | None = None,
+        arrays: list[dict[str, np.ndarray]] | None = None,
+    ) -> list[tuple[dict[str, Any], dict[str, np.ndarray]]]:
+        """Ask some, or all, for something, and wait for all answers. Who is not there, or dies, is started again and asked then."""
+        asked = list(self._workers if workers is None else workers)
+        given = arrays or [{} for _ in asked]
+        for each in asked:
+            self._until(each, READY)
+        for each, part in zip(asked, given, strict=True):
+            each.ask(said, part)
+        return [self._answer(each, said, part) for each, part in zip(asked, given, strict=True)]
+
+    def _answer(self, each: Process, said: Mapping[str, Any], part: dict[str, np.ndarray]) -> Any:
+        while True:
+            if each.message is None:
+                self._wait({each}, SLOW)
+            if each.message is not None:
+                message, each.message = each.message, None
+                return message
+            self._until(each, READY)
+            each.ask(said, part)
+
+    def _until(self, each: Process, state: int) -> None:
+        """Wait until a worker is there."""
+        while each.state not in (state, BACK):
+            self._wait(set(), SLOW, missing=each)
+        each.state = state
+
+    def _wait(self, waiting: set[Process], times: float = 1, missing: Process | None = None) -> None:
+        """Until all of these have answered or died: and where none of all is there, until one is."""
+        limit = self.processes.timeout * times or FOR_EVER
+        until, begun = time.monotonic() + limit, False
+        while waiting or not begun or not self._there(missing):
+            begun, patience = True, limit
+            if len(waiting) < len(self._workers) and not all(each.state == READY for each in self._workers):
+                self._again()
+                patience = BACKOFF
+            for fd, _ in (events := self._epoll.poll(patience)):
+                if fd in self._sources:  # else it was heard of already that it died
+                    self._event(*self._sources[fd], waiting)
+            if not events and time.monotonic() >= until:
+                for each in waiting or {each for each in self._workers if each.state in (STARTING, BEGINNING)}:
+                    self._hangs(each, limit)
+                waiting.clear()
+                until = time.monotonic() + limit
+
+    def _there(self, missing: Process | None) -> bool:
+        return any(each.state in (READY, BACK) for each in ([missing] if missing else self._workers))
+
+    def _event(self, each: Process, what: int, waiting: set[Process]) -> None:
+        if what == ANSWERED:
+            each.answered()
+            waiting.discard(each)
+        elif what == DIED:
+            self._died(each, each.how_it_died())
+            waiting.discard(each)
+        elif message := each.heard():
+            said, _ = message
+            if "failed" in said:
+                self._failed(each, said)
+                waiting.discard(each)
+            elif each.state == STARTING:
+                each.state = BEGINNING
+                if self._standing:
+                    again = int(np.random.SeedSequence((self._seed, each.number, self.restarts)).generate_state(1)[0])
+                    each.ask(
+                        {"call": "begin", "seed": self._seed, "otherwise": again}, {"episode": self._episode[each.rows]}
+                    )
+                else:
+                    each.state = READY
+            elif each.state == BEGINNING:
+                each.state = BACK
+                self._episode[each.rows] += 1
+            else:
+                each.message = message
+                waiting.discard(each)
+
+    def _failed(self, each: Process, said: dict[str, Any]) -> None:
+        """An error inside a worker, which goes on where environments of this process would raise it."""
+        _log.error("whorl: in worker %d (process %d) of %r:\n%s", each.number, each.pid, self, said["traceback"])
+        if self.processes.on_error == "restart" and each.state == READY:
+            self._died(each, f"{said['failed']}: {said['text']}"[:300])
+            return
+        kind = getattr(errors, said["failed"], EnvError) if said["own"] else EnvError
+        text = said["text"] if said["own"] else f"{self.id or self._like!r}: {said['failed']}: {said['text']}"
+        error: WhorlError = kind(text)
+        if isinstance(error, EnvError) and said["row"] is not None:
+            error.row = each.rows.start + said["row"]
+        error.add_note(said["traceback"])
+        raise error
+
+    def _hangs(self, each: Process, seconds: float) -> None:
+        _log.error("whorl: worker %d (process %d) of %r hangs:\n%s", each.number, each.pid, self, each.stack())
+        self._died(
+            each,
+            f"it did not answer within {seconds:g} seconds, and its stack is in the log; if it only takes long: --env-timeout",
+        )
+
+    def _died(self, each: Process, how: str) -> None:
+        for fd in each.bury():
+            self._sources.pop(fd, None)
+        now, recent = time.monotonic(), each.deaths
+        recent.append(now)
+        while recent[0] < now - WINDOW:
+            recent.popleft()
+        rows = f"environments {self._first + each.rows.start} to {self._first + each.rows.stop - 1}"
+        if len(recent) > self.processes.max_restarts:
+            raise EnvError(
+                f"worker {each.number}, which steps {rows} of {self!r}, died {len(recent)} times within ten minutes, the last time so: "
+                f"{how}. More than max_restarts are not made good: look for the cause in the environment or the machine's memory"
+            )
+        self.restarts += 1
+        each.again = now + min(BACKOFF * 2 ** (len(recent) - 1), MOST_BACKOFF)
+        _log.warning(
+            "whorl: worker %d, which steps %s of %r, died: %s. Another one is started", each.number, rows, self, how
+        )
+
+    def _again(self) -> None:
+        """Start those anew that have waited long enough."""
+        for each in self._workers:
+            if each.state == DOWN and each.again <= time.monotonic():
+                self._start(each)
+
+
+def _fields(env: Env) -> list[Field]:
+    """The arrays that cross, for environments as this one, which has begun."""
+    seen, act = env.observation_space, env.action_space
+    observations = [field for kind in ("here", "other", "successor", "fresh") for field in worker.observed(seen, kind)]
+    fields = [Field("action", str(act.dtype), tuple(act.shape or ())), Field("rows", "bool", ()), *observations]
+    fields += [
+        Field("reward", "float32", ()),
+        *(Field(name, "bool", ()) for name in ("terminated", "truncated", "valid")),
+    ]
+    if env.discounts:
+        fields.append(Field("discount", "float32", ()))
+    if env.games:
+        fields.append(Field("game_over", "bool", ()))
+    for name in (*worker.BESIDE, "action_mask"):
+        if (array := getattr(env, name)) is not None:
+            fields.append(Field(name, str(array.dtype), tuple(array.shape[1:])))
+    return fields
+
+
+def _tree(space: Any, leaves: Iterator[np.ndarray]) -> Any:
+    """Leaves as an observation of this space."""
+    inner = getattr(space, "spaces", None)
+    return {key: _tree(part, leaves) for key, part in inner.items()} if isinstance(inner, Mapping) else next(leaves)
+
+
+def _pickled(kind: EnvKind) -> bytes:
+    """What JSON cannot say of a kind; nothing where it can. Raises BadInput for what cannot travel."""
+    import gymnasium
+
+    spec = gymnasium.registry.get(kind.id)
+    known = spec is None or (isinstance(spec.entry_point, str) and spec.entry_point.startswith("gymnasium."))
+    if kind.id and known and not kind.wrappers:
+        return b""
+    import cloudpickle
+
+    try:
+        return cloudpickle.dumps((kind.env, kind.wrappers, None if known else spec))
+    except Exception as error:
+        raise BadInput(
+            f"{kind.name} cannot travel to a worker process ({in_words(error)}): give a class or function that makes the environment from "
+            "plain values and holds no open files, locks or engines; or workers=0"
+        ) from error
+
+
+def _joined(states: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    joined = {name: [state[name] for state in states] for name in states[0]}
+    return {name: np.concatenate(arrays) if arrays[0].ndim else arrays[0] for name, arrays in joined.items()}
+
+
+def _split(state: dict[str, np.ndarray], parts: list[slice]) -> list[dict[str, np.ndarray]]:
+    """The inverse of `_joined`, for any parts."""
+    lengths = np.concatenate([[0], np.cumsum(state["length"])]) if "length" in state else None
+    found = []
+    for rows in parts:
+        ragged = rows if lengths is None else slice(int(lengths[rows.start]), int(lengths[rows.stop]))
+        found.append({name: x[ragged if name == RAGGED else rows] if np.ndim(x) else x for name, x in state.items()})
+    return found
+
+
+def refuse(env: object) -> NoReturn:
+    """Raises BadInput for an environment that is there already."""
+    raise BadInput(
+        f"an environment object ({type(env).__name__}) cannot travel to worker processes: pass its id, its class, or a function"
+    )
