@@ -77,7 +77,8 @@ class Collector:
 
     def report(self) -> dict[str, float]:
         """What it adds to a row of a run's log, by whole names."""
-        return {"rollout/lost": self.lost} if self.lost else {}
+        said = {"rollout/lost": self.lost, "time/worker_restarts": self.env.restarts}
+        return {name: number for name, number in said.items() if number}
 
     def close(self) -> None:
         """End what it has begun beside `env`. Calling it twice is harmless."""

@@ -48,7 +48,7 @@ def fastest(env: Env, policy: Policy, steps: int, seed: int = 0, whole_episodes:
     """The collector of rollouts for these, where the policy may act row by row: its bits are others than those of whole batches."""
     kind = SerialCollector
     if by_rows(env, policy):
-        kind = NativeCollector if env.origin == "native" else RowCollector
+        kind = NativeCollector if env.compiled else RowCollector
     return kind(env, policy, steps, seed, whole_episodes)
 
 

@@ -75,6 +75,17 @@ class Goal(NamedTuple):
     terminated: Callable[[Array, Array], Array] | None = None  # -> [...] bool; None: goals do not end episodes
 
 
+class Processes(NamedTuple):
+    """How environments are spread over processes."""
+
+    workers: int  # each steps the same number of environments, or one more
+    timeout: float = (
+        60.0  # seconds that a step may take, all else ten times as many, before a worker counts as dead; 0 = any
+    )
+    max_restarts: int = 10  # of one worker within ten minutes
+    on_error: str = "raise"  # what an exception inside an environment does: "raise", or "restart" its worker
+
+
 class Kind(Protocol):
     """What any number of environments are made from (`EnvKind` in envs/make.py)."""
 
@@ -94,9 +105,14 @@ class Kind(Protocol):
         max_episode_steps: int | None = None,
         pictures: bool = False,
         training: bool = False,
+        processes: Processes | None = None,
     ) -> Env:
         """So many of them, with episodes of at most so many steps. pictures: `render` shall give some. training: with what only a
-        learner shall see."""
+        learner shall see. processes: that step them; None: this one does."""
+
+    def packed(self) -> tuple[dict[str, Any], bytes]:
+        """What another process needs to make them (worker.py): JSON, and bytes where it cannot say all. Raises BadInput for what cannot
+        travel."""
 
 
 class Around(Protocol):
@@ -134,8 +150,12 @@ class Env:
     episode: np.ndarray | None = (
         None  # [N] int64, in its stream, where streams are counted; set it, and `reset()` begins the next ones
     )
-    games: bool = False  # whether every `Step.info` has "game_over"
+    told: Mapping[
+        str, str
+    ] = {}  # arrays [N] that every `Step.info` has, as it crosses from a worker process: name -> dtype
     partial: frozenset[str] = frozenset()  # what single rows can do: "restart", "rows" (be stepped while others stand)
+    restarts: int = 0  # of the processes that step it, so far
+    compiled: bool = False  # whether a rollout can be one compiled loop over it (collectors/native.py)
     discounts: bool = False  # whether every Step has a discount
     raw_reward: Array | None = None  # [N] float32 of the last step before transforms changed it; None = as in the step
     scalar_reward: bool = True  # False: only `reward_vector` says what was paid, and rewards are 0

@@ -12,18 +12,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from numbers import Integral
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import gymnasium
 
 from whorl.envs import native
 from whorl.envs.adapters import library
-from whorl.envs.env import Around, Env, of_several
+from whorl.envs.env import Around, Env, Processes, of_several
 from whorl.envs.ids import is_url
-from whorl.errors import BadInput
-
-if TYPE_CHECKING:
-    from whorl.envs.workers import Processes
+from whorl.errors import BadInput, in_words
 
 logger = logging.getLogger("whorl")
 
@@ -82,7 +79,7 @@ def make_env(
         pictures = options.get("render_mode") == "rgb_array"
         limit = options.get("max_episode_steps")
         return EnvKind(id, own, wrappers, prefer).make(
-            num_envs, seed, max_episode_steps=limit, pictures=pictures, processes=workers
+            num_envs, seed, max_episode_steps=limit, pictures=pictures, processes=Processes(workers)
         )
     unknown = sorted(options.keys() - {"max_episode_steps", "render_mode"})
     torch = prefer == "torch"
@@ -143,20 +140,19 @@ class EnvKind:
         max_episode_steps: int | None = None,
         pictures: bool = False,
         training: bool = False,
-        processes: Processes | int = 0,
+        processes: Processes | None = None,
     ) -> Env:
         """So many environments of this kind, whose episodes have at most `max_episode_steps`: a longer limit is replaced, a shorter one
         stays. pictures: `render` gives them, where the environment can draw. training: with the transforms that are for training only,
-        and running statistics that move. processes: that step them (a number: so many workers); 0: this one does. Transforms stay here.
+        and running statistics that move. processes: that step them; None: this one does. Transforms stay here.
 
         Raises BadInput for an option that the environment does not take, Incompatible for transforms that do not go around it.
         """
         pictures |= self.transforms is not None and self.transforms.draws
-        if processes:
-            from whorl.envs.workers import Processes, Workers
+        if processes is not None:
+            from whorl.envs.workers import Workers
 
-            asked = Processes(processes) if isinstance(processes, int) else processes
-            env: Env = Workers(replace(self, transforms=None), num_envs, asked, seed, max_episode_steps, pictures)
+            env: Env = Workers(replace(self, transforms=None), num_envs, processes, seed, max_episode_steps, pictures)
         else:
             env = self._bare(num_envs, seed, device, max_episode_steps, pictures)
         if self.transforms is not None:
@@ -167,6 +163,23 @@ class EnvKind:
                 raise
             env.made_from = self
         return env
+
+    def packed(self) -> tuple[dict[str, Any], bytes]:
+        """As `Kind.packed`; transforms stay here."""
+        said = {"env": self.id, "kwargs": dict(self.kwargs), "prefer": self.prefer}
+        spec = gymnasium.registry.get(self.id)
+        known = spec is None or (isinstance(spec.entry_point, str) and spec.entry_point.startswith("gymnasium."))
+        if self.id and known and not self.wrappers:
+            return said, b""
+        import cloudpickle
+
+        try:
+            return said, cloudpickle.dumps((self.env, self.wrappers, None if known else spec))
+        except Exception as error:
+            raise BadInput(
+                f"{self.name} cannot travel to a worker process ({in_words(error)}): give a class or function that makes the environment "
+                "from plain values and holds no open files, locks or engines; or workers=0"
+            ) from error
 
     def _bare(self, num_envs: int, seed: int, device: str, max_episode_steps: int | None, pictures: bool) -> Env:
         """Without transforms."""

@@ -14,8 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from whorl.envs import worker
-from whorl.envs.worker import CALL, Block
+from whorl.envs.shared import CALL, DUMP, HEAD, STACK_BYTES, Block, parse, send
 
 DOWN, STARTING, BEGINNING, BACK, READY = range(
     5
@@ -59,7 +58,7 @@ class Process:
     def _tell(self, said: Mapping[str, Any], arrays: Mapping[str, np.ndarray] | None = None, data: bytes = b"") -> None:
         assert self._process is not None and self._process.stdin is not None
         with suppress(BrokenPipeError):  # it is dead, which is heard of
-            worker.send(self._process.stdin, said, arrays, data)
+            send(self._process.stdin, said, arrays, data)
 
     def wake(self, what: int) -> None:
         """Let it step, or look for a message."""
@@ -82,13 +81,13 @@ class Process:
                 self._heard += part
         except BlockingIOError:
             pass
-        size = worker.HEAD.size
+        size = HEAD.size
         if len(self._heard) < size:
             return None
-        head, raw = worker.HEAD.unpack(self._heard[:size])
+        head, raw = HEAD.unpack(self._heard[:size])
         if len(self._heard) < size + head + raw:
             return None
-        said, arrays, _ = worker.parse(
+        said, arrays, _ = parse(
             bytes(self._heard[size : size + head]), bytes(self._heard[size + head : size + head + raw])
         )
         del self._heard[: size + head + raw]
@@ -96,9 +95,9 @@ class Process:
 
     def stack(self) -> str:
         """What it is doing, by its own account."""
-        os.kill(self.pid, worker.DUMP)
+        os.kill(self.pid, DUMP)
         time.sleep(0.2)
-        return os.pread(self._stack, worker.STACK_BYTES, 0).decode(errors="replace")
+        return os.pread(self._stack, STACK_BYTES, 0).decode(errors="replace")
 
     def how_it_died(self) -> str:
         assert self._process is not None

@@ -6,20 +6,16 @@ import logging
 import select
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 
 from whorl import errors
-from whorl.envs import worker
-from whorl.envs.env import Env, Observation, Step
+from whorl.envs.env import Env, Kind, Observation, Processes, Step
 from whorl.envs.process import ANSWERED, BACK, BEGINNING, DIED, DOWN, READY, STARTING, Process
+from whorl.envs.shared import BESIDE, INVALID, MOVED, SECOND, STEP, STEP_ROWS, Block, Field, observed
 from whorl.envs.watchdog import SLOW, TURN
-from whorl.envs.worker import INVALID, MOVED, SECOND, STEP, STEP_ROWS, Block, Field
-from whorl.errors import BadInput, EnvError, Incompatible, WhorlError, in_words
-
-if TYPE_CHECKING:
-    from whorl.envs.make import EnvKind
+from whorl.errors import BadInput, EnvError, Incompatible, WhorlError
 
 _log = logging.getLogger("whorl")
 BACKOFF, MOST_BACKOFF = 0.1, 5.0  # seconds before a dead worker is started again, doubling
@@ -29,26 +25,15 @@ LEAVING = 2.0  # seconds that workers may take to close their environments
 RAGGED = "actions"  # the array of a state that has `length` rows for each environment, one after another
 ALIKE = (
     "id", "origin", "observation_space", "action_space", "max_episode_steps", "reward_threshold", "partial", "discounts", "scalar_reward",
-    "goal",
+    "goal", "told",
 )  # fmt: skip
-
-
-class Processes(NamedTuple):
-    """How environments are spread over processes."""
-
-    workers: int  # each steps the same number of environments, or one more
-    timeout: float = (
-        60.0  # seconds that a step may take, all else ten times as many, before a worker counts as dead; 0 = any
-    )
-    max_restarts: int = 10  # of one worker within ten minutes
-    on_error: str = "raise"  # what an exception inside an environment does: "raise", or "restart" its worker
 
 
 class Workers(Env):
     """As the environments of `kind` in one process, in `processes.workers` of them: the same rows play the same episodes.
 
     A worker that dies, or hangs, is started again; its rows are invented until then (`Step.valid` False), and the episodes that were under
-    way are lost (`truncated`). Of `info` nothing crosses but "game_over". restarts: of workers so far.
+    way are lost (`truncated`). Of `info` nothing crosses but what is `told`. restarts: of workers so far.
 
     Raises BadInput for more workers than environments, and for what cannot travel to another process; EnvError for an exception inside an
     environment, in the words that it has in one process, and for a worker that dies too often.
@@ -56,7 +41,7 @@ class Workers(Env):
 
     def __init__(
         self,
-        kind: EnvKind,
+        kind: Kind,
         num_envs: int,
         processes: Processes,
         seed: int = 0,
@@ -69,7 +54,7 @@ class Workers(Env):
                 f"workers = {count} for num_envs = {num_envs}: each worker steps one environment at least. Use 1 to {num_envs} workers, or "
                 "0 to step them in this process"
             )
-        data = _pickled(kind)
+        said, data = kind.packed()
         self._like = kind.make(
             1, seed, max_episode_steps=limit, pictures=pictures
         )  # what all of them say of themselves
@@ -81,7 +66,7 @@ class Workers(Env):
         self._block = block = Block(_fields(self._like), num_envs, count)
         order = {
             "seed": seed, "limit": limit, "pictures": pictures, "rows": num_envs, "workers": count,
-            "block": block.fd, "fields": block.fields, "env": kind.id, "kwargs": dict(kind.kwargs), "prefer": kind.prefer,
+            "block": block.fd, "fields": block.fields, **said,
         }  # fmt: skip
         self._episode, self._over = (
             np.zeros(num_envs, np.int64),
@@ -94,8 +79,8 @@ class Workers(Env):
             block[name] for name in ("reward", "terminated", "truncated")
         )
         self._discount = block["discount"] if self.discounts else None
-        self._info = {"game_over": block["game_over"]} if "game_over" in block.arrays else {}
-        self._beside = [(name, block[name]) for name in (*worker.BESIDE, "action_mask") if name in block.arrays]
+        self._info = {name: block[f"info.{name}"] for name in self.told}
+        self._beside = [(name, block[name]) for name in (*BESIDE, "action_mask") if name in block.arrays]
         self._trees = {name: _tree(self.observation_space, iter(leaves)) for name, leaves in self._leaves.items()}
         self._standing: list[np.ndarray] = []  # leaves of where all stand; empty: not begun
         self._second = False
@@ -211,13 +196,7 @@ class Workers(Env):
                     there[rows] = fresh[rows]
             block["truncated"][rows] = ~self._over[rows]
             block["terminated"][rows], block["reward"][rows], block["valid"][rows] = False, 0, False
-            for name, value in (
-                ("discount", 1),
-                ("game_over", False),
-                ("raw_reward", 0),
-                ("reward_vector", 0),
-                ("cost", 0),
-            ):
+            for name, value in (("discount", 1), ("raw_reward", 0), ("reward_vector", 0), ("cost", 0)):
                 if name in block.arrays:
                     block[name][rows] = value
             self._over[rows] = each.state != BACK
@@ -287,6 +266,10 @@ class Workers(Env):
     def __del__(self) -> None:
         if "_workers" in self.__dict__ and not self._epoll.closed:
             self.close()
+
+    def processes_of(self) -> list[Process]:
+        """The workers, in the order of their rows."""
+        return self._workers
 
     # -- the processes -----------------------------------------------------------------------------------------------------------
 
@@ -425,7 +408,7 @@ class Workers(Env):
 def _fields(env: Env) -> list[Field]:
     """The arrays that cross, for environments as this one, which has begun."""
     seen, act = env.observation_space, env.action_space
-    observations = [field for kind in ("here", "other", "successor", "fresh") for field in worker.observed(seen, kind)]
+    observations = [field for kind in ("here", "other", "successor", "fresh") for field in observed(seen, kind)]
     fields = [Field("action", str(act.dtype), tuple(act.shape or ())), Field("rows", "bool", ()), *observations]
     fields += [
         Field("reward", "float32", ()),
@@ -433,9 +416,8 @@ def _fields(env: Env) -> list[Field]:
     ]
     if env.discounts:
         fields.append(Field("discount", "float32", ()))
-    if env.games:
-        fields.append(Field("game_over", "bool", ()))
-    for name in (*worker.BESIDE, "action_mask"):
+    fields += [Field(f"info.{name}", dtype, ()) for name, dtype in env.told.items()]
+    for name in (*BESIDE, "action_mask"):
         if (array := getattr(env, name)) is not None:
             fields.append(Field(name, str(array.dtype), tuple(array.shape[1:])))
     return fields
@@ -445,25 +427,6 @@ def _tree(space: Any, leaves: Iterator[np.ndarray]) -> Any:
     """Leaves as an observation of this space."""
     inner = getattr(space, "spaces", None)
     return {key: _tree(part, leaves) for key, part in inner.items()} if isinstance(inner, Mapping) else next(leaves)
-
-
-def _pickled(kind: EnvKind) -> bytes:
-    """What JSON cannot say of a kind; nothing where it can. Raises BadInput for what cannot travel."""
-    import gymnasium
-
-    spec = gymnasium.registry.get(kind.id)
-    known = spec is None or (isinstance(spec.entry_point, str) and spec.entry_point.startswith("gymnasium."))
-    if kind.id and known and not kind.wrappers:
-        return b""
-    import cloudpickle
-
-    try:
-        return cloudpickle.dumps((kind.env, kind.wrappers, None if known else spec))
-    except Exception as error:
-        raise BadInput(
-            f"{kind.name} cannot travel to a worker process ({in_words(error)}): give a class or function that makes the environment from "
-            "plain values and holds no open files, locks or engines; or workers=0"
-        ) from error
 
 
 def _joined(states: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

@@ -25,8 +25,9 @@ from whorl.collectors.ledger import Ledger
 from whorl.collectors.serial import SerialCollector
 from whorl.collectors.stream import StreamCollector
 from whorl.envs import native
-from whorl.envs.env import Env, check_scalar_reward
+from whorl.envs.env import Env, Processes, check_scalar_reward
 from whorl.envs.make import EnvKind, EnvLike, kind_or_env
+from whorl.envs.workers import refuse
 from whorl.errors import BadInput
 from whorl.feeds import Fed, Feed, Part
 from whorl.nets.encoder import EncoderFactory
@@ -124,6 +125,7 @@ def build(
     encoder: EncoderFactory | None = None,
     spaces_before: str = "",
     precision: Precision = "float32",
+    processes: Processes | None = None,
 ) -> Parts:
     """Agent (or its class, or one that is built) and environment by name (or whatever else `whorl.train` takes), with the preset of the
     pair where `config` and `num_envs` are not given.
@@ -131,6 +133,7 @@ def build(
     data: what an agent with an Offline feed learns from; no environment is made then, and `env` only finds the preset.
     update, precision: how optimizer steps are computed (see `bodies.choose`); `Parts.update` says what "auto" chose.
     buffer: False leaves it out (None), for `new_buffer` to make. encoder: see `Agent.build`.
+    processes: that step the environments; None: this one does.
     spaces_before: those that a run was started with, which they must be again (`same_spaces.noted`).
     Raises BadInput or Incompatible before anything is trained or written.
     """
@@ -155,7 +158,8 @@ def build(
     if data is None:
         if source is None:
             raise BadInput(f"{name} learns by stepping an environment: name one")
-        made = _made(source, feed, preset.num_envs if num_envs is None else num_envs, seed, device, max_episode_steps)
+        asked = preset.num_envs if num_envs is None else num_envs
+        made = _made(source, feed, asked, seed, device, max_episode_steps, processes)
     known = made or data  # whose spaces are known
     assert known is not None
     check_spaces(spaces_before, known)
@@ -167,13 +171,29 @@ def build(
     return replace(assemble(learner, made, seed, buffer, data), update=body, why=why)
 
 
-def _made(env: EnvKind | Env, feed: Feed, num_envs: int, seed: int, device: str, limit: int | None) -> Env:
+def _made(
+    env: EnvKind | Env,
+    feed: Feed,
+    num_envs: int,
+    seed: int,
+    device: str,
+    limit: int | None,
+    processes: Processes | None,
+) -> Env:
     if isinstance(env, Env):
+        if processes is not None:
+            refuse(env)
         return env
     if num_envs < 1:
         raise BadInput(f"num_envs must be at least 1, got {num_envs}")
     feed.check(num_envs)
     sizes.check_environments(num_envs, env.id in native.WORLDS)
+    if processes is not None:
+        if feed.own_envs:
+            raise BadInput(
+                f"workers = {processes.workers}: whoever learns here steps environments of its own; leave workers out"
+            )
+        return env.make(num_envs, seed, max_episode_steps=limit, training=True, processes=processes)
     return env.make(num_envs, seed, devices.of_env(env.id, device), limit, training=True)
 
 

@@ -12,7 +12,7 @@ from typing import cast
 
 from whorl.batch import Part
 from whorl.buffers.datasets import Dataset
-from whorl.envs.env import Env
+from whorl.envs.env import Env, Processes
 from whorl.envs.guard import close
 from whorl.envs.make import EnvKind, EnvLike
 from whorl.envs.watchdog import watching
@@ -67,6 +67,7 @@ class Run:
             self.parts = build(
                 self.kind, source, config, s.num_envs, s.seed, s.device, s.update, s.max_episode_steps,
                 buffer=False, data=data, encoder=encoder, spaces_before=s.spaces, precision=s.precision,
+                processes=Processes(s.workers, s.env_timeout, on_error=s.on_env_error) if s.workers else None,
             )  # fmt: skip
         self.parts.check()
         self.known, self.slack = cast(Env | Dataset, self.parts.env or data), self.parts.slack(s.checkpoint_every)

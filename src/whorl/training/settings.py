@@ -52,6 +52,10 @@ class Settings:
     seed: Annotated[int, Amount] = 0
     # environments stepped together
     num_envs: Annotated[int, Count] = 8
+    # processes that step them; 0 = the one that learns does
+    workers: Annotated[int, Amount] = 0
+    # what an exception inside an environment does, where workers step it: end the run, or lose the worker's episodes and start it anew
+    on_env_error: Literal["raise", "restart"] = "raise"
     # how far the run goes
     total_steps: Annotated[int, Count] = 100_000
     # stop after so many, if that comes first

@@ -106,6 +106,10 @@ class Transformed(Env):
     def replay_steps(self, steps: int) -> None:
         self.env.replay_steps = steps
 
+    @property
+    def restarts(self) -> int:  # type: ignore[override]  # nobody sets it
+        return self.env.restarts
+
     def reset(self, seed: int | None = None) -> Observation:
         if seed is not None:
             for place, transform in enumerate(self):

@@ -69,6 +69,7 @@ class Atari(Env):
 
     origin = "ale"
     partial = frozenset({"restart"})
+    told = {"lives": "int32"}
 
     def __init__(
         self, id: str, num_envs: int = 1, seed: int = 0, max_episode_steps: int | None = None, render_mode: str | None = None,

@@ -154,6 +154,7 @@ class World(Env):
     """
 
     origin = "native"
+    compiled = True
     partial = frozenset({"restart", "rows"})
     dynamics: ClassVar[Callable]
     observe: ClassVar[Callable]
