@@ -243,8 +243,6 @@ def named_rooms(tree: Tree) -> list[str]:
     ]
 
 
-
-
 def no_pickle(tree: Tree) -> list[str]:
     advice = "files and messages are data: safetensors and JSON"
     brought = [(path, name) for path, name in imports(tree) if name.split(".")[0] in PICKLES]

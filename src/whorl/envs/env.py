@@ -110,10 +110,6 @@ class Kind(Protocol):
         """So many of them, with episodes of at most so many steps. pictures: `render` shall give some. training: with what only a
         learner shall see. processes: that step them; None: this one does."""
 
-    def packed(self) -> tuple[dict[str, Any], bytes]:
-        """What another process needs to make them (worker.py): JSON, and bytes where it cannot say all. Raises BadInput for what cannot
-        travel."""
-
 
 class Around(Protocol):
     """What lies between environments of a kind and the agent (`Chain` in transforms/chain.py)."""

@@ -20,7 +20,7 @@ from whorl.envs import native
 from whorl.envs.adapters import library
 from whorl.envs.env import Around, Env, Processes, of_several
 from whorl.envs.ids import is_url
-from whorl.errors import BadInput, in_words
+from whorl.errors import BadInput
 
 logger = logging.getLogger("whorl")
 
@@ -163,23 +163,6 @@ class EnvKind:
                 raise
             env.made_from = self
         return env
-
-    def packed(self) -> tuple[dict[str, Any], bytes]:
-        """As `Kind.packed`; transforms stay here."""
-        said = {"env": self.id, "kwargs": dict(self.kwargs), "prefer": self.prefer}
-        spec = gymnasium.registry.get(self.id)
-        known = spec is None or (isinstance(spec.entry_point, str) and spec.entry_point.startswith("gymnasium."))
-        if self.id and known and not self.wrappers:
-            return said, b""
-        import cloudpickle
-
-        try:
-            return said, cloudpickle.dumps((self.env, self.wrappers, None if known else spec))
-        except Exception as error:
-            raise BadInput(
-                f"{self.name} cannot travel to a worker process ({in_words(error)}): give a class or function that makes the environment "
-                "from plain values and holds no open files, locks or engines; or workers=0"
-            ) from error
 
     def _bare(self, num_envs: int, seed: int, device: str, max_episode_steps: int | None, pictures: bool) -> Env:
         """Without transforms."""

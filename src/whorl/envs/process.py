@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
-import sys
 import time
 from collections import deque
-from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
 import numpy as np
 
-from whorl.envs.shared import CALL, DUMP, HEAD, STACK_BYTES, Block, parse, send
+from whorl.envs.child import Child, Failure, carried
+from whorl.envs.worker import CALL, DUMP, STACK_BYTES, Asked, Raised, Task
 
 DOWN, STARTING, BEGINNING, BACK, READY = range(
     5
@@ -23,75 +20,53 @@ ANSWERED, DIED, SAID = range(3)  # what an event says
 
 
 class Process:
-    """One worker, as the process that started it sees it. rows: of all environments, those that it steps."""
+    """One worker. rows: of all environments, those that it steps. heard: what it said last, until somebody takes it."""
 
-    def __init__(self, number: int, rows: slice, block: Block, order: dict[str, Any], data: bytes):
-        self.number, self.rows, self._block, self._data = number, rows, block, data
-        self._order = order | {"number": number, "first": rows.start, "count": rows.stop - rows.start}
+    def __init__(self, number: int, rows: slice, command: np.ndarray):
+        self.number, self.rows, self._command = number, rows, command
         self.state, self.again, self.deaths = DOWN, 0.0, deque[float]()
-        self.message: tuple[dict[str, Any], dict[str, np.ndarray]] | None = None  # an answer that somebody waits for
-        self._process: subprocess.Popen | None = None
+        self.heard: list[Any] = []
+        self._child: Child | None = None
         self._fds: list[int] = []
 
     @property
     def pid(self) -> int:
-        return 0 if self._process is None else self._process.pid
+        """0: it is not there."""
+        return 0 if self._child is None else self._child.process.pid
 
-    def start(self, first: int, replay_steps: int) -> list[tuple[int, int]]:
+    def start(self, task: Task) -> list[tuple[int, int]]:
         """Start the process; returns (descriptor, what its event says) of all that tells of it."""
-        down, up, stack = os.eventfd(0), os.eventfd(0), os.memfd_create("whorl-stack")
-        hears, says = os.pipe()
-        path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
-        passed = (down, up, says, stack, self._block.fd)
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "whorl.envs.worker", *map(str, (os.getpid(), down, up, says, stack))],
-            stdin=subprocess.PIPE, pass_fds=passed, process_group=0, env={"OMP_NUM_THREADS": "1", **os.environ, "PYTHONPATH": path},
-        )  # fmt: skip
-        os.close(says)
-        os.set_blocking(hears, False)
-        died = os.pidfd_open(self._process.pid)
-        self._down, self._up, self._stack, self._hears, self._heard = down, up, stack, hears, bytearray()
-        self._fds, self.state, self.message = [down, up, stack, hears, died], STARTING, None
-        self._tell(self._order | {"whole_first": first, "replay_steps": replay_steps}, data=self._data)
-        return [(up, ANSWERED), (died, DIED), (hears, SAID)]
-
-    def _tell(self, said: Mapping[str, Any], arrays: Mapping[str, np.ndarray] | None = None, data: bytes = b"") -> None:
-        assert self._process is not None and self._process.stdin is not None
-        with suppress(BrokenPipeError):  # it is dead, which is heard of
-            send(self._process.stdin, said, arrays, data)
+        self._woken, self._done, self._stack = os.eventfd(0), os.eventfd(0), os.memfd_create("whorl-stack")
+        self._fds, own = [self._woken, self._done, self._stack], (self._woken, self._done, self._stack)
+        task = task._replace(woken=own[0], done=own[1], stack=own[2])
+        self._child = Child("whorl.envs.worker", carried(task.kind, task), (task.block, *own))
+        died = os.pidfd_open(self.pid)
+        self._fds.append(died)
+        self.state, self.heard = STARTING, []
+        return [(self._done, ANSWERED), (died, DIED), (self._child.pipe.fileno(), SAID)]
 
     def wake(self, what: int) -> None:
         """Let it step, or look for a message."""
-        self._block["command"][self.number] = what
-        os.eventfd_write(self._down, 1)
+        self._command[self.number] = what
+        os.eventfd_write(self._woken, 1)
 
-    def ask(self, said: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
-        """Send a message; the answer comes with an event."""
+    def ask(self, asked: Asked) -> None:
+        """Send a message; that the answer is there is an event."""
+        assert self._child is not None
         self.wake(CALL)
-        self._tell(said, arrays)
+        with suppress(OSError):  # it is dead, which is heard of
+            self._child.pipe.send(asked)
 
     def answered(self) -> None:
         """Take note of a step that is done."""
-        os.eventfd_read(self._up)
+        os.eventfd_read(self._done)
 
-    def heard(self) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:
-        """The message that has come, if all of it has."""
-        try:
-            while part := os.read(self._hears, 1 << 20):
-                self._heard += part
-        except BlockingIOError:
-            pass
-        size = HEAD.size
-        if len(self._heard) < size:
-            return None
-        head, raw = HEAD.unpack(self._heard[:size])
-        if len(self._heard) < size + head + raw:
-            return None
-        said, arrays, _ = parse(
-            bytes(self._heard[size : size + head]), bytes(self._heard[size + head : size + head + raw])
-        )
-        del self._heard[: size + head + raw]
-        return said, arrays
+    def hear(self) -> None:
+        """Take its message; nothing, where its end of the pipe is closed."""
+        assert self._child is not None
+        with suppress(EOFError, OSError):
+            said = self._child.pipe.recv()
+            self.heard.append(Raised(None, said.text, None, said.trace) if isinstance(said, Failure) else said)
 
     def stack(self) -> str:
         """What it is doing, by its own account."""
@@ -99,31 +74,25 @@ class Process:
         time.sleep(0.2)
         return os.pread(self._stack, STACK_BYTES, 0).decode(errors="replace")
 
-    def how_it_died(self) -> str:
-        assert self._process is not None
-        code = self._process.wait()
-        return f"killed by {signal.Signals(-code).name}" if code < 0 else f"it ended with exit code {code}"
-
-    def bury(self) -> list[int]:
-        """End what may be left of it; the descriptors that are no more."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self.leave()
-        fds, self._fds, self._process, self.state = self._fds, [], None, DOWN
-        for fd in fds:
-            os.close(fd)
-        return fds
+    def ended(self) -> str:
+        """How it has ended."""
+        assert self._child is not None
+        return self._child.ended()
 
     def leave(self) -> None:
-        """Ask it to close its environments and go."""
-        if self._process is not None and self._process.stdin is not None:
-            with suppress(BrokenPipeError):
-                self._process.stdin.close()
+        """Let it close its environments and go."""
+        if self._child is not None:
+            self._child.pipe.close()
 
-    def end(self, seconds: float) -> None:
-        """Wait so long for it to go, and then no longer."""
-        if self._process is not None:
-            with suppress(subprocess.TimeoutExpired):
-                self._process.wait(max(0.0, seconds))
-        self.bury()
+    def bury(self, seconds: float = 0.0) -> list[int]:
+        """End it, so many seconds from now at most; the descriptors that are no more."""
+        fds, self._fds, self.state = self._fds, [], DOWN
+        gone = list(fds)
+        if self._child is not None:
+            with suppress(OSError):
+                gone.append(self._child.pipe.fileno())
+            self._child.stop(max(0.0, seconds))
+            self._child = None
+        for fd in fds:
+            os.close(fd)
+        return gone

@@ -3,19 +3,34 @@
 from __future__ import annotations
 
 import logging
+import os
 import select
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 import numpy as np
 
-from whorl import errors
+from whorl.envs.block import new_block
 from whorl.envs.env import Env, Kind, Observation, Processes, Step
 from whorl.envs.process import ANSWERED, BACK, BEGINNING, DIED, DOWN, READY, STARTING, Process
-from whorl.envs.shared import BESIDE, INVALID, MOVED, SECOND, STEP, STEP_ROWS, Block, Field, observed
 from whorl.envs.watchdog import SLOW, TURN
-from whorl.errors import BadInput, EnvError, Incompatible, WhorlError
+from whorl.envs.worker import (
+    BESIDE,
+    INVALID,
+    MOVED,
+    SECOND,
+    STEP,
+    STEP_ROWS,
+    Asked,
+    Field,
+    Raised,
+    Task,
+    leaves_of,
+    named,
+    observed,
+)
+from whorl.errors import BadInput, EnvError, Incompatible
 
 _log = logging.getLogger("whorl")
 BACKOFF, MOST_BACKOFF = 0.1, 5.0  # seconds before a dead worker is started again, doubling
@@ -54,7 +69,6 @@ class Workers(Env):
                 f"workers = {count} for num_envs = {num_envs}: each worker steps one environment at least. Use 1 to {num_envs} workers, or "
                 "0 to step them in this process"
             )
-        said, data = kind.packed()
         self._like = kind.make(
             1, seed, max_episode_steps=limit, pictures=pictures
         )  # what all of them say of themselves
@@ -63,33 +77,26 @@ class Workers(Env):
             setattr(self, name, getattr(self._like, name))
         self.num_envs, self.processes, self.made_from, self.restarts = num_envs, processes, kind, 0
         self._seed, self._first, self._replay_steps = seed, 0, 0
-        self._block = block = Block(_fields(self._like), num_envs, count)
-        order = {
-            "seed": seed, "limit": limit, "pictures": pictures, "rows": num_envs, "workers": count,
-            "block": block.fd, "fields": block.fields, **said,
-        }  # fmt: skip
-        self._episode, self._over = (
-            np.zeros(num_envs, np.int64),
-            np.ones(num_envs, bool),
-        )  # numbers; whether none is under way
-        self._valid = np.ones(num_envs, bool)
-        self._leaves = {kind: block.like(kind) for kind in ("here", "other", "successor", "fresh")}
-        self._answer_of, self._command = block["answer"], block["command"]
-        self._reward, self._terminated, self._truncated = (
-            block[name] for name in ("reward", "terminated", "truncated")
-        )
-        self._discount = block["discount"] if self.discounts else None
-        self._info = {name: block[f"info.{name}"] for name in self.told}
-        self._beside = [(name, block[name]) for name in (*BESIDE, "action_mask") if name in block.arrays]
+        fields, self._memory = _fields(self._like), new_block("whorl-workers")
+        self._block = block = named(fields, num_envs, count, self._memory)
+        self._task = Task(
+            0, count, kind, 0, 0, num_envs, 0, seed, limit, pictures, 0, fields, self._memory, -1, -1, -1
+        )  # of each, but for its own rows and descriptors
+        self._episode = np.zeros(num_envs, np.int64)  # numbers of the present ones
+        self._over = np.ones(num_envs, bool)  # no episode is under way
+        self._leaves = {name: leaves_of(block, name) for name in ("here", "other", "successor", "fresh")}
         self._trees = {name: _tree(self.observation_space, iter(leaves)) for name, leaves in self._leaves.items()}
+        self._terminated, self._truncated = block["terminated"], block["truncated"]
+        self._info = {name: block[f"info.{name}"] for name in self.told}
+        self._beside = [(name, block[name]) for name in BESIDE if name in block]
         self._standing: list[np.ndarray] = []  # leaves of where all stand; empty: not begun
         self._second = False
-        sizes = [num_envs // count + (w < num_envs % count) for w in range(count)]
-        ends = np.cumsum(sizes).tolist()
         self._epoll = select.epoll()
         self._sources: dict[int, tuple[Process, int]] = {}
+        sizes = [num_envs // count + (w < num_envs % count) for w in range(count)]
+        ends = np.cumsum(sizes).tolist()
         self._workers = [
-            Process(w, slice(end - n, end), block, order, data)
+            Process(w, slice(end - n, end), block["command"])
             for w, (n, end) in enumerate(zip(sizes, ends, strict=True))
         ]
         try:
@@ -109,7 +116,7 @@ class Workers(Env):
     def reset(self, seed: int | None = None) -> Observation:
         if seed is not None:
             self._seed, self._episode[:] = seed, -1
-        self._call({"call": "reset", "seed": seed})
+        self._call("reset", seed)
         self._episode += 1
         return self._stand(np.ones(self.num_envs, bool))
 
@@ -118,7 +125,7 @@ class Workers(Env):
             raise Incompatible(f"{self!r}: these environments cannot begin anew one by one")
         self._block["rows"][:] = rows
         asked = [each for each in self._workers if each.state == READY and rows[each.rows].any()]
-        self._call({"call": "restart"}, asked)
+        self._call("restart", None, asked)
         there = np.zeros(self.num_envs, bool)
         for each in asked:
             there[each.rows] = rows[each.rows]
@@ -153,7 +160,7 @@ class Workers(Env):
         TURN.place = None  # whoever hangs is found here
         self._wait({each for each in self._workers if each.state == READY})
         name = "other" if self._second else "here"
-        here, answers = self._leaves[name], self._answer_of.tolist()
+        here, answers = self._leaves[name], self._block["answer"].tolist()
         valid = self._invented(here, answers)
         tree = successor = self._trees[name]
         ends = self._terminated | self._truncated
@@ -169,7 +176,9 @@ class Workers(Env):
         if valid is not None:
             for each in self._workers:
                 each.state = READY if each.state == BACK else each.state
-        return Step(tree, self._reward, self._terminated, self._truncated, successor, valid, self._discount, self._info)
+        discount = self._block["discount"] if self.discounts else None
+        flags = self._terminated, self._truncated
+        return Step(tree, self._block["reward"], *flags, successor, valid, discount, self._info)
 
     def step(self, action: Any, rows: np.ndarray | None = None) -> Step:
         self.send(action, rows)
@@ -197,7 +206,7 @@ class Workers(Env):
             block["truncated"][rows] = ~self._over[rows]
             block["terminated"][rows], block["reward"][rows], block["valid"][rows] = False, 0, False
             for name, value in (("discount", 1), ("raw_reward", 0), ("reward_vector", 0), ("cost", 0)):
-                if name in block.arrays:
+                if name in block:
                     block[name][rows] = value
             self._over[rows] = each.state != BACK
         return block["valid"].copy()
@@ -208,18 +217,17 @@ class Workers(Env):
 
     def state(self) -> dict[str, np.ndarray] | None:
         """Those of all rows as one, as one process would give it, so that any number of workers goes on from it."""
-        states = [arrays for said, arrays in self._call({"call": "state"}) if said["saved"]]
+        states = [state for state in self._call("state") if state is not None]
         return _joined(states) if len(states) == len(self._workers) else None
 
     def load_state(self, state: dict[str, np.ndarray]) -> Observation:
         parts = _split(state, [each.rows for each in self._workers])
-        self._call({"call": "load_state"}, arrays=parts)
+        self._calls([(each, Asked("load_state", part)) for each, part in zip(self._workers, parts, strict=True)])
         self._episode[:] = state.get("episode", 0)
         return self._stand(np.ones(self.num_envs, bool))
 
     def render(self) -> np.ndarray | None:
-        said, arrays = self._call({"call": "render"}, self._workers[:1])[0]
-        return arrays["picture"] if said["drawn"] else None
+        return self._call("render", None, self._workers[:1])[0]
 
     @property
     def first(self) -> int:
@@ -228,7 +236,7 @@ class Workers(Env):
     @first.setter
     def first(self, row: int) -> None:
         self._first = row
-        self._call({"call": "first", "row": row})
+        self._call("be_first", row)
 
     @property
     def replay_steps(self) -> int:
@@ -237,7 +245,7 @@ class Workers(Env):
     @replay_steps.setter
     def replay_steps(self, steps: int) -> None:
         self._replay_steps = steps
-        self._call({"call": "replay_steps", "steps": steps})
+        self._call("replay", steps)
 
     @property
     def own_observation_space(self) -> Any:
@@ -259,9 +267,11 @@ class Workers(Env):
         for each in self._workers:
             each.leave()
         for each in self._workers:
-            each.end(until - time.monotonic())
+            each.bury(until - time.monotonic())
         self._epoll.close()
-        self._block.close()
+        if self._memory >= 0:
+            os.close(self._memory)
+            self._memory = -1
 
     def __del__(self) -> None:
         if "_workers" in self.__dict__ and not self._epoll.closed:
@@ -274,34 +284,33 @@ class Workers(Env):
     # -- the processes -----------------------------------------------------------------------------------------------------------
 
     def _start(self, each: Process) -> None:
-        for fd, what in each.start(self._first, self._replay_steps):
+        rows = each.rows
+        task = self._task._replace(number=each.number, row=rows.start, size=rows.stop - rows.start)
+        for fd, what in each.start(task._replace(first=self._first, replay_steps=self._replay_steps)):
             self._sources[fd] = each, what
             self._epoll.register(fd, select.EPOLLIN)
 
-    def _call(
-        self,
-        said: Mapping[str, Any],
-        workers: Iterable[Process] | None = None,
-        arrays: list[dict[str, np.ndarray]] | None = None,
-    ) -> list[tuple[dict[str, Any], dict[str, np.ndarray]]]:
-        """Ask some, or all, for something, and wait for all answers. Who is not there, or dies, is started again and asked then."""
-        asked = list(self._workers if workers is None else workers)
-        given = arrays or [{} for _ in asked]
-        for each in asked:
-            self._until(each, READY)
-        for each, part in zip(asked, given, strict=True):
-            each.ask(said, part)
-        return [self._answer(each, said, part) for each, part in zip(asked, given, strict=True)]
+    def _call(self, method: str, value: Any = None, workers: Sequence[Process] | None = None) -> list[Any]:
+        """Ask some, or all, for the same, and wait for all answers: see `_calls`."""
+        asked = self._workers if workers is None else workers
+        return self._calls([(each, Asked(method, value)) for each in asked])
 
-    def _answer(self, each: Process, said: Mapping[str, Any], part: dict[str, np.ndarray]) -> Any:
-        while True:
-            if each.message is None:
-                self._wait({each}, SLOW)
-            if each.message is not None:
-                message, each.message = each.message, None
-                return message
+    def _calls(self, asked: Sequence[tuple[Process, Asked]]) -> list[Any]:
+        """All answers. Who is not there, or dies meanwhile, is started again and asked then."""
+        for each, _ in asked:
             self._until(each, READY)
-            each.ask(said, part)
+        for each, what in asked:
+            each.ask(what)
+        return [self._answer(each, what) for each, what in asked]
+
+    def _answer(self, each: Process, asked: Asked) -> Any:
+        while True:
+            if not each.heard:
+                self._wait({each}, SLOW)
+            if each.heard:
+                return each.heard.pop()
+            self._until(each, READY)
+            each.ask(asked)
 
     def _until(self, each: Process, state: int) -> None:
         """Wait until a worker is there."""
@@ -335,48 +344,46 @@ class Workers(Env):
             each.answered()
             waiting.discard(each)
         elif what == DIED:
-            self._died(each, each.how_it_died())
+            self._died(each, each.ended())
             waiting.discard(each)
-        elif message := each.heard():
-            said, _ = message
-            if "failed" in said:
-                self._failed(each, said)
+        else:
+            each.hear()
+            if each.heard:
                 waiting.discard(each)
-            elif each.state == STARTING:
-                each.state = BEGINNING
-                if self._standing:
-                    again = int(np.random.SeedSequence((self._seed, each.number, self.restarts)).generate_state(1)[0])
-                    each.ask(
-                        {"call": "begin", "seed": self._seed, "otherwise": again}, {"episode": self._episode[each.rows]}
-                    )
-                else:
-                    each.state = READY
-            elif each.state == BEGINNING:
-                each.state = BACK
-                self._episode[each.rows] += 1
-            else:
-                each.message = message
-                waiting.discard(each)
+                self._said(each)
 
-    def _failed(self, each: Process, said: dict[str, Any]) -> None:
-        """An error inside a worker, which goes on where environments of this process would raise it."""
-        _log.error("whorl: in worker %d (process %d) of %r:\n%s", each.number, each.pid, self, said["traceback"])
+    def _said(self, each: Process) -> None:
+        """What a worker says without being asked is taken here; answers wait for who asked."""
+        said = each.heard[-1]
+        if isinstance(said, Raised):
+            each.heard.clear()
+            self._raised(each, said)
+        elif each.state == STARTING and self._standing:
+            each.heard.clear()
+            each.state = BEGINNING
+            otherwise = int(np.random.SeedSequence((self._seed, each.number, self.restarts)).generate_state(1)[0])
+            each.ask(Asked("begin", (self._seed, self._episode[each.rows].copy(), otherwise)))
+        elif each.state in (STARTING, BEGINNING):
+            each.heard.clear()
+            self._episode[each.rows] += each.state == BEGINNING
+            each.state = BACK if each.state == BEGINNING else READY
+
+    def _raised(self, each: Process, said: Raised) -> None:
+        """Raise what an environment raised, in the words that it has in one process; or lose its worker's episodes."""
+        _log.error("whorl: in worker %d (process %d) of %r:\n%s", each.number, each.pid, self, said.trace)
         if self.processes.on_error == "restart" and each.state == READY:
-            self._died(each, f"{said['failed']}: {said['text']}"[:300])
-            return
-        kind = getattr(errors, said["failed"], EnvError) if said["own"] else EnvError
-        text = said["text"] if said["own"] else f"{self.id or self._like!r}: {said['failed']}: {said['text']}"
-        error: WhorlError = kind(text)
-        if isinstance(error, EnvError) and said["row"] is not None:
-            error.row = each.rows.start + said["row"]
-        error.add_note(said["traceback"])
+            return self._died(each, f"raised {said.text}")
+        error = said.error or EnvError(f"{self._like.made_from and self._like.made_from.name}: {said.text}")
+        if isinstance(error, EnvError) and said.row is not None:
+            error.row = each.rows.start + said.row
+        error.add_note(said.trace)
         raise error
 
     def _hangs(self, each: Process, seconds: float) -> None:
         _log.error("whorl: worker %d (process %d) of %r hangs:\n%s", each.number, each.pid, self, each.stack())
         self._died(
             each,
-            f"it did not answer within {seconds:g} seconds, and its stack is in the log; if it only takes long: --env-timeout",
+            f"did not answer within {seconds:g} seconds (its stack is in the log; if it only takes long: --env-timeout)",
         )
 
     def _died(self, each: Process, how: str) -> None:
@@ -389,14 +396,12 @@ class Workers(Env):
         rows = f"environments {self._first + each.rows.start} to {self._first + each.rows.stop - 1}"
         if len(recent) > self.processes.max_restarts:
             raise EnvError(
-                f"worker {each.number}, which steps {rows} of {self!r}, died {len(recent)} times within ten minutes, the last time so: "
+                f"worker {each.number}, which steps {rows} of {self!r}, died {len(recent)} times within ten minutes, the last time it "
                 f"{how}. More than max_restarts are not made good: look for the cause in the environment or the machine's memory"
             )
         self.restarts += 1
         each.again = now + min(BACKOFF * 2 ** (len(recent) - 1), MOST_BACKOFF)
-        _log.warning(
-            "whorl: worker %d, which steps %s of %r, died: %s. Another one is started", each.number, rows, self, how
-        )
+        _log.warning("whorl: worker %d, which steps %s of %r, %s. Another one is started", each.number, rows, self, how)
 
     def _again(self) -> None:
         """Start those anew that have waited long enough."""
@@ -405,22 +410,16 @@ class Workers(Env):
                 self._start(each)
 
 
-def _fields(env: Env) -> list[Field]:
+def _fields(env: Env) -> tuple[Field, ...]:
     """The arrays that cross, for environments as this one, which has begun."""
     seen, act = env.observation_space, env.action_space
     observations = [field for kind in ("here", "other", "successor", "fresh") for field in observed(seen, kind)]
-    fields = [Field("action", str(act.dtype), tuple(act.shape or ())), Field("rows", "bool", ()), *observations]
-    fields += [
-        Field("reward", "float32", ()),
-        *(Field(name, "bool", ()) for name in ("terminated", "truncated", "valid")),
-    ]
-    if env.discounts:
-        fields.append(Field("discount", "float32", ()))
-    fields += [Field(f"info.{name}", dtype, ()) for name, dtype in env.told.items()]
-    for name in (*BESIDE, "action_mask"):
-        if (array := getattr(env, name)) is not None:
-            fields.append(Field(name, str(array.dtype), tuple(array.shape[1:])))
-    return fields
+    fields = [Field("action", str(act.dtype), tuple(act.shape or ())), Field("rows", "bool"), *observations]
+    fields += [Field("reward", "float32"), *(Field(name, "bool") for name in ("terminated", "truncated", "valid"))]
+    fields += [Field("discount", "float32")] if env.discounts else []
+    fields += [Field(f"info.{name}", dtype) for name, dtype in env.told.items()]
+    beside = {name: getattr(env, name) for name in BESIDE}
+    return (*fields, *(Field(name, str(x.dtype), tuple(x.shape[1:])) for name, x in beside.items() if x is not None))
 
 
 def _tree(space: Any, leaves: Iterator[np.ndarray]) -> Any:
