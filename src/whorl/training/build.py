@@ -25,7 +25,7 @@ from whorl.collectors.ledger import Ledger
 from whorl.collectors.serial import SerialCollector
 from whorl.collectors.stream import StreamCollector
 from whorl.envs import native
-from whorl.envs.env import Env, Processes, check_scalar_reward
+from whorl.envs.env import Env, check_scalar_reward
 from whorl.envs.make import EnvKind, EnvLike, kind_or_env
 from whorl.envs.workers import refuse
 from whorl.errors import BadInput
@@ -35,6 +35,7 @@ from whorl.spaces import choices
 from whorl.training import devices, sizes
 from whorl.training.bodies import choose
 from whorl.training.catalog import AgentLike, agent_name, check_config, find
+from whorl.training.collecting import SERIAL, Collecting, asynchronous
 from whorl.training.hooks import Hook
 from whorl.training.new_agent import new_agent
 from whorl.training.same_spaces import check_spaces
@@ -125,7 +126,7 @@ def build(
     encoder: EncoderFactory | None = None,
     spaces_before: str = "",
     precision: Precision = "float32",
-    processes: Processes | None = None,
+    collecting: Collecting = SERIAL,
 ) -> Parts:
     """Agent (or its class, or one that is built) and environment by name (or whatever else `whorl.train` takes), with the preset of the
     pair where `config` and `num_envs` are not given.
@@ -133,7 +134,7 @@ def build(
     data: what an agent with an Offline feed learns from; no environment is made then, and `env` only finds the preset.
     update, precision: how optimizer steps are computed (see `bodies.choose`); `Parts.update` says what "auto" chose.
     buffer: False leaves it out (None), for `new_buffer` to make. encoder: see `Agent.build`.
-    processes: that step the environments; None: this one does.
+    collecting: what the run asks of how environments are collected.
     spaces_before: those that a run was started with, which they must be again (`same_spaces.noted`).
     Raises BadInput or Incompatible before anything is trained or written.
     """
@@ -159,7 +160,9 @@ def build(
         if source is None:
             raise BadInput(f"{name} learns by stepping an environment: name one")
         asked = preset.num_envs if num_envs is None else num_envs
-        made = _made(source, feed, asked, seed, device, max_episode_steps, processes)
+        made = _made(source, feed, asked, seed, device, max_episode_steps, collecting)
+    else:
+        collecting.check(feed, None, on_cpu=True)
     known = made or data  # whose spaces are known
     assert known is not None
     check_spaces(spaces_before, known)
@@ -168,18 +171,14 @@ def build(
         sizes.check_rollout(feed, made.num_envs, made.observation_space, made.action_space)
     learner = new_agent(agent, known, config, seed, encoder).to(device)
     body, why = choose(learner, update, precision)
-    return replace(assemble(learner, made, seed, buffer, data), update=body, why=why)
+    return replace(assemble(learner, made, seed, buffer, data, collecting), update=body, why=why)
 
 
 def _made(
-    env: EnvKind | Env,
-    feed: Feed,
-    num_envs: int,
-    seed: int,
-    device: str,
-    limit: int | None,
-    processes: Processes | None,
+    env: EnvKind | Env, feed: Feed, num_envs: int, seed: int, device: str, limit: int | None, collecting: Collecting
 ) -> Env:
+    place, processes = env.device if isinstance(env, Env) else devices.of_env(env.id, device), collecting.processes
+    collecting.check(feed, env, place == "cpu")
     if isinstance(env, Env):
         if processes is not None:
             refuse(env)
@@ -194,11 +193,18 @@ def _made(
                 f"workers = {processes.workers}: whoever learns here steps environments of its own; leave workers out"
             )
         return env.make(num_envs, seed, max_episode_steps=limit, training=True, processes=processes)
-    return env.make(num_envs, seed, devices.of_env(env.id, device), limit, training=True)
+    return env.make(num_envs, seed, place, limit, training=True)
 
 
-def assemble(agent: Agent, env: Env | None, seed: int = 0, buffer: bool = True, data: Dataset | None = None) -> Parts:
-    """An agent put together by hand, with the buffer, the collector and the loop that its feed asks for.
+def assemble(
+    agent: Agent,
+    env: Env | None,
+    seed: int = 0,
+    buffer: bool = True,
+    data: Dataset | None = None,
+    collecting: Collecting = SERIAL,
+) -> Parts:
+    """An agent put together by hand, with the buffer, the loop and, unless samplers are asked for, the collector that its feed asks for.
 
     Raises BadInput for a name that no table here has, and what the loop cannot take.
     """
@@ -216,7 +222,12 @@ def assemble(agent: Agent, env: Env | None, seed: int = 0, buffer: bool = True, 
         if feed.replays:
             sizes.check_replay(env, feed)
         on_cpu = env.device == "cpu" == agent.env_steps.device.type
-        collector = _named(COLLECTORS, "collector", feed.collector(on_cpu), "agent", "env", "seed")(agent, env, seed)
+        if collecting.collector == "async":
+            collector = asynchronous(agent, env, seed, collecting)
+        else:
+            collector = _named(COLLECTORS, "collector", feed.collector(on_cpu), "agent", "env", "seed")(
+                agent, env, seed
+            )
         progress = collector.ledger
     rows: Any = new_buffer(agent, env, seed, data=data) if buffer else None
     return Parts(agent, env, collector, rows, progress, _loop(feed.loop(agent.compiled)))

@@ -111,7 +111,9 @@ def check_recorded(data: Dataset, fields: Mapping[str, object], named: bool) -> 
     """Raises BadInput for options that do nothing where an agent learns from data."""
     if not isinstance(data, Dataset):
         raise BadInput(f"data is a Dataset (whorl.buffers.datasets), got {type(data).__name__}")
-    idle = ["num_envs", "total_episodes", "video_every"] + ([] if named else ["eval_every", "max_episode_steps"])
+    idle = ["num_envs", "total_episodes", "video_every", "collector"] + (
+        [] if named else ["eval_every", "max_episode_steps"]
+    )
     if given := [name for name in idle if fields.get(name)]:
         why = "no environment is stepped" if named else "no environment is named"
         raise BadInput(f"{', '.join(given)} does nothing where an agent learns from data and {why}: leave it out")

@@ -12,7 +12,7 @@ from typing import cast
 
 from whorl.batch import Part
 from whorl.buffers.datasets import Dataset
-from whorl.envs.env import Env, Processes
+from whorl.envs.env import Env
 from whorl.envs.guard import close
 from whorl.envs.make import EnvKind, EnvLike
 from whorl.envs.watchdog import watching
@@ -27,6 +27,7 @@ from whorl.training.asked import ask
 from whorl.training.build import build, new_buffer
 from whorl.training.catalog import AgentLike
 from whorl.training.changes import Changes
+from whorl.training.collecting import Collecting
 from whorl.training.curve import draw_curve
 from whorl.training.evaluate import Evaluation
 from whorl.training.folder import begin_anew
@@ -66,8 +67,7 @@ class Run:
         with threads_of_torch(s.threads):  # initial weights come from a QR decomposition, whose bits depend on them too
             self.parts = build(
                 self.kind, source, config, s.num_envs, s.seed, s.device, s.update, s.max_episode_steps,
-                buffer=False, data=data, encoder=encoder, spaces_before=s.spaces, precision=s.precision,
-                processes=Processes(s.workers, s.env_timeout, on_error=s.on_env_error) if s.workers else None,
+                buffer=False, data=data, encoder=encoder, spaces_before=s.spaces, precision=s.precision, collecting=Collecting.of(s),
             )  # fmt: skip
         self.parts.check()
         self.known, self.slack = cast(Env | Dataset, self.parts.env or data), self.parts.slack(s.checkpoint_every)

@@ -24,7 +24,7 @@ NAMED = (
     "scheduled",
     "spaces",
 )  # what is trained: no options
-FIXED = ("seed", "num_envs", "max_episode_steps", "total_episodes", "init_from")  # what no resume changes
+FIXED = ("seed", "num_envs", "max_episode_steps", "total_episodes", "init_from", "collector")  # what no resume changes
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,12 @@ class Settings:
     seed: Annotated[int, Amount] = 0
     # environments stepped together
     num_envs: Annotated[int, Count] = 8
+    # async: processes of their own step them, and go ahead while this one learns
+    collector: Literal["serial", "async"] = "serial"
+    # processes of collector=async, which share the environments
+    samplers: Annotated[int, Count] = 1
+    # each of their rollouts begins when the one before was learned from
+    synchronous: bool = False
     # processes that step them; 0 = the one that learns does
     workers: Annotated[int, Amount] = 0
     # what an exception inside an environment does, where workers step it: end the run, or lose the worker's episodes and start it anew

@@ -21,6 +21,7 @@ from whorl.options import override
 from whorl.training import folder, grid, sweep_table
 from whorl.training.build import build
 from whorl.training.catalog import AgentLike, agent_class, agent_name, find
+from whorl.training.collecting import Collecting
 from whorl.training.imports import bring, typed
 from whorl.training.launch import Job, Launcher
 from whorl.training.planned import planned
@@ -191,7 +192,7 @@ def _check_setting(agent: AgentLike, env: EnvKind | Env, setting: grid.Setting, 
     s, config = planned(agent, name_of(env), one_word(grid.nested(setting)), source=env, beside=TAKEN)
     parts = build(
         agent, env, config, s.num_envs, update=s.update, max_episode_steps=s.max_episode_steps, buffer=False, encoder=encoder,
-        precision=s.precision,
+        precision=s.precision, collecting=Collecting.of(s),
     )  # fmt: skip
     if parts.env is not None:
         parts.env.close()
