@@ -81,6 +81,7 @@ VOCABULARY: dict[str, Entry] = {
     "observation": Entry("the collector", None, False),
     "is_first": Entry("the collector", torch.bool, True),
     "action": Entry("the policy's `act`", None, False),
+    "recurrent_state": Entry("the policy's `act`, where it has a memory", torch.float32, False),
     "log_prob": Entry("the policy's `act`", torch.float32, True),
     "action_mask": Entry("the environment", torch.bool, False),
     "version": Entry("the collector", torch.int64, True),
@@ -171,21 +172,23 @@ def discounts(rollout: Any, discount: float) -> float | Tensor:
 
 
 @torch.no_grad()
-def values(f: Callable[[Any], Tensor], rollout: TensorDict) -> tuple[Tensor, Tensor]:
+def values(
+    f: Callable[[Any], Tensor], rollout: TensorDict, later: Callable[[Any], Tensor] | None = None
+) -> tuple[Tensor, Tensor]:
     """(value, next_value), each [T, N]: f at `observation`, and at `next.observation`.
 
-    The successor of a row is the next row's observation unless the row ended, is masked or is the last:
-    f is evaluated again on those rows only.
+    The successor of a row is the next row's observation unless the row ended, is masked or is the last: f is evaluated again on those rows
+    only. Of a critic that shares a torso or a memory with the policy `value` was recorded; later: its values of the successors of rows [B].
     """
-    observation, successor = rollout["observation"], rollout["next"]["observation"]
-    value = f(observation)
+    successor = rollout["next"]["observation"]
+    value = f(rollout["observation"]) if later is None else rollout["value"]
     again = ended(rollout)
     again[-1] = True
     mask = get(rollout, "mask")
     if mask is not None:
         again |= ~mask
     next_value = torch.cat([value[1:], value[-1:]])
-    next_value[again] = f(successor[again])
+    next_value[again] = f(successor[again]) if later is None else later(rollout[again])
     return value, next_value
 
 

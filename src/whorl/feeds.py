@@ -99,12 +99,19 @@ class Rollouts(Feed):
     minibatches: Annotated[int, Count] = 1
     # rollouts that rows may be older than the weights, where samplers go ahead; older ones have `mask` False. 0 = any number
     max_lag: Annotated[int, Amount] = 1
+    # rows of time that stay together, for agents with a memory; must divide `steps`; 0 = single rows, with a memory all `steps`
+    sequence: Annotated[int, Amount] = 0
     # "episode": a rollout begins and ends with whole episodes in every environment
     unit: Literal["step", "episode"] = "step"
 
     def check(self, num_envs: int) -> None:
         super().check(num_envs)
         rows = self.steps * num_envs
+        if self.sequence and (self.steps % self.sequence or self.unit == "episode"):
+            raise BadInput(
+                f"feed.sequence = {self.sequence} must divide feed.steps = {self.steps}, so that all sequences are of one length, "
+                "and whole episodes (feed.unit) have none: use a divisor of steps"
+            )
         if self.minibatches > rows:
             raise BadInput(
                 f"feed.minibatches = {self.minibatches} is more than the rollout's {rows} rows "

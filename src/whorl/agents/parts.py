@@ -2,26 +2,46 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
+from gymnasium import spaces
 from torch import Tensor, nn
 
 from whorl.agents.agent import Agent
 from whorl.agents.estimators import Estimator, estimate
 from whorl.agents.step import OptimizerStep
 from whorl.batch import Batch, Metrics, Tree, discounts, get, values
+from whorl.errors import BadInput
 from whorl.functional.advantages import gae
 from whorl.functional.bellman import td_target, weighted_mean
 from whorl.functional.statistics import explained_variance, masked_mean
+from whorl.nets.encoder import EncoderFactory
+from whorl.nets.heads import Critic, ValueHead
 from whorl.nets.normalizer import NoNormalizer, Normalizer
+from whorl.nets.rnn import STATE, Choice, at_first
 from whorl.policies.distributions import Distribution
 from whorl.policies.stochastic import Stochastic
+from whorl.spaces import is_image
+
+
+class Looks(Protocol):
+    """How an actor and its critic look at observations."""
+
+    @property
+    def hidden(self) -> tuple[int, ...]: ...
+    @property
+    def activation(self) -> Literal["tanh", "relu"]: ...
+    @property
+    def shared(self) -> bool | None: ...
+    @property
+    def memory(self) -> Choice: ...
 
 
 class ActorCritic(Protocol):
     """An agent with a critic whose returns may be normalized."""
 
     policy: Stochastic
+    critic: nn.Module
     return_normalizer: Normalizer | NoNormalizer
     gathered: list
     report: Metrics
@@ -40,6 +60,33 @@ def mean_of(x: Tensor, batch: Batch) -> Tensor:
 def loss_of(x: Tensor, batch: Batch) -> Tensor:
     """The mean of x [*rows] over the batch's rows that count (`mask`), each times its importance weight (`weight`)."""
     return weighted_mean(x, get(batch, "weight"), get(batch, "mask"))
+
+
+def critic_for(policy: Stochastic, space: spaces.Space, looks: Looks, encoder: EncoderFactory | None) -> nn.Module:
+    """The critic of an actor: a head on its features where they share a torso, which is so with images unless `shared` says something
+    else, and always with a memory; or a network of its own. Raises BadInput for a memory that is not to be shared."""
+    if looks.memory != "none" and looks.shared is False:
+        raise BadInput(
+            "shared = False, and actor and critic share their memory: leave shared out, or use memory = 'none'"
+        )
+    if not (looks.memory != "none" or (is_image(space) if looks.shared is None else looks.shared)):
+        return Critic(space, looks.hidden, looks.activation, encoder=encoder)
+    policy.critic = ValueHead(policy.head.in_features)
+    return policy.critic
+
+
+def state_value(agent: ActorCritic, observation: Tree) -> Tensor:
+    """The critic's value of observations, in the units of the normalized return; with a memory, where an episode begins."""
+    policy, seen = agent.policy, agent.policy.normalizer(observation)
+    return agent.critic(seen if policy.critic is None else policy.encoder(at_first(policy.encoder, seen)))
+
+
+def looked(agent: ActorCritic, batch: Batch) -> tuple[Distribution, Tensor]:
+    """(what the policy does in the batch's rows, what the critic takes them to be worth): features that both share are computed once."""
+    policy = agent.policy
+    features = policy.encode(batch)
+    value = agent.critic(features) if policy.critic is not None else agent.value(batch["observation"])
+    return policy.distribution(features, get(batch, "action_mask")), value
 
 
 def distribution_of(policy: Stochastic, batch: Batch) -> Distribution:
@@ -61,7 +108,9 @@ def targets(
     statistics of the returns are gathered, and how much of them the critic explains is reported.
     """
     next, mask, normalizer = rollout["next"], get(rollout, "mask"), agent.return_normalizer
-    value, next_value = (normalizer.inverse(x) for x in values(agent.step.value or agent.value, rollout))
+    policy, critic = agent.policy, agent.critic
+    later = None if policy.critic is None else lambda rows: critic(policy.later(rows))
+    value, next_value = (normalizer.inverse(x) for x in values(agent.step.value or agent.value, rollout, later))
     rows = (
         next["reward"],
         value,
@@ -82,7 +131,7 @@ def targets(
 
 def kept(rollout: Batch, **entries: Tensor) -> Batch:
     """What an on-policy loss reads of a rollout, and `entries` beside it; `target` is the batch's `return`."""
-    rows = rollout.select("observation", "action", "log_prob", "action_mask", "mask", strict=False)
+    rows = rollout.select("observation", "action", "log_prob", "action_mask", "mask", "is_first", STATE, strict=False)
     return rows.update({"return" if key == "target" else key: value for key, value in entries.items()})
 
 

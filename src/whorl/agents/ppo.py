@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from whorl.agents.agent import Agent
 from whorl.agents.estimators import Estimator
 from whorl.agents.optimizers import adam, anneal
-from whorl.agents.parts import distribution_of, kept, targets
+from whorl.agents.parts import critic_for, kept, looked, state_value, targets
 from whorl.batch import Batch, Buffer, Metrics, Tree, get
 from whorl.feeds import Rollouts
 from whorl.functional import clipped_surrogate, clipped_value_loss, kl_k3, masked_mean, standardise, value_loss
 from whorl.nets.encoder import EncoderFactory
-from whorl.nets.heads import Critic
 from whorl.nets.normalizer import NoNormalizer, Normalizer
+from whorl.nets.rnn import Choice
 from whorl.options import Amount, AnnealSteps, Count, Live, Positive, Share
 from whorl.policies.mixed import stochastic_for
 from whorl.policies.stochastic import Stochastic
@@ -57,10 +57,16 @@ class PPOConfig:
     normalize_observation: bool = False
     # the critic predicts (return - mean) / std, running
     normalize_return: bool = False
-    # units of each hidden layer, actor and critic apart
+    # units of each hidden layer
     hidden: Annotated[tuple[int, ...], Count] = (64, 64)
 
     activation: Literal["tanh", "relu"] = "tanh"
+    # actor and critic on one network; None: with images and with a memory, else apart
+    shared: bool | None = None
+    # what they remember of an episode: nothing, or a recurrent cell's state, in sequences of `feed.sequence` rows
+    memory: Choice = "none"
+    # units of the cell
+    memory_width: Annotated[int, Count] = 128
     # of a Gaussian: a parameter, or a function of the observation
     std: Literal["independent", "dependent"] = "independent"
     # tanh onto the bounds of a Box
@@ -89,27 +95,27 @@ class PPO(Agent[PPOConfig]):
         c = config
         policy = stochastic_for(action_space).build(
             observation_space, action_space, hidden=c.hidden, activation=c.activation,
-            normalize=c.normalize_observation, std=c.std, squash=c.squash, encoder=encoder,
+            normalize=c.normalize_observation, std=c.std, squash=c.squash, encoder=encoder, memory=c.memory, memory_width=c.memory_width,
         )  # fmt: skip
-        return cls(policy, Critic(observation_space, c.hidden, c.activation, encoder=encoder), c)
+        return cls(policy, critic_for(policy, observation_space, c, encoder), c)
 
     def value(self, observation: Tree) -> Tensor:
         """V(observation), in the units of the normalized return."""
-        return self.critic(self.policy.normalizer(observation))
+        return state_value(self, observation)
 
     def prepare(self, rollout: Batch) -> Batch:  # [T, N]
         rollout, c = super().prepare(rollout), self.config
         advantage, target, value = targets(self, rollout, c.discount, c.trace_decay, c.estimator, c.n_step)
         return kept(rollout, advantage=advantage, target=target, value=value)
 
-    def loss(self, batch: Batch) -> tuple[Tensor, Metrics]:  # [B]
+    def loss(self, batch: Batch) -> tuple[Tensor, Metrics]:  # [B] or [L, B]
         c, mask = self.config, get(batch, "mask")
-        distribution = distribution_of(self.policy, batch)
+        distribution, value = looked(self, batch)
         log_prob = distribution.log_prob(batch["action"])
         advantage = standardise(batch["advantage"], mask) if c.normalize_advantage else batch["advantage"]
         policy_loss = -masked_mean(clipped_surrogate(log_prob, batch["log_prob"], advantage, c.clip_range), mask)
 
-        value, target = self.value(batch["observation"]), self.return_normalizer(batch["return"])
+        target = self.return_normalizer(batch["return"])
         if c.value_clip_range:
             error = clipped_value_loss(value, self.return_normalizer(batch["value"]), target, c.value_clip_range)
         else:

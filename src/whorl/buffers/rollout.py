@@ -14,10 +14,13 @@ from whorl.functional.streams import stream
 
 
 class RolloutBuffer:
-    """Holds one prepared rollout [T, N] and cuts it into minibatches [B]. Rows are shuffled once an epoch, then sliced."""
+    """Holds one prepared rollout [T, N] and cuts it into minibatches [B]. Rows are shuffled once an epoch, then sliced.
 
-    def __init__(self, feed: Rollouts, seed: int = 0):
-        self.feed, self.seed = feed, seed
+    sequence: rows of time that stay together: minibatches are [sequence, B], of sequences that are shuffled and sliced.
+    """
+
+    def __init__(self, feed: Rollouts, seed: int = 0, sequence: int = 0):
+        self.feed, self.seed, self.sequence = feed, seed, sequence
         self.draws = 0  # shuffles so far: their stream is (seed, draw)
         self._rollout: Batch | None = None
         self._generator = torch.Generator()
@@ -31,12 +34,15 @@ class RolloutBuffer:
         most."""
         if self._rollout is None:
             raise BatchError("no rollout is here: an agent's `prepare` must return the rollout, and `add` takes it")
-        rows = self._rollout.reshape(-1)
+        rows, whole = self._rollout.reshape(-1), self._rollout
+        if length := self.sequence:
+            steps, lanes = whole.batch_size
+            rows = whole.reshape(steps // length, length, lanes).transpose(1, 2).reshape(-1, length)  # [T / L * N, L]
         total = self.feed.epochs * self.feed.minibatches if count is None else count
         for i in range(total):
             piece = i % self.feed.minibatches
             if self.feed.minibatches == 1:
-                yield rows
+                yield rows.transpose(0, 1) if self.sequence else rows
                 continue
             if piece == 0:
                 self._generator.manual_seed(stream(self.seed, "sampler", self.draws))
@@ -44,7 +50,8 @@ class RolloutBuffer:
                 order = torch.randperm(len(rows), generator=self._generator)
                 shuffled = rows[order.to(rows.device) if rows.device is not None else order]
             size = len(rows) / self.feed.minibatches
-            yield shuffled[round(piece * size) : round((piece + 1) * size)]
+            part = shuffled[round(piece * size) : round((piece + 1) * size)]
+            yield part.transpose(0, 1) if self.sequence else part
 
     def feedback(self, index: Tensor, priority: Tensor) -> None:
         """Raises BadInput."""

@@ -52,6 +52,18 @@ class Critic(nn.Module):
         return self.head(self.encoder(observation)).squeeze(-1)
 
 
+class ValueHead(nn.Module):
+    """State value on features of a torso that it shares with the policy: [..., width] -> [...]."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.head = linear(width, 1, gain=1.0)
+        initialize(self.head, "orthogonal")
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.head(features).squeeze(-1)
+
+
 class Temperature(nn.Module):
     """alpha > 0, the weight of entropy beside reward, learned as log alpha. Haarnoja et al. 2018b, section 5."""
 

@@ -13,6 +13,7 @@ from torch import Generator, Tensor, nn
 from whorl.batch import Tree
 from whorl.errors import Incompatible
 from whorl.nets.normalizer import NoNormalizer, ObservationNormalizer
+from whorl.nets.rnn import memory_of
 from whorl.policies.distributions import Categorical, Distribution, Gaussian
 from whorl.policies.policy import Actor, Carry, Decided, Drawn, Policy
 from whorl.policies.random import Random
@@ -66,7 +67,7 @@ class Mixed(Stochastic):
     ):  # fmt: skip
         Policy.__init__(self)
         self.normalizer = NoNormalizer() if normalizer is None else normalizer
-        self.encoder = model
+        self.encoder, self.critic, self.recurrent = model, None, memory_of(model) is not None
         choices, numbers = _kinds(action_space)
         self.choices = Stochastic(_Features(model), choices, initialization=initialization)
         self.numbers = Stochastic(_Features(model), numbers, None, std, fixed_std, mean, scale, squash, initialization)

@@ -13,8 +13,9 @@ from torch import Generator, Tensor, nn
 from whorl.batch import Batch, Tree
 from whorl.errors import BadInput, Incompatible
 from whorl.nets.encoder import EncoderFactory, encoder_for
-from whorl.nets.heads import output_layer
+from whorl.nets.heads import ValueHead, output_layer
 from whorl.nets.normalizer import NoNormalizer, ObservationNormalizer, observation_normalizer
+from whorl.nets.rnn import STATE, Choice, begin, memory_of, remember, with_memory
 from whorl.policies.distributions import (
     MASKED,
     Categorical,
@@ -35,7 +36,9 @@ Initialization = Literal["orthogonal", "uniform"]
 class Stochastic(Policy):
     """Categorical (Discrete), multi-categorical (MultiDiscrete, MultiBinary), Gaussian or tanh-squashed Gaussian (Box) actions.
 
-    model: the finished encoder, observation -> features [..., model.width]; one linear layer on top of it is the policy's own.
+    model: the finished encoder, observation -> features [..., model.width], or a `Memory`, whose state is carried and recorded as
+    `recurrent_state`; one linear layer on top of it is the policy's own. critic: a head on the same features, which an agent may put there:
+    its values are recorded while acting.
     std "independent": one learned log std per action component (Schulman et al. 2017); "dependent": a second output of the net;
     "fixed": `fixed_std`, not learned. mean "tanh": the mean is the tanh of the net's output.
     scale: the Gaussian lives in units of half the action range around its centre. squash: tanh onto the bounds. Both need finite
@@ -62,6 +65,8 @@ class Stochastic(Policy):
         super().__init__()
         self.normalizer = NoNormalizer() if normalizer is None else normalizer
         self.encoder = model
+        self.critic: ValueHead | None = None
+        self.recurrent = memory_of(model) is not None
         self.sizes = action_sizes(action_space)
         self.scalar = isinstance(action_space, spaces.Discrete)
         self.std, self.mean, self.scale, self.squash = std, mean, scale, squash
@@ -103,15 +108,33 @@ class Stochastic(Policy):
         cls, observation_space: spaces.Space, action_space: spaces.Space, *, hidden: Sequence[int] = (64, 64), activation: str = "tanh",
         initialization: Initialization = "orthogonal", normalize: bool = False, std: Std = "independent", fixed_std: float = 1.0,
         mean: Mean = "linear", scale: bool = False, squash: bool = False, encoder: EncoderFactory | None = None,
+        memory: Choice = "none", memory_width: int = 128,
     ) -> Stochastic:  # fmt: skip
-        """The default policy for these spaces: an `Encoder`, or one of the user's, after a normalizer where asked for."""
+        """The default policy for these spaces: an `Encoder`, or one of the user's, between a normalizer and a memory where asked for."""
         normalizer = observation_normalizer(observation_space, normalize)
-        model = encoder_for(observation_space, encoder, hidden, activation, initialization)
+        model = with_memory(
+            encoder_for(observation_space, encoder, hidden, activation, initialization), memory, memory_width
+        )
         return cls(model, action_space, normalizer, std, fixed_std, mean, scale, squash, initialization)
 
     def encode(self, batch: Batch) -> Tensor:
-        """Features [..., width] of `observation`: normalizer, then encoder."""
-        return self.encoder(self.normalizer(batch["observation"]))
+        """Features [..., width] of `observation`: normalizer, then encoder; of a memory along [L, B], from the state that was recorded."""
+        observation, memory = self.normalizer(batch["observation"]), memory_of(self.encoder)
+        if memory is None:
+            return self.encoder(observation)
+        return memory.unroll(observation, batch[STATE][0], batch["is_first"])[0]
+
+    def later(self, batch: Batch) -> Tensor:
+        """Features [B, width] of `next.observation`, by one more step of a memory from the state after acting."""
+        successor, memory = self.normalizer(batch["next"]["observation"]), memory_of(self.encoder)
+        if memory is None:
+            return self.encoder(successor)
+        state = memory.step(self.normalizer(batch["observation"]), batch[STATE])
+        return memory.features(memory.step(successor, state))
+
+    def initial(self, n: int) -> Carry:
+        """The state of a memory."""
+        return begin(self.encoder, n) or None
 
     def distribution(self, features: Tensor, action_mask: Tensor | None = None) -> Distribution:
         """The distribution over actions given features; actions whose mask [..., A] is False get probability 0."""
@@ -135,9 +158,13 @@ class Stochastic(Policy):
     def act(
         self, observation: Tree, carry: Carry, is_first: Tensor, noise: Drawn, action_mask: Drawn = None
     ) -> Decided:
-        distribution = self.distribution(self.encoder(self.normalizer(observation)), action_mask)
+        seen, carry, recorded = remember(self.encoder, self.normalizer(observation), carry, is_first)
+        features = self.encoder(seen)
+        distribution = self.distribution(features, action_mask)
         action = distribution.mode if noise is None else distribution.sample(noise)
-        return {"action": action, "log_prob": distribution.log_prob(action)}, carry
+        if self.critic is not None:
+            recorded["value"] = self.critic(features)
+        return {"action": action, "log_prob": distribution.log_prob(action), **recorded}, carry or None
 
     def actor(self, num_envs: int) -> Actor:
         """On the CPU, a small MLP over a float vector runs in numpy over views of the weights; all else is `act`."""
@@ -145,7 +172,7 @@ class Stochastic(Policy):
         from whorl.policies.actors.stochastic import categorical, gaussian
 
         network = numpy_network(self.normalizer, self.encoder, [self.head], num_envs)
-        if network is None or self.squash or not (self.scalar or self.sizes is None):
+        if network is None or self.squash or self.critic is not None or not (self.scalar or self.sizes is None):
             return super().actor(num_envs)
         if self.sizes is not None:
             return categorical(network, self.outputs, num_envs)

@@ -1,5 +1,7 @@
 """PPO's presets. "Zoo" is Stable-Baselines3's rl-zoo3, hyperparams/ppo.yml."""
 
+from dataclasses import replace
+
 from whorl.agents.ppo import PPOConfig
 from whorl.feeds import Rollouts
 from whorl.presets import Preset
@@ -11,6 +13,16 @@ _ATARI = PPOConfig(
     clip_range=0.1,
     value_clip_range=0.1,
     entropy_weight=0.01,
+    feed=Rollouts(steps=128, epochs=4, minibatches=4),
+)
+
+_REMEMBERS = PPOConfig(
+    learning_rate=1e-3,
+    entropy_weight=0.01,
+    normalize_return=True,
+    hidden=(64,),
+    memory="gru",
+    memory_width=64,
     feed=Rollouts(steps=128, epochs=4, minibatches=4),
 )
 
@@ -93,5 +105,18 @@ PRESETS = {
         num_envs=16,
         total_steps=1_000_000,
         source="Zoo, with larger minibatches, more epochs, an annealed step size, observations and returns normalized",
+    ),
+    "TMaze20-v0": Preset(_REMEMBERS, num_envs=16, total_steps=200_000, source="found here"),
+    "CartPoleP-v1": Preset(_REMEMBERS, num_envs=16, total_steps=300_000, source="found here"),
+    "RepeatPrevious-v0": Preset(
+        replace(
+            _REMEMBERS,
+            learning_rate=2e-3,
+            discount=0.5,
+            feed=Rollouts(steps=128, epochs=4, minibatches=8),
+        ),
+        num_envs=16,
+        total_steps=250_000,
+        source="found here",
     ),
 }

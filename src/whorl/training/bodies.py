@@ -23,6 +23,11 @@ def choose(agent: Agent, update: Update, precision: Precision = "float32") -> tu
         )
         return choose(agent, chosen)[0], f"{said}; update: {chosen}"
     if update == "compiled":
+        if agent.policy.recurrent:
+            raise BadInput(
+                f"update='compiled' makes one graph, and a memory stops where episodes happen to begin, so {name} with memory has none. "
+                "Use update='auto'"
+            )
         if agent.uncompiled:
             raise BadInput(f"{agent.uncompiled}. Use update='auto'")
         agent.compiled = True
@@ -63,6 +68,8 @@ def _round(agent: Agent, update: Update) -> None:
 def _pack(agent: Agent) -> None:
     if agent.config.feed.own_envs:
         raise Incompatible("asynchronous workers take eager steps on shared weights")
+    if agent.policy.recurrent:
+        raise Incompatible("its networks have a memory")
     if not agent.packed:  # numba is slow to import
         raise Incompatible(f"{type(agent).__name__} has no loss by rows")
     from whorl.agents.packed import pack

@@ -281,7 +281,20 @@ def _stream(agent: Agent, env: Env, seed: int) -> StreamCollector:
 
 
 def _rollouts(asked: Asked) -> RolloutBuffer:
-    return RolloutBuffer(asked.agent.config.feed, seed=asked.seed)
+    feed = asked.agent.config.feed
+    if not asked.agent.policy.recurrent:
+        if feed.sequence:
+            raise BadInput(
+                f"feed.sequence = {feed.sequence} is for agents with a memory, which this one is not: leave it out, or set memory"
+            )
+        return RolloutBuffer(feed, seed=asked.seed)
+    length = feed.sequence or feed.steps
+    if feed.minibatches > (count := feed.steps // length * asked.lanes):
+        raise BadInput(
+            f"feed.minibatches = {feed.minibatches} is more than the rollout's {count} sequences of {length} rows: use fewer minibatches, "
+            "more environments or a shorter feed.sequence"
+        )
+    return RolloutBuffer(feed, asked.seed, length)
 
 
 def _replay(asked: Asked) -> ReplayBuffer:

@@ -47,7 +47,7 @@ class Decided(NamedTuple):
 
 def compilable(policy: Policy) -> bool:
     """Whether it is one: an MLP over one float vector on the CPU, with Discrete actions, or Gaussian ones that are not squashed."""
-    if type(policy) is not Stochastic or not policy.head.weight.is_cpu:
+    if type(policy) is not Stochastic or policy.critic is not None or not policy.head.weight.is_cpu:
         return False
     encoder, discrete = policy.encoder, policy.sizes is not None and policy.scalar
     plain = (
