@@ -168,7 +168,7 @@ def discounts(rollout: Any, discount: float) -> float | Tensor:
     """The rollout's own `next.discount`, else `discount`; 1 in rows that do not count, as they took no time: what was worth V before an
     episode was lost stays worth V."""
     own, mask = get(rollout, "next.discount", discount), get(rollout, "mask")
-    return own if mask is None else torch.where(mask, own, 1.0)
+    return own if mask is None else torch.where(mask, torch.as_tensor(own, dtype=torch.float32), 1.0)
 
 
 @torch.no_grad()

@@ -449,7 +449,7 @@ def test_mixed_actions_are_not_packed() -> None:
 def test_images_and_dicts_are_not_packed() -> None:
     for space in (spaces.Dict({"a": SEEN}), spaces.Box(0, 255, (64, 64, 3), np.uint8)):
         with pytest.raises(Incompatible, match="not one float vector"):
-            pack(PPO.build(space, FEW, PPOConfig()))
+            pack(PPO.build(space, FEW, PPOConfig(shared=False)))
 
 
 @pytest.mark.parametrize("case", ["ppo, every option", "a2c", "reinforce, critic"])
