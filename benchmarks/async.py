@@ -1,4 +1,4 @@
-"""What a sampler beside the learner gives: DQN on CartPole whose steps cost 1 ms of CPU, serial and async in turn, at the same replay ratio.
+"""What a sampler beside the learner gives: DQN on CartPole whose steps cost 1 ms of CPU, serial and async in turn, at one replay ratio.
 
     python benchmarks/async.py [--ratio 0.125] [--steps 6000] [--rounds 3]
 
