@@ -18,7 +18,8 @@ from whorl.agents.td import TDConfig
 from whorl.batch import Part
 from whorl.envs.native import WORLDS, make
 from whorl.errors import BadInput, WhorlError
-from whorl.training.build import Parts, build, new_buffer
+from whorl.training.buffers import new_buffer
+from whorl.training.build import Parts, build
 
 ROOT = Path(__file__).parents[2]
 

@@ -15,7 +15,8 @@ from whorl.feeds import Replay
 from whorl.functional.streams import stream
 from whorl.options import override
 from whorl.training import checkpoint
-from whorl.training.build import build, new_buffer
+from whorl.training.buffers import new_buffer
+from whorl.training.build import build
 
 SMALL = {"batch_size": 8, "capacity": 400, "replay_ratio": 0.1, "warmup": 50}
 

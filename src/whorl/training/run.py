@@ -24,7 +24,8 @@ from whorl.nets.encoder import EncoderFactory, notices
 from whorl.training import checkpoint
 from whorl.training import state as states
 from whorl.training.asked import ask
-from whorl.training.build import build, new_buffer
+from whorl.training.buffers import new_buffer
+from whorl.training.build import build
 from whorl.training.catalog import AgentLike
 from whorl.training.changes import Changes
 from whorl.training.collecting import Collecting
