@@ -1,5 +1,5 @@
-"""The only place where environment, agent, buffer and collector meet. A feed names its buffer (buffers.py), its collector and its loop; the tables
-here say what those names are."""
+"""The only place where environment, agent, buffer and collector meet. A feed names its buffer (buffers.py), its collector and its loop; the
+tables here say what those names are."""
 
 from __future__ import annotations
 
