@@ -174,9 +174,8 @@ class Run:
 
     def _make_buffer(self) -> None:
         """Rows that a checkpoint needs stay on disk until the second checkpoint after it, in case the first is damaged."""
-        p = self.parts
         folder = self.path / "replay" if self.settings.checkpoint_every else None
-        p.buffer = new_buffer(self.agent, p.env, self.settings.seed, folder, self.slack, self.data)
+        self.parts.buffer = new_buffer(self.agent, self.parts.env, self.settings.seed, folder, self.slack, self.data)
 
     def write_config(self) -> None:
         self.written = write_config(self.path, settings_json(self.settings, self.config, self.kind))
