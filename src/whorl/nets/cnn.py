@@ -37,7 +37,8 @@ class NatureCNN(Hidden):
 
     def _pixels(self, image: Tensor) -> Tensor:
         image = image.permute(0, 3, 1, 2) if self.channels_last else image
-        return image.float() / 255.0
+        # channels last in memory: an update takes 0.7 of the time on a CPU (benchmarks/recurrent.py)
+        return (image.float() / 255.0).contiguous(memory_format=torch.channels_last)
 
     def forward(self, image: Tensor) -> Tensor:
         image = image if self.axes == 3 else image.unsqueeze(-3)
