@@ -2,7 +2,8 @@
 
     python benchmarks/recurrent.py [--repeats 7]
 
-And one torso beside two, an update of PPO on 84 x 84 x 4 images; and that CNN with channels first in memory beside last. CPU seconds of this process, interleaved, medians.
+And one torso beside two, an update of PPO on 84 x 84 x 4 images; and that CNN with channels first in memory beside last. CPU seconds of
+this process, interleaved, medians.
 """
 
 from __future__ import annotations
