@@ -13,12 +13,15 @@ from torch import Tensor
 
 from whorl.agents.agent import Agent
 from whorl.agents.optimizers import adam
-from whorl.agents.parts import count_update, loss_of, mean_of, td
+from whorl.agents.parts import count_update, loss_of, mean_of
+from whorl.agents.recall import after, here, learned_rows, td_along
 from whorl.batch import Batch, Metrics, Tree, get
 from whorl.feeds import Feed, Replay
+from whorl.functional.bellman import rescaled, unrescaled
 from whorl.nets.encoder import EncoderFactory
 from whorl.nets.normalizer import observation_normalizer
 from whorl.nets.q import QNetwork
+from whorl.nets.rnn import at_first
 from whorl.nets.target import Target
 from whorl.options import Amount, Bounds, Count, Share
 from whorl.policies.greedy import Greedy, best, discrete, taken
@@ -54,6 +57,14 @@ class DQNConfig:
     hidden: Annotated[tuple[int, ...], Count] = (120, 84)
 
     activation: Literal["tanh", "relu"] = "relu"
+    # Q learns h(return) = sign(x) (sqrt(|x| + 1) - 1) + 0.001 x, for returns of many sizes (Pohlen et al. 2018)
+    rescale: bool = False
+    # what the networks remember of an episode: nothing, or a recurrent cell's state; needs `feed = Sequences(...)`
+    memory: Literal["none", "gru", "lstm"] = "none"
+    # units of the cell
+    memory_width: Annotated[int, Count] = 128
+    # of a gru's update gate at the start: above 0 it keeps what it knows for longer
+    gate_bias: float = 0.0
 
     feed: Feed = Replay(batch_size=128, capacity=100_000, replay_ratio=0.125, warmup=1_000)
 
@@ -75,15 +86,20 @@ class DQN(Agent[DQNConfig]):
         cls, observation_space: spaces.Space, action_space: spaces.Space, config: DQNConfig, *, encoder: EncoderFactory | None = None
     ) -> DQN:  # fmt: skip
         c, actions = config, discrete(action_space)
-        q = QNetwork(observation_space, actions, c.hidden, c.activation, dueling=c.dueling, encoder=encoder)
+        q = QNetwork(
+            observation_space, actions, c.hidden, c.activation, dueling=c.dueling, encoder=encoder,
+            memory=c.memory, memory_width=c.memory_width, gate_bias=c.gate_bias,
+        )  # fmt: skip
         normalizer = observation_normalizer(observation_space, c.feed.normalize_observation)
         return cls(
             Greedy(q, action_space, epsilon=c.epsilon, epsilon_spread=c.epsilon_spread, normalizer=normalizer), c
         )
 
     def value(self, observation: Tree) -> Tensor:
-        """max_a Q(observation, a)."""
-        return self.policy.q(self.policy.normalizer(observation)).amax(-1)
+        """max_a Q(observation, a); with a memory, where an episode begins."""
+        q = self.policy.q
+        value = q(at_first(q, self.policy.normalizer(observation))).amax(-1)
+        return unrescaled(value) if self.config.rescale else value
 
     def prepare(self, rollout: Batch) -> Batch:  # [T, N]
         rollout, c = super().prepare(rollout), self.config
@@ -91,17 +107,19 @@ class DQN(Agent[DQNConfig]):
         return rollout
 
     def loss(self, batch: Batch) -> tuple[Tensor, Metrics]:  # [B] or [T, B]
-        c, q, normal, next = self.config, self.policy.q, self.policy.normalizer, batch["next"]
-        successor = normal(next["observation"])
-        value = taken(q(normal(batch["observation"])), batch["action"])  # [B]
+        c, q, rows = self.config, self.policy.q, learned_rows(self, batch)
+        value = taken(q(here(self, q, batch)), rows["action"])  # [B]
         with torch.no_grad():
-            next_q = self.target(successor)  # [B, A]
-            chooser = q(successor) if c.double else next_q
-            next_value = taken(next_q, best(chooser, get(batch, "next.action_mask")))
-            target = td(batch, next_value, c.discount)
-        loss = loss_of(F.huber_loss(value, target, reduction="none", delta=c.huber or inf), batch)
+            next_q = self.target(after(self, self.target, batch))  # [B, A]
+            chooser = q(after(self, q, batch)) if c.double else next_q
+            next_value = taken(next_q, best(chooser, get(rows, "next.action_mask")))
+            if c.rescale:
+                target = rescaled(td_along(self, rows, unrescaled(next_value), c.discount))
+            else:
+                target = td_along(self, rows, next_value, c.discount)
+        loss = loss_of(F.huber_loss(value, target, reduction="none", delta=c.huber or inf), rows)
         size = (target - value.detach()).abs()
-        return loss, {"q_mean": mean_of(value.detach(), batch), "td_error": mean_of(size, batch), "priority": size}
+        return loss, {"q_mean": mean_of(value.detach(), rows), "td_error": mean_of(size, rows), "priority": size}
 
     def update(self, batch: Batch) -> Metrics:
         metrics = super().update(batch)

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 def dqn(agent: DQN) -> list[Part]:
     """DQN's."""
+    if agent.config.rescale:
+        raise Incompatible("its values are rescaled")
     return _one(
         agent,
         agent.policy.q,

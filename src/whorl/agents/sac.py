@@ -11,12 +11,14 @@ from torch import Tensor, nn
 
 from whorl.agents.agent import Agent
 from whorl.agents.optimizers import adam
-from whorl.agents.parts import count_update, learned, loss_of, mean_of, soft_actor_loss, td, warm_up
+from whorl.agents.parts import count_update, learned, loss_of, mean_of, soft_actor_loss, warm_up
+from whorl.agents.recall import after, here, learned_rows, td_along
 from whorl.batch import Batch, Metrics, Tree
 from whorl.feeds import Feed, Replay
 from whorl.nets.encoder import EncoderFactory
 from whorl.nets.ensemble import QEnsemble
 from whorl.nets.heads import Temperature
+from whorl.nets.rnn import at_first
 from whorl.nets.target import Target
 from whorl.options import Amount, Bounds, Count, Positive, Share
 from whorl.policies.squashed import Squashed
@@ -44,6 +46,10 @@ class SACConfig:
     hidden: Annotated[tuple[int, ...], Count] = (256, 256)
 
     activation: Literal["tanh", "relu"] = "relu"
+    # what actor and critics, each for themselves, remember of an episode: nothing, or a recurrent cell's state; needs `feed = Sequences(...)`
+    memory: Literal["none", "gru", "lstm"] = "none"
+    # units of the cell
+    memory_width: Annotated[int, Count] = 128
     # state-dependent exploration (Raffin et al. 2021) in place of a std that the net gives
     sde: bool = False
     # steps for which an exploration matrix is held; 0 = to the episode's end
@@ -78,12 +84,17 @@ class SAC(Agent[SACConfig]):
         policy = Squashed.build(
             observation_space, action_space, hidden=c.hidden, activation=c.activation,
             normalize=c.feed.normalize_observation, sde=c.sde, sde_every=c.sde_every, sde_log_std=c.sde_log_std, encoder=encoder,
+            memory=c.memory, memory_width=c.memory_width,
         )  # fmt: skip
-        return cls(policy, QEnsemble(observation_space, action_space, 2, c.hidden, c.activation, encoder=encoder), c)
+        critic = QEnsemble(
+            observation_space, action_space, 2, c.hidden, c.activation, encoder=encoder, memory=c.memory, memory_width=c.memory_width
+        )  # fmt: skip
+        return cls(policy, critic, c)
 
     def value(self, observation: Tree) -> Tensor:
-        """min Q(s, a) of the greedy action."""
-        return self.critic(self.policy.normalizer(observation), self.policy(observation)).amin(0)
+        """min Q(s, a) of the greedy action; with a memory, where an episode begins."""
+        seen = at_first(self.critic, self.policy.normalizer(observation))
+        return self.critic(seen, self.policy(observation)).amin(0)
 
     def prepare(self, rollout: Batch) -> Batch:  # [T, N]
         rollout = super().prepare(rollout)
@@ -91,22 +102,24 @@ class SAC(Agent[SACConfig]):
         return rollout
 
     def critic_loss(self, batch: Batch) -> tuple[Tensor, Metrics]:  # [B] or [T, B]
-        next, normal = batch["next"], self.policy.normalizer
+        rows = learned_rows(self, batch)
         with torch.no_grad():
-            action, log_prob = self.policy.sample(next["observation"], batch["noise"][..., 0, :])
-            next_value = self.target(normal(next["observation"]), action).amin(0) - self.temperature() * log_prob
-            target = td(batch, next_value, self.config.discount)
-        q = self.critic(normal(batch["observation"]), batch["action"])  # [2, B]
+            action, log_prob = self.policy.draw(after(self, self.policy, batch), rows["noise"][..., 0, :])
+            next_q = self.target(after(self, self.target, batch, acts=False), action)
+            target = td_along(self, rows, next_q.amin(0) - self.temperature() * log_prob, self.config.discount)
+        q = self.critic(here(self, self.critic, batch, acts=False), rows["action"])  # [2, B]
         error = q - target
-        loss = loss_of(0.5 * error.square().sum(0), batch)  # eq. 5, of both
-        return loss, {"q_mean": mean_of(q, batch), "priority": error.abs().amax(0)}
+        loss = loss_of(0.5 * error.square().sum(0), rows)  # eq. 5, of both
+        return loss, {"q_mean": mean_of(q, rows), "priority": error.abs().amax(0)}
 
     def actor_loss(self, batch: Batch) -> tuple[Tensor, Metrics]:  # [B] or [T, B]
         """Eq. 7, and the temperature's, eq. 18."""
-        observation, c = batch["observation"], self.config
-        action, log_prob = self.policy.sample(observation, batch["noise"][..., 1, :])
-        q = self.critic(self.policy.normalizer(observation), action).min(0).values
-        return soft_actor_loss(log_prob, q, self.temperature(), self.target_entropy, batch, c.learn_temperature)
+        rows, c = learned_rows(self, batch), self.config
+        action, log_prob = self.policy.draw(here(self, self.policy, batch), rows["noise"][..., 1, :])
+        with torch.no_grad():
+            seen = here(self, self.critic, batch, acts=False)
+        q = self.critic(seen, action).min(0).values
+        return soft_actor_loss(log_prob, q, self.temperature(), self.target_entropy, rows, c.learn_temperature)
 
     def update(self, batch: Batch) -> Metrics:
         batch["noise"] = self.noise((*batch.shape, 2, self.policy.outputs))  # of the next and of the new actions

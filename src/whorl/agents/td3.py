@@ -11,11 +11,13 @@ from torch import Tensor, nn
 
 from whorl.agents.agent import Agent
 from whorl.agents.optimizers import adam
-from whorl.agents.parts import count_update, loss_of, mean_of, td, warm_up
+from whorl.agents.parts import count_update, loss_of, mean_of, warm_up
+from whorl.agents.recall import after, here, learned_rows, td_along
 from whorl.batch import Batch, Metrics, Tree
 from whorl.feeds import Feed, Replay
 from whorl.nets.encoder import EncoderFactory
 from whorl.nets.ensemble import QEnsemble
+from whorl.nets.rnn import at_first
 from whorl.nets.target import Target
 from whorl.options import Amount, Bounds, Count, Share
 from whorl.policies.deterministic import Deterministic
@@ -47,6 +49,10 @@ class TD3Config:
     hidden: Annotated[tuple[int, ...], Count] = (256, 256)
 
     activation: Literal["tanh", "relu"] = "relu"
+    # what actor and critics, each for themselves, remember of an episode: nothing, or a recurrent cell's state; needs `feed = Sequences(...)`
+    memory: Literal["none", "gru", "lstm"] = "none"
+    # units of the cell
+    memory_width: Annotated[int, Count] = 128
 
     feed: Feed = Replay(warmup=25_000)
 
@@ -73,13 +79,17 @@ class TD3(Agent[TD3Config]):
         c = config
         policy = Deterministic.build(
             observation_space, action_space, hidden=c.hidden, activation=c.activation, noise=c.noise, std=c.std,
-            normalize=c.feed.normalize_observation, encoder=encoder,
+            normalize=c.feed.normalize_observation, encoder=encoder, memory=c.memory, memory_width=c.memory_width,
         )  # fmt: skip
-        return cls(policy, QEnsemble(observation_space, action_space, 2, c.hidden, c.activation, encoder=encoder), c)
+        critic = QEnsemble(
+            observation_space, action_space, 2, c.hidden, c.activation, encoder=encoder, memory=c.memory, memory_width=c.memory_width
+        )  # fmt: skip
+        return cls(policy, critic, c)
 
     def value(self, observation: Tree) -> Tensor:
-        """min Q(s, pi(s))."""
-        return self.critic(self.policy.normalizer(observation), self.policy(observation)).amin(0)
+        """min Q(s, pi(s)); with a memory, where an episode begins."""
+        seen = at_first(self.critic, self.policy.normalizer(observation))
+        return self.critic(seen, self.policy(observation)).amin(0)
 
     def prepare(self, rollout: Batch) -> Batch:  # [T, N]
         rollout = super().prepare(rollout)
@@ -87,22 +97,24 @@ class TD3(Agent[TD3Config]):
         return rollout
 
     def critic_loss(self, batch: Batch) -> tuple[Tensor, Metrics]:  # [B] or [T, B]
-        next, c, normal = batch["next"], self.config, self.policy.normalizer
+        c, rows = self.config, learned_rows(self, batch)
         with torch.no_grad():
-            noise = (c.target_noise * batch["noise"]).clamp(-c.target_noise_clip, c.target_noise_clip)  # eq. 14
+            noise = (c.target_noise * rows["noise"]).clamp(-c.target_noise_clip, c.target_noise_clip)  # eq. 14
             actor = self.target_policy.module
-            action = actor.scale(actor.unit(next["observation"]) + noise)
-            next_value = self.target(normal(next["observation"]), action).amin(0)  # eq. 10
-            target = td(batch, next_value, c.discount)
-        q = self.critic(normal(batch["observation"]), batch["action"])  # [2, B]
+            action = actor.scale(actor.decide(after(self, actor, batch)) + noise)
+            next_value = self.target(after(self, self.target, batch, acts=False), action).amin(0)  # eq. 10
+            target = td_along(self, rows, next_value, c.discount)
+        q = self.critic(here(self, self.critic, batch, acts=False), rows["action"])  # [2, B]
         error = q - target
-        loss = loss_of(error.square().sum(0), batch)
-        return loss, {"q_mean": mean_of(q, batch), "priority": error.abs().amax(0)}
+        loss = loss_of(error.square().sum(0), rows)
+        return loss, {"q_mean": mean_of(q, rows), "priority": error.abs().amax(0)}
 
     def actor_loss(self, batch: Batch) -> tuple[Tensor, Metrics]:  # [B] or [T, B]
         """- mean Q_1(s, pi(s))."""
-        observation = batch["observation"]
-        return -loss_of(self.critic(self.policy.normalizer(observation), self.policy(observation))[0], batch), {}
+        action = self.policy.scale(self.policy.decide(here(self, self.policy, batch)))
+        with torch.no_grad():
+            seen = here(self, self.critic, batch, acts=False)
+        return -loss_of(self.critic(seen, action)[0], learned_rows(self, batch)), {}
 
     def update(self, batch: Batch) -> Metrics:
         batch["noise"] = self.noise((*batch.shape, self.policy.outputs))

@@ -28,6 +28,19 @@ def td_target(reward: Tensor, terminated: Tensor, next_value: Tensor, discount: 
     return (reward + discount * next_value.masked_fill(terminated, 0.0)).detach()
 
 
+def rescaled(value: Tensor, epsilon: float = 1e-3) -> Tensor:
+    """h(x) = sign(x) (sqrt(|x| + 1) - 1) + epsilon x: returns of many sizes as numbers of few. Pohlen et al. 2018, proposition A.2."""
+    return value.sign() * ((value.abs() + 1).sqrt() - 1) + epsilon * value
+
+
+def unrescaled(value: Tensor, epsilon: float = 1e-3) -> Tensor:
+    """The inverse of `rescaled`, of the same epsilon, which is above 0."""
+    # Pohlen's (sqrt(1 + 4 eps (|x| + 1 + eps)) - 1) / (2 eps), without the difference of two numbers that are nearly equal
+    size = value.abs() + 1 + epsilon
+    root = 2 * size / (1 + (1 + 4 * epsilon * size).sqrt())
+    return value.sign() * (root - 1) * (root + 1)
+
+
 def huber(error: Tensor, threshold: float = 1.0) -> Tensor:
     """error^2 / 2 where |error| <= threshold, else threshold * (|error| - threshold / 2). Huber 1964."""
     return F.huber_loss(error, torch.zeros_like(error), reduction="none", delta=threshold)

@@ -16,6 +16,7 @@ from whorl.errors import BadInput
 from whorl.nets.encoder import EncoderFactory, encoder_for
 from whorl.nets.mlp import ACTIVATIONS, initialize, linear
 from whorl.nets.precision import Hidden, in_bfloat16
+from whorl.nets.rnn import Choice, with_memory
 from whorl.spaces import flat_size, flatten
 
 
@@ -52,7 +53,8 @@ class QEnsemble(nn.Module):
 
     outputs: more than one number for each pair, [members, *rows, outputs] (quantiles). action_space None: a function of the observation
     alone, such as the values of all Discrete actions, always [members, *rows, outputs]. Actions of a bounded Box enter in units of half
-    its range around its centre. Images go through one CNN, and observations through one `encoder` of the user's, for all members.
+    its range around its centre. Images go through one CNN, and observations through one `encoder` of the user's, for all members, and
+    so they do through one `memory` of `memory_width`.
     Raises BadInput for fewer than one member.
     """
 
@@ -65,11 +67,13 @@ class QEnsemble(nn.Module):
         activation: str = "relu",
         outputs: int = 1,
         encoder: EncoderFactory | None = None,
+        memory: Choice = "none",
+        memory_width: int = 128,
     ):
         super().__init__()
         if members < 1:
             raise BadInput(f"an ensemble needs at least 1 member, got {members}")
-        self.inputs = PairInput(observation_space, action_space, encoder)
+        self.inputs = PairInput(observation_space, action_space, encoder, memory, memory_width)
         self.members, self.outputs = members, outputs
         self.scalar = outputs == 1 and action_space is not None
         sizes = [self.inputs.width, *hidden]
@@ -104,10 +108,16 @@ class PairInput(nn.Module):
     half_range: Tensor
 
     def __init__(
-        self, observation_space: spaces.Space, action_space: spaces.Space | None, encoder: EncoderFactory | None = None
+        self,
+        observation_space: spaces.Space,
+        action_space: spaces.Space | None,
+        encoder: EncoderFactory | None = None,
+        memory: Choice = "none",
+        memory_width: int = 128,
     ):
         super().__init__()
-        self.encoder, self.action_space = encoder_for(observation_space, encoder, (), "relu", "uniform"), action_space
+        looks = encoder_for(observation_space, encoder, (), "relu", "uniform")
+        self.encoder, self.action_space = with_memory(looks, memory, memory_width), action_space
         self.width = self.encoder.width + (flat_size(action_space) if action_space is not None else 0)
         box = action_space if isinstance(action_space, spaces.Box) else None
         bounded = box is not None and np.isfinite([box.low, box.high]).all()

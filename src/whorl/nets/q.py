@@ -15,6 +15,7 @@ from whorl.functional.distributional import midpoints
 from whorl.nets.encoder import EncoderFactory, encoder_for
 from whorl.nets.mlp import ACTIVATIONS
 from whorl.nets.noisy import NoisyLinear
+from whorl.nets.rnn import Choice, with_memory
 
 
 class Stream(nn.Sequential):
@@ -47,6 +48,7 @@ class QNetwork(nn.Module):
     dueling: V(s) + A(s, a) - mean_a A(s, a), output by output, from two streams with the last hidden layer to themselves
     (Wang et al. 2016, eq. 9). noisy: the streams' layers are NoisyLinear and take `noise` [..., noise_size], standard normal.
     Weights start as torch's: U(-1/sqrt(inputs), 1/sqrt(inputs)). encoder: makes one of the user's, in place of the shared layers.
+    memory: one behind these (gate_bias: see `Memory`).
     """
 
     encoder: Any
@@ -61,11 +63,15 @@ class QNetwork(nn.Module):
         dueling: bool = False,
         noisy: bool = False,
         encoder: EncoderFactory | None = None,
+        memory: Choice = "none",
+        memory_width: int = 128,
+        gate_bias: float = 0.0,
     ):
         super().__init__()
         shared, own = (hidden[:-1], hidden[-1:]) if dueling or noisy else (hidden, ())
         self.actions, self.outputs, self.activation = actions, outputs, activation
-        self.encoder = encoder_for(observation_space, encoder, shared, activation, "uniform")
+        looks = encoder_for(observation_space, encoder, shared, activation, "uniform")
+        self.encoder = with_memory(looks, memory, memory_width, gate_bias)
         self.advantage = Stream((self.encoder.width, *own, actions * outputs), activation, noisy)
         self.value = Stream((self.encoder.width, *own, outputs), activation, noisy) if dueling else None
         self.noise_size = self.advantage.noise_size + (self.value.noise_size if self.value is not None else 0)

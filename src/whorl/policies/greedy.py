@@ -14,6 +14,7 @@ from whorl.nets.linear_q import LinearQ
 from whorl.nets.noisy import Noisy
 from whorl.nets.normalizer import NoNormalizer, ObservationNormalizer
 from whorl.nets.q import QNetwork
+from whorl.nets.rnn import begin, memory_of, remember
 from whorl.policies.exploration import EPSILON, EPSILON_GREEDY, KIND, SOFTMAX
 from whorl.policies.policy import Actor, Carry, Decided, Drawn, Policy
 from whorl.spaces import describe
@@ -21,6 +22,8 @@ from whorl.spaces import describe
 
 class Greedy(Policy):
     """The first action with the largest q(observation) [..., A]; `q` is any module. LinearQ and small networks act compiled.
+
+    A q that holds a `Memory` remembers the episode: its state is carried, and recorded as `recurrent_state`.
 
     epsilon_greedy: with probability epsilon a uniform action instead (which may be the best one). softmax: probabilities
     exp(q / temperature) / sum. A q with `noise_size` above 0 explores by its own noise, q(observation, noise) (NoisyLinear), and by
@@ -50,6 +53,7 @@ class Greedy(Policy):
             )
         self.q, self.actions, self.epsilon_spread = q, discrete(action_space), epsilon_spread
         self.noise_size = q.noise_size if isinstance(q, Noisy) else 0
+        self.recurrent = memory_of(q) is not None
         kind = SOFTMAX if exploration == "softmax" else EPSILON_GREEDY
         # agents anneal epsilon in place; an array, because compiled code reads it
         self.register_buffer("exploration", torch.tensor([kind, epsilon, temperature], dtype=torch.float64))
@@ -88,15 +92,22 @@ class Greedy(Policy):
         best = nn.functional.one_hot(q.argmax(-1), q.shape[-1])
         return (1 - epsilon) * best + epsilon * allowed / allowed.sum(-1, keepdim=True)
 
+    def initial(self, n: int) -> Carry:
+        """The state of q's memory, where it has one."""
+        return begin(self.q, n) or None
+
     def act(
         self, observation: Tree, carry: Carry, is_first: Tensor, noise: Drawn, action_mask: Drawn = None
     ) -> Decided:
+        seen, after, recorded = remember(self.q, self.normalizer(observation), carry, is_first)
         noisy = self.noise_size and noise is not None
-        observation = self.normalizer(observation)
-        q = self.q(observation, noise) if noisy else self.q(observation)
+        q = self.q(seen, noise) if noisy else self.q(seen)
+        return {"action": self._chosen(q, None if noisy else noise, action_mask), **recorded}, after or None
+
+    def _chosen(self, q: Tensor, noise: Drawn, action_mask: Drawn) -> Tensor:
         first = best(q, action_mask)
-        if noise is None or noisy:
-            return {"action": first}, carry
+        if noise is None:
+            return first
         allowed = torch.ones_like(q, dtype=torch.bool) if action_mask is None else action_mask
         explore, which = noise.unbind(-1)
         if int(self.exploration[KIND]) == SOFTMAX:
@@ -107,9 +118,9 @@ class Greedy(Policy):
         last = allowed.shape[-1] - 1 - allowed.flip(-1).int().argmax(-1)
         drawn = torch.minimum(below, last)
         if int(self.exploration[KIND]) == SOFTMAX:
-            return {"action": drawn}, carry
+            return drawn
         epsilon = self.epsilons(explore.shape[-1]) if self.epsilon_spread else self.exploration[EPSILON]
-        return {"action": torch.where(explore < epsilon, drawn, first)}, carry
+        return torch.where(explore < epsilon, drawn, first)
 
     def actor(self, num_envs: int) -> Actor:
         """On the CPU, linear values and small MLPs act compiled, equal to `act` but for rounding."""

@@ -13,6 +13,7 @@ from whorl.errors import Incompatible
 from whorl.nets.encoder import EncoderFactory, encoder_for
 from whorl.nets.heads import output_layer
 from whorl.nets.normalizer import NoNormalizer, ObservationNormalizer, observation_normalizer
+from whorl.nets.rnn import Choice, at_first, begin, memory_of, remember, with_memory
 from whorl.policies.distributions import SDE_MEAN, SquashedGaussian, mean_and_log_std
 from whorl.policies.policy import Actor, Carry, Decided, Drawn, Policy
 from whorl.spaces import describe, is_bounded
@@ -32,8 +33,8 @@ def _bounded_box(space: spaces.Space) -> spaces.Box:
 class Squashed(Policy):
     """action = squash(u), u ~ N(mean, std) with mean and std from one linear layer on the features, squash = tanh onto the bounds.
 
-    model: the finished encoder, observation -> features [..., model.width]. No log_prob is recorded, and while `warming` is set
-    actions are uniform over the Box instead, by the same numbers. Weights are torch's.
+    model: the finished encoder, observation -> features [..., model.width], or a `Memory`, whose state is carried and recorded as
+    `recurrent_state`. No log_prob is recorded, and while `warming` is set actions are uniform over the Box instead, by the same numbers. Weights are torch's.
     sde: state-dependent exploration, Raffin et al. 2021: action = squash(mean + features @ E), where E [width, D]
     ~ N(0, exp(log_std)^2) is held, in each environment, for `sde_every` steps, at most to the episode's end (0: until that end).
     Over the draws of E the action has std(s) = sqrt(features^2 @ exp(log_std)^2), with no gradient into the features: the
@@ -61,7 +62,7 @@ class Squashed(Policy):
         box = _bounded_box(action_space)
         self.normalizer = NoNormalizer() if normalizer is None else normalizer
         self.encoder, self.sde, self.sde_every = model, sde, sde_every
-        self.outputs = box.shape[0]
+        self.outputs, self.recurrent = box.shape[0], memory_of(model) is not None
         self.register_bounds(box)
         self.register_buffer("warming", torch.zeros((), dtype=torch.bool))
         self.register_buffer("centre", (self.low + self.high) / 2, persistent=False)
@@ -77,13 +78,14 @@ class Squashed(Policy):
     def build(
         cls, observation_space: spaces.Space, action_space: spaces.Space, *, hidden: Sequence[int], activation: str,
         normalize: bool = False, sde: bool = False, sde_every: int = 0, sde_log_std: float = -3.0,
-        encoder: EncoderFactory | None = None,
+        encoder: EncoderFactory | None = None, memory: Choice = "none", memory_width: int = 128,
     ) -> Squashed:  # fmt: skip
-        """The default one: an `Encoder` with torch's weights, or one of the user's, after a normalizer where asked for."""
+        """The default one: an `Encoder` with torch's weights, or one of the user's, after a normalizer and before a memory where asked
+        for."""
         _bounded_box(action_space)  # before a network is made that nobody can use
         model = encoder_for(observation_space, encoder, hidden, activation, "uniform")
         normalizer = observation_normalizer(observation_space, normalize)
-        return cls(model, action_space, normalizer, sde, sde_every, sde_log_std)
+        return cls(with_memory(model, memory, memory_width), action_space, normalizer, sde, sde_every, sde_log_std)
 
     def encode(self, batch: Batch) -> Tensor:
         """Features [..., width] of `observation`: normalizer, then encoder."""
@@ -104,20 +106,24 @@ class Squashed(Policy):
 
         In these units neither an entropy bonus nor a target entropy depends on the bounds.
         """
-        unit, log_prob = self.distribution(self.encoder(self.normalizer(observation))).unit_sample(noise)
+        return self.draw(self.normalizer(observation), noise)
+
+    def draw(self, seen: Tree, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """`sample`, of what the encoder is asked with: normalized observations, or what a memory made of them."""
+        unit, log_prob = self.distribution(self.encoder(seen)).unit_sample(noise)
         return torch.addcmul(self.centre, self.half_range, unit), log_prob
 
     def forward(self, observation: Tree) -> Tensor:
-        """The greedy action [..., D]."""
-        return self.distribution(self.encoder(self.normalizer(observation))).mode
+        """The greedy action [..., D]; with a memory, that of an episode's first step."""
+        return self.distribution(self.encoder(at_first(self.encoder, self.normalizer(observation)))).mode
 
     def initial(self, n: int) -> Carry:
-        """Under gSDE the standard normal matrices [n, width * D] and how long they have been held [n]."""
-        if not self.sde:
-            return None
-        device = self.low.device
-        held = torch.zeros(n, dtype=torch.int64, device=device)
-        return {"exploration": torch.zeros(n, self.log_std.numel(), dtype=torch.float32, device=device), "held": held}
+        """Under gSDE the standard normal matrices [n, width * D] and how long they have been held [n]; the state of a memory."""
+        carry, device = begin(self.encoder, n), self.low.device
+        if self.sde:
+            carry["exploration"] = torch.zeros(n, self.log_std.numel(), dtype=torch.float32, device=device)
+            carry["held"] = torch.zeros(n, dtype=torch.int64, device=device)
+        return carry or None
 
     def noise(self, shape: tuple[int, ...], generator: Generator) -> Tensor:
         return SquashedGaussian.noise(shape, self.log_std.numel() if self.sde else self.outputs, generator)
@@ -125,22 +131,24 @@ class Squashed(Policy):
     def act(
         self, observation: Tree, carry: Carry, is_first: Tensor, noise: Drawn, action_mask: Drawn = None
     ) -> Decided:
-        features = self.encoder(self.normalizer(observation))
+        seen, after, recorded = remember(self.encoder, self.normalizer(observation), carry, is_first)
+        features = self.encoder(seen)
         distribution = self.distribution(features)
+        carry = {**(carry or {}), **after} or None
         if noise is None:
-            return {"action": distribution.mode}, carry
+            return {"action": distribution.mode, **recorded}, carry
         own = noise[..., : self.outputs]
         if self.sde:
             assert carry is not None
             renew = is_first | (carry["held"] >= self.sde_every) if self.sde_every else is_first
             matrix = torch.where(renew[:, None], noise, carry["exploration"])
-            carry = {"exploration": matrix, "held": torch.where(renew, 1, carry["held"] + 1)}
+            carry |= {"exploration": matrix, "held": torch.where(renew, 1, carry["held"] + 1)}
             matrix = matrix.view(-1, *self.log_std.shape) * self.log_std.exp()
             action = distribution.squash(distribution.mean + (features.unsqueeze(-2) @ matrix).squeeze(-2))
         else:
             action = distribution.sample(own)
         uniform = self.low + (self.high - self.low) * torch.special.ndtr(own)
-        return {"action": torch.where(self.warming, uniform, action)}, carry
+        return {"action": torch.where(self.warming, uniform, action), **recorded}, carry
 
     def actor(self, num_envs: int) -> Actor:
         """On the CPU, a small MLP over a float vector runs in numpy over views of the weights; all else is `act`."""

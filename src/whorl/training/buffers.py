@@ -161,11 +161,9 @@ def _sampler(feed: Feed, seed: int) -> Sampler:
 
 def _n_step(asked: Asked) -> list[NStep]:
     config, steps = asked.agent.config, asked.agent.config.feed.n_step
-    return (
-        [NStep(steps, options.value(config, "discount", f"feed.n_step = {steps} discounts rewards"))]
-        if steps > 1
-        else []
-    )
+    if steps == 1 or asked.agent.policy.recurrent:  # whose agent sums them, as far as its memory reaches
+        return []
+    return [NStep(steps, options.value(config, "discount", f"feed.n_step = {steps} discounts rewards"))]
 
 
 BUFFERS: dict[str, Callable[[Asked], Buffer]] = {

@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import Any, NamedTuple
 
 from whorl import batch, options
+from whorl.agents import recall
 from whorl.agents.agent import Agent
 from whorl.batch import Buffer
 from whorl.buffers.datasets import Dataset
@@ -189,6 +190,7 @@ def assemble(
     Raises BadInput for a name that no table here has, and what the loop cannot take.
     """
     feed: Feed = agent.config.feed
+    recall.check(agent)
     if env is None:
         assert data is not None
         feed.check(data.rows.batch_size[1])
