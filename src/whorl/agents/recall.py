@@ -25,7 +25,7 @@ def check(agent: Agent) -> None:
     if agent.policy.recurrent and feed.replays and not feed.length:
         also = " (relabelled goals need single rows, so that hindsight has none)" if feed.relabel != "none" else ""
         raise Incompatible(
-            f"a memory learns along sequences, and {type(feed).__name__} draws single rows{also}: use feed = Sequences(...), or memory = 'none'"
+            f"a memory learns along sequences, and {type(feed).__name__} draws single rows{also}: feed = Sequences(...), or memory = 'none'"
         )
     if feed.burn_in and not agent.policy.recurrent:
         raise BadInput(

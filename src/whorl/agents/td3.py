@@ -49,7 +49,7 @@ class TD3Config:
     hidden: Annotated[tuple[int, ...], Count] = (256, 256)
 
     activation: Literal["tanh", "relu"] = "relu"
-    # what actor and critics, each for themselves, remember of an episode: nothing, or a recurrent cell's state; needs `feed = Sequences(...)`
+    # what actor and critics, each for themselves, remember of an episode: nothing, or a cell's state; needs `feed = Sequences(...)`
     memory: Literal["none", "gru", "lstm"] = "none"
     # units of the cell
     memory_width: Annotated[int, Count] = 128

@@ -69,7 +69,9 @@ class Deterministic(Policy):
     ) -> Deterministic:  # fmt: skip
         """The default one: an `Encoder` with torch's weights, or one of the user's, after a normalizer and before a memory where asked
         for."""
-        model = with_memory(encoder_for(observation_space, encoder, hidden, activation, "uniform"), memory, memory_width)
+        model = with_memory(
+            encoder_for(observation_space, encoder, hidden, activation, "uniform"), memory, memory_width
+        )
         return cls(model, action_space, noise, std, observation_normalizer(observation_space, normalize))
 
     def encode(self, batch: Batch) -> Tensor:

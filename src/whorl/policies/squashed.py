@@ -34,7 +34,8 @@ class Squashed(Policy):
     """action = squash(u), u ~ N(mean, std) with mean and std from one linear layer on the features, squash = tanh onto the bounds.
 
     model: the finished encoder, observation -> features [..., model.width], or a `Memory`, whose state is carried and recorded as
-    `recurrent_state`. No log_prob is recorded, and while `warming` is set actions are uniform over the Box instead, by the same numbers. Weights are torch's.
+    `recurrent_state`. No log_prob is recorded, and while `warming` is set actions are uniform over the Box instead, by the same numbers.
+    Weights are torch's.
     sde: state-dependent exploration, Raffin et al. 2021: action = squash(mean + features @ E), where E [width, D]
     ~ N(0, exp(log_std)^2) is held, in each environment, for `sde_every` steps, at most to the episode's end (0: until that end).
     Over the draws of E the action has std(s) = sqrt(features^2 @ exp(log_std)^2), with no gradient into the features: the

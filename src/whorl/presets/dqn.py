@@ -1,8 +1,20 @@
 """DQN's presets. "Zoo" is Stable-Baselines3's rl-zoo3, hyperparams/dqn.yml."""
 
+from dataclasses import replace
+
 from whorl.agents.dqn import DQNConfig
-from whorl.feeds import Replay
+from whorl.feeds import Replay, Sequences
 from whorl.presets import Preset
+
+_REMEMBERS = DQNConfig(
+    learning_rate=1e-3,
+    target_rate=0.02,
+    epsilon_steps=20_000,
+    hidden=(64,),
+    activation="tanh",
+    memory="gru",
+    memory_width=64,
+)
 
 PRESETS = {
     "CartPole-v1": Preset(
@@ -67,5 +79,26 @@ PRESETS = {
         num_envs=8,
         total_steps=50_000,
         source="Andrychowicz et al. 2017, appendix A, with a target that follows slowly; relabel='none' is the baseline that fails",
+    ),
+    "RepeatPrevious-v0": Preset(
+        replace(
+            _REMEMBERS,
+            discount=0.5,
+            feed=Sequences(length=20, burn_in=8, batch_size=32, capacity=50_000, replay_ratio=1 / 64, warmup=5_000),
+        ),
+        num_envs=16,
+        total_steps=50_000,
+        source="found here; R2D2 (Kapturowski et al. 2019) without n-step returns, rescaled values and priorities",
+        transforms=({"name": "scale_reward", "scale": 48.0},),  # 1 for a right answer
+    ),
+    "TMaze20-v0": Preset(
+        replace(
+            _REMEMBERS,
+            gate_bias=2.0,
+            feed=Sequences(length=40, n_step=5, batch_size=32, capacity=50_000, replay_ratio=1 / 64, warmup=5_000),
+        ),
+        num_envs=16,
+        total_steps=60_000,
+        source="found here; R2D2 with 5-step returns",
     ),
 }
