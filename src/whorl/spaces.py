@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,16 @@ def tree_map(function: Callable, tree: Any) -> Any:
 def leaves(tree: Any) -> list:
     """The leaves of nested dicts, in order."""
     return [leaf for value in tree.values() for leaf in leaves(value)] if isinstance(tree, dict) else [tree]
+
+
+def joined(trees: Sequence[Any], axis: int = 0) -> Any:
+    """Arrays (numpy or torch) one after the other, or nested dicts of them; None where they are None."""
+    first = trees[0]
+    if first is None:
+        return None
+    if isinstance(first, dict):
+        return {key: joined([tree[key] for tree in trees], axis) for key in first}
+    return np.concatenate(trees, axis) if isinstance(first, np.ndarray) else torch.cat([*trees], axis)
 
 
 def like(x: Any, example: Any) -> Any:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import torch
 
 from whorl.batch import Arrays, Batch, Numbers, State
+from whorl.collectors.decorrelate import wander
 from whorl.collectors.ledger import Episode, Ledger
 from whorl.collectors.record import Recorder
 from whorl.envs.env import Env
@@ -19,9 +20,11 @@ class Collector:
     """Iterator of rollouts [T, N]. Subclasses write `collect`.
 
     ledger: environment steps and episodes so far. rollouts: how many there were. version: of the weights it acts with.
+    decorrelate: each environment takes 0 to so many random actions before the first rollout. They are counted, and nobody learns from them.
     """
 
     notice = ""  # what whoever starts a run with it should know
+    decorrelate = 0
 
     def __init__(self, env: Env, policy: Policy, rows: int, seed: int):
         self.env, self.policy, self.seed = env, policy, seed
@@ -34,6 +37,12 @@ class Collector:
     def collect(self) -> Batch:
         """The next rollout."""
         raise NotImplementedError
+
+    def start(self) -> None:
+        """Begin the first episodes."""
+        self.recorder.reset(self.seed)
+        if self.decorrelate:
+            wander(self.recorder, self.ledger, self.decorrelate, self.seed)
 
     def __iter__(self) -> Iterator[Batch]:
         while True:

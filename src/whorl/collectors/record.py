@@ -12,7 +12,7 @@ from whorl import batch, spaces
 from whorl.batch import Arrays, Batch, Numbers, State
 from whorl.collectors.tally import Tally
 from whorl.envs.env import Env, Observation, Step
-from whorl.envs.guard import guarded
+from whorl.envs.guard import Stepper, guarded
 from whorl.errors import NotFinite
 from whorl.policies.policy import Array, Held, Policy
 
@@ -28,9 +28,9 @@ class Recorder:
     observation, is_first, carry: where the environments stand. `observation` is None before the first reset.
     """
 
-    def __init__(self, env: Env, policy: Policy, capacity: int):
+    def __init__(self, env: Env, policy: Policy, capacity: int, world: Stepper | None = None):
         self.env, self.capacity = env, capacity
-        self._world = guarded(env)  # steps it
+        self.world = guarded(env) if world is None else world  # steps it
         self.actor = policy.actor(env.num_envs)
         self.memory: Memory = {}
         self.observation: Observation = None  # type: ignore[assignment]  # until the first reset
@@ -48,7 +48,7 @@ class Recorder:
 
     def reset(self, seed: int | None = None) -> None:
         """Begin an episode in every environment; `seed` as in `Env.reset`."""
-        self.observation = self._world.reset(seed)
+        self.observation = self.world.reset(seed)
         self.is_first[:] = True
 
     def step(self, t: int, decided: Mapping[str, Array]) -> Step:
@@ -56,28 +56,44 @@ class Recorder:
 
         The observation moves on; `is_first` is left to the caller, and so is `mask` where every row counts.
         """
+        self._before(t, decided)
+        return self._after(t, self.world.step(decided["action"]))
+
+    def send(self, t: int, decided: Mapping[str, Array]) -> None:
+        """The first half of `step`, which does not wait for the environments."""
+        self._before(t, decided)
+        self.world.send(decided["action"])
+
+    def receive(self, t: int) -> Step:
+        """The second half of `step`."""
+        return self._after(t, self.world.receive())
+
+    def _before(self, t: int, decided: Mapping[str, Array]) -> None:
         env, m = self.env, self.memory
-        result, allowed = m["next"], env.action_mask
         write(m["observation"], t, self.observation)
         m["is_first"][t] = self.is_first
-        if allowed is not None:
-            m["action_mask"][t] = allowed
+        if env.action_mask is not None:
+            m["action_mask"][t] = env.action_mask
         if env.trajectory is not None:
             m["trajectory"][t] = env.trajectory
         for key, value in decided.items():
             m[key][t] = value
-        step = self._world.step(decided["action"])
+
+    def _after(self, t: int, step: Step) -> Step:
+        env, m = self.env, self.memory
+        result = m["next"]
         self.observation, reward, terminated, truncated, successor, valid, discount, info = step
         write(result["observation"], t, successor)
         result["reward"][t] = reward
         result["terminated"][t] = terminated
         result["truncated"][t] = truncated
-        if allowed is not None:  # an end's own mask is not known: every action counts as allowed
-            result["action_mask"][t] = env.action_mask | (terminated | truncated)[:, None]  # type: ignore[operator]
+        if env.action_mask is not None:  # an end's own mask is not known: every action counts as allowed
+            result["action_mask"][t] = env.action_mask | (terminated | truncated)[:, None]
         if discount is not None:
             result["discount"][t] = discount
-        for name in self._beside:
-            result[name][t] = getattr(env, name)
+        for name in BESIDE:
+            if name in result:
+                result[name][t] = getattr(env, name)
         if self.tally is not None:
             for key, value in self.tally.read(info, np.asarray(terminated | truncated)).items():
                 m["info"][key][t] = value
@@ -99,7 +115,7 @@ class Recorder:
     def allocate(self, decided: Mapping[str, Array], next_action: bool = False) -> None:
         """Take memory for everything the environment gives and the policy records (next_action: `next.action`, too)."""
         rows, device = (self.capacity, self.env.num_envs), self.env.device
-        like = lambda x: torch.zeros((rows[0], *x.shape), dtype=torch.as_tensor(x[:0]).dtype)  # noqa: E731
+        like = lambda x: torch.zeros((*rows, *x.shape[1:]), dtype=torch.as_tensor(x[:0]).dtype)  # noqa: E731
         flag = lambda: torch.zeros(rows, dtype=torch.bool)  # noqa: E731
         observation = self.env.observation_space
         after = {
@@ -110,8 +126,8 @@ class Recorder:
         }
         if self.env.discounts:
             after["discount"] = torch.ones(rows)
-        self._beside = [name for name in BESIDE if getattr(self.env, name) is not None]
-        after |= {name: torch.zeros(rows + tuple(getattr(self.env, name).shape[1:])) for name in self._beside}
+        beside = {name: x for name in BESIDE if (x := getattr(self.env, name)) is not None}
+        after |= {name: torch.zeros(rows + tuple(x.shape[1:])) for name, x in beside.items()}
         memory = {
             "observation": spaces.zeros(observation, rows),
             "is_first": flag(),
@@ -170,7 +186,7 @@ class Recorder:
     def check_finite(self, t: int, rollouts: int) -> None:
         """Raises NotFinite, naming the environment and rollout number `rollouts`, when an observation or a reward of the first t
         rows is NaN or infinite. A guard has looked already."""
-        if self._world is not self.env:
+        if self.world is not self.env:
             return
         m, result = self.memory, self.memory["next"]
         quantities = [("reward", result["reward"])]
@@ -202,7 +218,7 @@ class Recorder:
             return True
         if not numbers["env_saved"] or self.env.state() is None:  # a server may be another than it was
             return False
-        self.observation = self._world.load_state(_named(arrays, "env."))
+        self.observation = self.world.load_state(_named(arrays, "env."))
         self.is_first[:] = spaces.restored(arrays, "is_first", self.is_first)
         if self.carry is not None:
             self.carry = {key: spaces.restored(arrays, f"carry.{key}", value) for key, value in self.carry.items()}

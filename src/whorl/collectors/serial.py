@@ -43,10 +43,7 @@ class SerialCollector(Collector):
             if not record.memory:
                 record.allocate(decided)
             step = record.step(t, decided)
-            is_first = step.terminated | step.truncated
-            if step.valid is not None:
-                is_first |= ~step.valid
-            record.is_first = is_first
+            record.is_first = is_first = step.begins
             if self.whole_episodes:
                 record.memory["mask"][t] = playing if step.valid is None else playing & step.valid
                 record.masked = True
@@ -65,8 +62,10 @@ class SerialCollector(Collector):
     def _begin(self) -> Any:
         """Reset what must be; bool [N]: who plays."""
         record = self.recorder
-        if record.observation is None or self.whole_episodes:
-            record.reset(self.seed if record.observation is None else None)
+        if record.observation is None:
+            self.start()
+        elif self.whole_episodes:
+            record.reset()
             self.ledger.forget()
             if record.tally is not None:
                 record.tally.forget()

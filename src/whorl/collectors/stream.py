@@ -47,7 +47,7 @@ class StreamCollector(Collector):
         """Where the environments stand, and what the policy does there."""
         record = self.recorder
         if record.observation is None:
-            record.reset(self.seed)
+            self.start()
         if not self.decided:
             self.decided = _copies(self._decide(record.observation, self.env.action_mask))
         if not record.memory:

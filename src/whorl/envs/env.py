@@ -46,6 +46,12 @@ class Step(NamedTuple):
     # named arrays [N]. "game_over": which episodes of statistics end, where `terminated` tells a learner of more than those
     info: Info = {}
 
+    @property
+    def begins(self) -> Array:
+        """bool [N]: the rows in which the next step is the first of an episode."""
+        over = self.terminated | self.truncated
+        return over if self.valid is None else over | ~self.valid
+
 
 def check_has_spaces(env: object, name: str) -> None:
     """Raises EnvError for an environment that does not say what it observes and how it acts."""
@@ -190,6 +196,11 @@ class Env:
         """What was learned from the data that passed, such as running statistics, as named arrays: it outlasts every episode."""
         return {}
 
+    def share(self, other: Env) -> None:
+        """From now on learn together with `other`, of the same kind. Raises Incompatible where the two cannot."""
+        if learned := self.learned():
+            raise Incompatible(f"{self!r} cannot share what it learns, {', '.join(learned)}, with other environments")
+
     def load_learned(self, learned: dict[str, np.ndarray]) -> None:
         """Restore `learned()`. Raises BadInput for what it does not give."""
         if learned:
@@ -221,6 +232,10 @@ class Env:
     def load_state(self, state: dict[str, np.ndarray]) -> Observation:
         """Restore `state()`; returns where each environment stands. Arrays are copied in."""
         raise NotImplementedError
+
+    def part_seed(self, seed: int) -> int:
+        """The seed of this part of a whole, where all its rows have one stream together."""
+        return int(np.random.SeedSequence((seed, self.first)).generate_state(1)[0]) if self.first else seed
 
     def render(self) -> Any:
         """Picture of environment 0 as uint8 [height, width, 3]; None: it has no picture."""

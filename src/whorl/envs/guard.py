@@ -36,6 +36,18 @@ class Stands:
     reward_vector = property(lambda self: self.env.reward_vector)
     cost = property(lambda self: self.env.cost)
 
+    def send(self, action: Array) -> None:
+        """As `Env.send`."""
+        self._sent = action
+
+    def receive(self) -> Step:
+        """As `Env.receive`."""
+        return self.step(self._sent)
+
+    def step(self, action: Array, rows: np.ndarray | None = None) -> Step:
+        """As `Env.step`."""
+        raise NotImplementedError
+
 
 class Guard(Stands):
     """Steps an environment whose word is not taken: `reset`, `restart`, `step`, `load_state` and `render` are the environment's own.
@@ -95,10 +107,21 @@ class Guard(Stands):
         self._action = action
         self._taken += 1
         if rows is None:
-            step = self._ask("step", action)
-        else:
-            self._began += ~rows
-            step = self._ask("step", action, rows)
+            return self._checked(self._ask("step", action))
+        self._began += ~rows
+        return self._checked(self._ask("step", action, rows))
+
+    def send(self, action: Array) -> None:
+        """As `Env.send`."""
+        self._action = action
+        self._taken += 1
+        self._ask("send", action)
+
+    def receive(self) -> Step:
+        """As `Env.receive`."""
+        return self._checked(self._ask("receive"))
+
+    def _checked(self, step: Step) -> Step:
         if type(step) is not Step:
             raise self._breach(None, f"step must return a whorl.envs.env.Step, it returned {type(step).__name__}")
         n = (self.env.num_envs,)
@@ -143,7 +166,8 @@ class Guard(Stands):
 
     def place(self, row: int | None) -> str:
         """Which environment, and how far it is. row: None where it is not known which of the N."""
-        which = f"environment {row or 0}" if row is not None or self.env.num_envs == 1 else "one of the environments"
+        one = row is not None or self.env.num_envs == 1
+        which = f"environment {self.env.first + (row or 0)}" if one else "one of the environments"
         return f"{which} ({self._so_far(row)}) of {self.env!r}"
 
     def _so_far(self, row: int | None) -> str:

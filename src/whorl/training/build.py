@@ -28,7 +28,7 @@ from whorl.training import devices, sizes
 from whorl.training.bodies import choose
 from whorl.training.buffers import named, new_buffer
 from whorl.training.catalog import AgentLike, agent_name, check_config, find
-from whorl.training.collecting import SERIAL, Collecting, asynchronous
+from whorl.training.collecting import SERIAL, WAYS, Collecting
 from whorl.training.hooks import Hook
 from whorl.training.new_agent import new_agent
 from whorl.training.same_spaces import check_spaces
@@ -159,7 +159,7 @@ def _made(
     env: EnvKind | Env, feed: Feed, num_envs: int, seed: int, device: str, limit: int | None, collecting: Collecting
 ) -> Env:
     place, processes = env.device if isinstance(env, Env) else devices.of_env(env.id, device), collecting.processes
-    collecting.check(feed, env, place == "cpu")
+    collecting.check(feed, env, place == "cpu", num_envs)
     if isinstance(env, Env):
         if processes is not None:
             refuse(env)
@@ -168,13 +168,11 @@ def _made(
         raise BadInput(f"num_envs must be at least 1, got {num_envs}")
     feed.check(num_envs)
     sizes.check_environments(num_envs, env.id in native.WORLDS)
-    if processes is not None:
-        if feed.own_envs:
-            raise BadInput(
-                f"workers = {processes.workers}: whoever learns here steps environments of its own; leave workers out"
-            )
-        return env.make(num_envs, seed, max_episode_steps=limit, training=True, processes=processes)
-    return env.make(num_envs, seed, place, limit, training=True)
+    if processes is not None and feed.own_envs:
+        raise BadInput(
+            f"workers = {processes.workers}: whoever learns here steps environments of its own; leave workers out"
+        )
+    return collecting.made(env, num_envs, seed, place, limit)
 
 
 def assemble(
@@ -204,8 +202,8 @@ def assemble(
         if feed.replays:
             sizes.check_replay(env, feed)
         on_cpu = env.device == "cpu" == agent.env_steps.device.type
-        if collecting.collector == "async":
-            collector = asynchronous(agent, env, seed, collecting)
+        if (own := WAYS.get(collecting.collector)) is not None:
+            collector = own(agent, env, seed, collecting)
         else:
             collector = named(COLLECTORS, "collector", feed.collector(on_cpu), "agent", "env", "seed")(agent, env, seed)
         progress = collector.ledger

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from whorl.agents.agent import Agent
+from whorl.collectors.alternating import AlternatingCollector
 from whorl.collectors.async_ import AsyncCollector
+from whorl.collectors.collector import Collector
+from whorl.collectors.halves import Halves
 from whorl.envs.env import Env, Kind, Processes
 from whorl.errors import BadInput, Incompatible
 from whorl.feeds import Feed
@@ -29,7 +33,22 @@ class Collecting(NamedTuple):
         processes = Processes(s.workers, s.env_timeout, on_error=s.on_env_error) if s.workers else None
         return cls(s.collector, s.samplers, s.synchronous, s.max_episode_steps, processes)
 
-    def check(self, feed: Feed, source: Kind | Env | None, on_cpu: bool) -> None:
+    def made(self, kind: Kind, num_envs: int, seed: int, device: str, limit: int | None) -> Env:
+        """The environments that are stepped: in two halves where they take turns, in processes where these are asked for."""
+        options: dict[str, Any] = {"max_episode_steps": limit, "training": True, "processes": self.processes}
+        if self.collector != "alternating":
+            return kind.make(num_envs, seed, device, **options)
+        halves: list[Env] = []
+        try:
+            for n in (num_envs - num_envs // 2, num_envs // 2):
+                halves.append(kind.make(n, seed, device, **options))
+            return Halves(*halves)
+        except BaseException:
+            for half in halves:
+                half.close()
+            raise
+
+    def check(self, feed: Feed, source: Kind | Env | None, on_cpu: bool, num_envs: int = 1) -> None:
         """Raises BadInput or Incompatible for a collector that is not the feed's own, "serial", and cannot do what that does. source: what
         is stepped; None: nothing is."""
         way = f"collector = {self.collector!r}"
@@ -50,6 +69,10 @@ class Collecting(NamedTuple):
             raise Incompatible(
                 f"{way} is for environments that step on the CPU, and these are on a device: leave collector out"
             )
+        if self.collector == "alternating":
+            self._check_idle(way)
+            self._check_halves(way, feed, num_envs)
+            return
         if self.processes is not None:
             raise Incompatible(
                 f"{way} steps environments in processes already: leave workers = {self.processes.workers} out, and use more samplers"
@@ -58,6 +81,18 @@ class Collecting(NamedTuple):
             raise Incompatible(
                 f"{way} hands over whole rollouts, and feed.steps = {feed.steps} makes short ones: use feed.steps = {LEAST_ROWS} or more "
                 "(as many updates follow, those of a rollout at once), or leave collector out"
+            )
+
+    def _check_halves(self, way: str, feed: Feed, num_envs: int) -> None:
+        if num_envs < 2:
+            raise BadInput(f"{way} needs environments for both halves, got num_envs = {num_envs}: use 2 or more")
+        if feed.steps < 2:
+            raise BadInput(
+                f"{way} waits for both halves at the end of every rollout: use feed.steps of 2 or more, got {feed.steps}"
+            )
+        if self.processes is not None and self.processes.workers > num_envs // 2:
+            raise BadInput(
+                f"workers = {self.processes.workers} is of each half, and one has {num_envs // 2} environments: use fewer workers"
             )
 
     def _check_idle(self, way: str) -> None:
@@ -78,3 +113,15 @@ def asynchronous(agent: Agent, env: Env, seed: int, how: Collecting) -> AsyncCol
         env, agent.policy, feed.steps, seed, how.samplers, how.synchronous, feed.max_lag, bool(agent.step.plans),
         max_episode_steps=how.max_episode_steps,
     )  # fmt: skip
+
+
+def alternating(agent: Agent, env: Env, seed: int, how: Collecting) -> AlternatingCollector:
+    """The collector of two halves."""
+    assert isinstance(env, Halves)
+    return AlternatingCollector(env, agent.policy, agent.config.feed.steps, seed)
+
+
+WAYS: dict[str, Callable[[Agent, Env, int, Collecting], Collector]] = {  # that are not the feed's own
+    "async": asynchronous,
+    "alternating": alternating,
+}

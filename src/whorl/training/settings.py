@@ -24,7 +24,8 @@ NAMED = (
     "scheduled",
     "spaces",
 )  # what is trained: no options
-FIXED = ("seed", "num_envs", "max_episode_steps", "total_episodes", "init_from", "collector")  # what no resume changes
+# what no resume changes
+FIXED = ("seed", "num_envs", "collector", "decorrelate", "max_episode_steps", "total_episodes", "init_from")
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,11 @@ class Settings:
     seed: Annotated[int, Amount] = 0
     # environments stepped together
     num_envs: Annotated[int, Count] = 8
-    # async: processes of their own step them, and go ahead while this one learns
-    collector: Literal["serial", "async"] = "serial"
+    # alternating: one half of them steps while the policy decides what the other does; async: processes of their own step them, and go
+    # ahead while this one learns
+    collector: Literal["serial", "alternating", "async"] = "serial"
+    # most random actions that each environment takes before the first rollout, so that not all are at the same place in their episodes
+    decorrelate: Annotated[int, Amount] = 0
     # processes of collector=async, which share the environments
     samplers: Annotated[int, Count] = 1
     # each of their rollouts begins when the one before was learned from

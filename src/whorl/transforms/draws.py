@@ -24,7 +24,7 @@ class Drawing(Transform):
     def seed(self, seed: int) -> None:
         stream, episode = self.memory["stream"], self.memory["episode"]
         stream[...] = 1
-        stream[...] = mix(mix(stream * seed) ^ (stream.cumsum(0) - 1))
+        stream[...] = mix(mix(stream * seed) ^ (stream.cumsum(0) - 1 + self.rows_before))
         episode[...] = -1
 
     def reset(self, observation: Observation, rows: Array) -> Observation:

@@ -110,14 +110,31 @@ class Transformed(Env):
     def restarts(self) -> int:  # type: ignore[override]  # nobody sets it
         return self.env.restarts
 
+    @property
+    def first(self) -> int:
+        return self.env.first
+
+    @first.setter
+    def first(self, row: int) -> None:
+        self.env.first = row
+
     def reset(self, seed: int | None = None) -> Observation:
         if seed is not None:
             for place, transform in enumerate(self):
+                transform.rows_before = self.first
                 transform.seed(stream(seed % 2**64, "transform", place))
         return self._standing(self._layer.reset(seed))
 
     def step(self, action: Array, rows: np.ndarray | None = None) -> Step:
         step = self._layer.step(action, rows)
+        self._say()
+        return step
+
+    def send(self, action: Array) -> None:
+        self._layer.send(action)
+
+    def receive(self) -> Step:
+        step = self._layer.receive()
         self._say()
         return step
 
@@ -143,6 +160,12 @@ class Transformed(Env):
             kind = type(transform).__name__
             seen[kind] = seen.get(kind, 0) + 1
             yield f"{kind}{seen[kind]}", transform
+
+    def share(self, other: Env) -> None:
+        assert isinstance(other, Transformed)
+        self.env.share(other.env)
+        for mine, its in zip(self, other, strict=True):
+            mine.share(its)
 
     def load_learned(self, learned: dict[str, np.ndarray]) -> None:
         wanted = self.learned()

@@ -139,13 +139,25 @@ class Phases(Layer):
         self._ends = any("restart" in transform.needs for transform in self._transforms)
 
     def step(self, action: Array, rows: np.ndarray | None = None) -> Step:
+        action = self._within(action)
+        if rows is None:
+            return self._outside(self._world.step(action))
+        shown = copied(self._shown)  # the world may write there
+        return self._outside(self._world.step(action, rows), rows, shown)
+
+    def send(self, action: Array) -> None:
+        self._world.send(self._within(action))
+
+    def receive(self) -> Step:
+        return self._outside(self._world.receive())
+
+    def _within(self, action: Array) -> Array:
         for transform in self._actors:
             action = transform.action(action)
-        if rows is None:
-            step = self._world.step(action)
-        else:
-            shown = copied(self._shown)  # the world may write there
-            step = self._world.step(action, rows)
+        return action
+
+    def _outside(self, step: Any, rows: np.ndarray | None = None, shown: Any = None) -> Step:
+        """What a step of the world is here; shown: where all stood, if only `rows` stepped."""
         if self._rewards:
             self.raw_reward = step.reward if self.world.raw_reward is None else self.world.raw_reward
         if step.valid is None:

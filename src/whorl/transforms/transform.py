@@ -57,6 +57,7 @@ class Transform(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
+        self.rows_before = 0  # environments before those around which it is, in a whole of which they are a part
         self.moves_to: str | None = None  # device of all arrays outside of it; None: where they are inside
         self.memory: dict[str, Any] = {}  # of the episodes under way, arrays [N, ...]
         self.paid: dict[str, Array] = {}  # what `play` added up: raw_reward, reward_vector, cost, as of an `Env`
@@ -131,6 +132,11 @@ class Transform(nn.Module):
         """Restore the persistent buffers, in place. Raises BadInput for other shapes, dtypes, and what is not finite."""
         for name, buffer in self.state_dict(keep_vars=True).items():
             buffer.copy_(restored({name: torch.as_tensor(arrays[name])}, name, buffer))
+
+    def share(self, other: Transform) -> None:
+        """Have the persistent buffers of `other`, one like it, as its own."""
+        for name, buffer in other.state_dict(keep_vars=True).items():
+            self.register_buffer(name, buffer)
 
     def constants(self, x: Any) -> tuple[Any, ...]:
         """Its buffers, in the order in which they were registered, as arrays of the kind of x."""

@@ -126,7 +126,7 @@ class Gymnasium(Env):
 
     def reset(self, seed: int | None = None) -> Observation:
         seed, self._seed = self._seed if seed is None else _checked(seed), None
-        seeds: Any = seed
+        seeds: Any = None if seed is None else self.part_seed(seed)
         if self._made_here and self.replay_steps:
             for row in self._engine.envs if seed is not None else ():
                 row.seed, row.episode = seed, -1

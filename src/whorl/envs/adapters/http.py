@@ -93,7 +93,7 @@ class Http(Env):
 
     def reset(self, seed: int | None = None) -> Observation:
         self._begin()
-        seed = self._seed if seed is None else seed
+        seed = self._seed if seed is None else self.part_seed(seed)
         observation, self.action_mask = self._remote.reset(seed)
         self._seed, self._standing = None, True
         return observation

@@ -62,7 +62,7 @@ class IsaacLab(Env):
         self._closed = False
 
     def reset(self, seed: int | None = None) -> Observation:
-        seed, self._seed = self._seed if seed is None else seed, None
+        seed, self._seed = self._seed if seed is None else self.part_seed(seed), None
         groups, _ = self._sim.reset(seed=seed)
         self._standing = self._own(groups[GROUP])
         return self._standing

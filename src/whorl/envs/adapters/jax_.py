@@ -162,7 +162,7 @@ class Jax(Env):
 
     def reset(self, seed: int | None = None) -> Observation:
         if seed is not None:
-            self._seed_with(seed)
+            self._seed_with(self.part_seed(seed))
             self._carry = jax.device_put(self._batched.nowhere(self.num_envs), self._place)
         self._begun = True
         return self.restart(self._all)
