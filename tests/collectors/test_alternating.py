@@ -11,11 +11,15 @@ from whorl.collectors.halves import Halves
 from whorl.collectors.serial import SerialCollector
 from whorl.collectors.tally import Tally
 from whorl.envs.check import check_env
-from whorl.envs.env import Env
+from whorl.envs.env import Env, Processes
 from whorl.envs.make import EnvKind, make_env
 from whorl.errors import BadInput, Incompatible, NotFinite
+from whorl.options import override
 from whorl.policies.random import Random
 from whorl.policies.stochastic import Stochastic
+from whorl.training.build import build
+from whorl.training.catalog import default_config
+from whorl.training.collecting import Collecting
 from whorl.transforms.chain import chain
 
 DRAWN = [
@@ -218,7 +222,7 @@ def test_refused_before_anything_is_written(agent, options, error, message, tmp_
 
 
 def test_an_object_has_no_halves(tmp_path):
-    with pytest.raises(BadInput, match="makes the environments in parts, and an object is one: pass an id, a class"):
+    with pytest.raises(BadInput, match="makes environments of its own, so an environment object will not do"):
         whorl.train("ppo", make_env("CartPole-v1", 4), runs=tmp_path, collector="alternating")
     assert not list(tmp_path.iterdir())
 
@@ -227,3 +231,22 @@ def test_no_resume_changes_the_collector(tmp_path):
     run = whorl.train("ppo", "CartPole-v1", runs=tmp_path, **RUN, **(SMALL | {"collector": "serial"}))
     with pytest.raises(BadInput, match="collector cannot change on the way"):
         whorl.resume(run.path, 1200, collector="alternating")
+
+
+@pytest.mark.parametrize("agent", ["ppo", "dqn"])
+def test_the_same_bits_with_any_number_of_workers(agent):
+    found = []
+    for workers in (0, 1, 2):
+        asked = Collecting("alternating", processes=Processes(workers) if workers else None)
+        config = override(default_config(agent), {"feed": {"steps": 16, "warmup": 200} if agent == "dqn" else {}})
+        parts = build(agent, "CartPole-v1", config, num_envs=4, collecting=asked)
+        parts.train(1200)
+        parts.env.close()
+        found.append({name: value.clone() for name, value in parts.agent.state_dict().items()})
+    for other in found[1:]:
+        assert all(torch.equal(value, other[name]) for name, value in found[0].items())
+
+
+def test_more_workers_than_a_half_has_environments():
+    with pytest.raises(BadInput, match="workers = 3 is of each half, and one has 2 environments"):
+        build("ppo", "CartPole-v1", num_envs=4, collecting=Collecting("alternating", processes=Processes(3)))
