@@ -1,6 +1,6 @@
-"""What a sampler beside the learner gives: DQN on CartPole whose steps cost 1 ms of CPU, serial and async in turn, at one replay ratio.
+"""What a sampler beside the learner gives: DQN on CartPole whose steps cost 1 ms of CPU, serial and async in turn, at the same ratio.
 
-    python benchmarks/async.py [--ratio 0.125] [--steps 6000] [--rounds 3]
+    python benchmarks/async.py [--ratio 1] [--steps 6000] [--rounds 3]
 
 Steps per second of wall-clock time, from the first update on, need two free cores; on a busy machine they say little. Beside them stands
 what the two processes took of the processor: serial / the busier of the two is what two free cores would give.
@@ -86,7 +86,7 @@ def median(of: Callable[[Taken], float], taken: list[Taken]) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--ratio", type=float, default=0.125)
+    parser.add_argument("--ratio", type=float, default=1.0)
     parser.add_argument("--steps", type=int, default=6_000)
     parser.add_argument("--rounds", type=int, default=3)
     o = parser.parse_args()

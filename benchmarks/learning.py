@@ -30,6 +30,11 @@ class Setting:
     seeds: int = 5
     options: tuple[str, ...] = ()  # more of `whorl train`
 
+    @property
+    def name(self) -> str:
+        """Of its file: with the collector, where that is not the feed's own."""
+        return f"{self.agent}_{self.env}" + ("_async" if "async" in self.options else "")
+
     def command(self, seed: int, runs: str = "runs") -> list[str]:
         return [
             "whorl",
@@ -46,6 +51,7 @@ class Setting:
         ]
 
 
+ASYNC = ("--collector", "async")
 SETTINGS = [
     Setting("ppo", "CartPole-v1", 150_000, 475, 5),
     Setting("a2c", "CartPole-v1", 500_000, 475, 4),
@@ -58,6 +64,10 @@ SETTINGS = [
     Setting("trpo", "Pendulum-v1", 500_000, -300, 4),
     Setting("a3c", "CartPole-v1", 500_000, 475, 4),
     Setting("dqn", "CartPole-v1", 100_000, 475, 4),
+    Setting("dqn", "CartPole-v1", 100_000, 475, 4, options=(*ASYNC, "--agent.feed.steps", "16")),
+    Setting("sac", "Pendulum-v1", 10_000, -200, 4, options=(*ASYNC, "--agent.feed.steps", "16")),
+    Setting("ppo", "CartPole-v1", 150_000, 475, 4, options=ASYNC),
+    Setting("ppo", "Pendulum-v1", 500_000, -250, 4, options=ASYNC),
     Setting("c51", "CartPole-v1", 100_000, 475, 4),
     Setting("qr_dqn", "CartPole-v1", 100_000, 475, 4),
     Setting("iqn", "CartPole-v1", 100_000, 475, 4),
@@ -181,7 +191,7 @@ def main() -> None:
     failed = []
     for setting in chosen:
         result = run(setting, o.jobs)
-        (RESULTS / f"{setting.agent}_{setting.env}.json").write_text(json.dumps(result, indent=1) + "\n")
+        (RESULTS / f"{setting.name}.json").write_text(json.dumps(result, indent=1) + "\n")
         means = [round(r["best"]["mean"], 1) for r in result["runs"]]
         against = "" if setting.bar is None else f" {result['reached']} reached {setting.bar:g}:"
         print(f"{setting.agent} {setting.env}:{against} {means}", flush=True)

@@ -16,7 +16,7 @@ spec.loader.exec_module(bench)
 
 @pytest.mark.learning
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("setting", bench.SETTINGS, ids=lambda s: f"{s.agent}-{s.env}")
+@pytest.mark.parametrize("setting", bench.SETTINGS, ids=lambda s: s.name)
 def test_reaches_the_bar(setting):
     result = bench.run(setting)
     assert result["passed"], [r["best"]["mean"] for r in result["runs"]]
