@@ -1,7 +1,7 @@
 """The asynchronous collector: samplers step the environments in processes of their own, while the learner learns.
 
 Samplers fill a ring of `slots` rollouts. The learner holds one of them, so they are at most `slots` ahead of it, and it waits where none is
-full: how many rows come for each update is decided by the learner alone, on every machine. See docs/design/028-asynchronous-collectors.md.
+full: how many rows come for each update is decided by the learner alone, on every machine. See docs/design/027-asynchronous-collectors.md.
 """
 
 from __future__ import annotations
