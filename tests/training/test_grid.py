@@ -65,7 +65,7 @@ def test_values_take_the_type_of_their_field(text, values):
         (["steps=1"], "no field 'steps' to vary.*Fields: .*feed.steps"),
         (
             ["feed=1"],
-            "feed is a group of fields; name one of them: feed.steps, feed.epochs, feed.minibatches, feed.unit",
+            "feed is a group of fields; name one of them: feed.steps, feed.epochs, feed.minibatches, feed.max_lag, feed.sequence",
         ),
         (["feed.stepps=1"], "did you mean 'feed.steps'"),
         (["seed=1,2"], "no field 'seed' to vary"),

@@ -210,7 +210,12 @@ def _plain(cell: str) -> str:
 def options(rows: Sequence[Row]) -> dict[str, dict[str, str]]:
     """Setting -> {option: value as text}: at most COMPARED options, those that differ somewhere among the rows of an environment."""
     all_of = {row.setting: {"agent": row.agent} | row.options for row in rows}
-    texts = {setting: {name: text(value) for name, value in found.items()} for setting, found in all_of.items()}
+    texts = {
+        setting: {
+            name: text(value) for name, value in found.items() if value is not None
+        }  # as where there is no such option
+        for setting, found in all_of.items()
+    }
     names = list(dict.fromkeys(name for found in texts.values() for name in found))
     differ = [name for name in names if len({found.get(name) for found in texts.values()}) > 1][:COMPARED]
     return {setting: {name: found[name] for name in differ if name in found} for setting, found in texts.items()}
