@@ -17,6 +17,7 @@ from whorl.agents.agent import Agent
 from whorl.agents.c51 import C51
 from whorl.agents.ddpg import DDPG
 from whorl.agents.dqn import DQN
+from whorl.agents.impala import Impala
 from whorl.agents.optimizers import adam
 from whorl.agents.packed import pack
 from whorl.agents.parts import distribution_of
@@ -51,6 +52,7 @@ CASES = {
     "ppo, squashed, std of the state": (PPO, BOX, {"squash": True, "std": "dependent", "entropy_weight": 0.05}),
     "a2c": (A2C, FEW, {"normalize_return": True}),
     "a2c, normal": (A2C, BOX, {}),
+    "impala": (Impala, FEW, {"optimizer": "adam"}),
     "reinforce": (REINFORCE, FEW, {"entropy_weight": 0.01}),
     "reinforce, sum": (REINFORCE, SEVERAL, {"reduction": "sum", "clip_value": 0.01, "weight_decay": 0.1}),
     "reinforce, critic": (REINFORCE, BOX, {"baseline": "value", "mean": "tanh", "scale": True, "reduction": "sum"}),

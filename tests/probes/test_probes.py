@@ -37,6 +37,14 @@ FAST = {
         "learning_rate": 3e-3,
         "entropy_weight": 0.0,
     },  # and a3c, which is the same class in another loop
+    "impala": {
+        "steps": 10_000,
+        "learning_rate": 3e-3,
+        "entropy_weight": 0.0,
+        "optimizer": "adam",
+        "max_grad_norm": 0.5,
+        "feed": {"steps": 8},
+    },
     "reinforce": {"learning_rate": 1e-2, "feed": {"steps": 32}},
     "trpo": {"steps": 10_000, "learning_rate": 3e-3, "feed": {"steps": 64, "epochs": 4, "minibatches": 4}},
     "cem": {"feed": {"steps": 16}},

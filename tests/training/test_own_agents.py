@@ -227,7 +227,7 @@ def test_hidden_layers_that_an_encoder_replaces_are_refused(tmp_path):
             check_hidden(name, env, override(catalog.default_config(name), {"hidden": (8,)}), First, (8,))
         except BadInput:
             refused.append(name)
-    assert refused == ["reinforce", "a2c", "a3c", "ppo", "dqn", "c51", "qr_dqn", "iqn", "tqc", "trpo"]
+    assert refused == ["reinforce", "a2c", "a3c", "impala", "ppo", "dqn", "c51", "qr_dqn", "iqn", "tqc", "trpo"]
     with pytest.raises(BadInput, match=r"hidden = \(8,\) does nothing here: .*hidden layers of a2c; leave hidden out"):
         whorl.train("a2c", "CartPole-v1", encoder=Torso, hidden=(8,), runs=tmp_path, **QUICK)
     assert not list(tmp_path.iterdir())

@@ -34,6 +34,7 @@ from whorl.policies.stochastic import Stochastic
 
 if TYPE_CHECKING:
     from whorl.agents.a2c import A2C
+    from whorl.agents.impala import Impala
     from whorl.agents.ppo import PPO
     from whorl.agents.reinforce import REINFORCE
 
@@ -59,8 +60,8 @@ def ppo(agent: PPO) -> list[Part]:
     return _one(agent, agent.return_normalizer, objective)
 
 
-def a2c(agent: A2C) -> list[Part]:
-    """The loss of A2C by rows, with its optimizer."""
+def a2c(agent: A2C | Impala) -> list[Part]:
+    """The loss of A2C and IMPALA by rows, with its optimizer."""
 
     def objective() -> Objective:
         return Objective(agent.config.value_weight, agent.config.entropy_weight)

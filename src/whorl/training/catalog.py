@@ -42,6 +42,7 @@ AGENTS = {
     "reinforce": Listed("REINFORCE", "whole-episode policy gradient with a baseline (Williams 1992)"),
     "a2c": Listed("A2C", "advantage actor-critic, synchronous (Mnih et al. 2016)"),
     "a3c": Listed("A2C", "advantage actor-critic, asynchronous workers on shared weights (Mnih et al. 2016)", "a2c"),
+    "impala": Listed("Impala", "V-trace: actor-critic on rollouts of an older policy (Espeholt et al. 2018)"),
     "td": Listed("TD", "TD(lambda): sarsa, Q-learning, true online, prediction; tables and tile coding (Sutton 1988)"),
     "ppo": Listed("PPO", "clipped surrogate, epochs of minibatches (Schulman et al. 2017)"),
     "dqn": Listed("DQN", "deep Q-learning; double, dueling (Mnih et al. 2015)"),
