@@ -28,7 +28,7 @@ def parts_of(agent="ppo", env="RepeatPrevious-v0", num_envs=4, **fields):
 
 
 @pytest.mark.parametrize("cell", CELLS)
-@pytest.mark.parametrize("agent", ["ppo", "a2c"])
+@pytest.mark.parametrize("agent", ["ppo", "a2c", "impala"])
 def test_a_sequence_is_what_was_done_step_by_step(agent, cell):
     """Log-probabilities and values of a rollout, in which episodes begin at any row, are those that were recorded while acting."""
     parts = parts_of(agent, "CartPoleP-v1", memory=cell)
@@ -105,6 +105,15 @@ def test_rows_that_do_not_count_are_left_out():
         changed["mask"], changed["advantage"][5, 2] = mask, advantage
         losses.append(parts.agent.loss(changed)[0].item())
     assert losses[0] == losses[1]
+
+
+def test_v_trace_takes_the_values_of_the_policy_that_learns():
+    """Of a rollout by an older one: what was recorded does not count."""
+    parts = parts_of("impala")
+    rollout = parts.collector.collect()
+    fresh = parts.agent.prepare(rollout.clone())["advantage"]
+    rollout["value"] += 100.0
+    assert torch.equal(parts.agent.prepare(rollout)["advantage"], fresh)
 
 
 @pytest.mark.parametrize("agent", [PPO, A2C])

@@ -10,14 +10,14 @@ from torch import Tensor, nn
 
 from whorl.agents.agent import Agent
 from whorl.agents.optimizers import anneal, optimizer
-from whorl.agents.parts import distribution_of, kept, targets
+from whorl.agents.parts import critic_for, kept, looked, state_value, targets
 from whorl.batch import Batch, Buffer, Metrics, Tree, get
 from whorl.errors import Incompatible
 from whorl.feeds import Rollouts
 from whorl.functional import masked_mean, score_function, value_loss
 from whorl.nets.encoder import EncoderFactory
-from whorl.nets.heads import Critic
 from whorl.nets.normalizer import NoNormalizer, Normalizer
+from whorl.nets.rnn import Choice
 from whorl.options import Amount, AnnealSteps, Count, Live, Share
 from whorl.policies.mixed import stochastic_for
 from whorl.policies.stochastic import Stochastic
@@ -51,10 +51,16 @@ class ImpalaConfig:
     normalize_observation: bool = False
     # the critic predicts (return - mean) / std, running
     normalize_return: bool = False
-    # units of each hidden layer, actor and critic apart
+    # units of each hidden layer
     hidden: Annotated[tuple[int, ...], Count] = (64, 64)
 
     activation: Literal["tanh", "relu"] = "tanh"
+    # actor and critic on one network; None: with images and with a memory, else apart
+    shared: bool | None = None
+    # what they remember of an episode: nothing, or a recurrent cell's state, in sequences of `feed.sequence` rows
+    memory: Choice = "none"
+    # units of the cell
+    memory_width: Annotated[int, Count] = 128
     # of a Gaussian: a parameter, or a function of the observation
     std: Literal["independent", "dependent"] = "independent"
     # tanh onto the bounds of a Box
@@ -91,24 +97,24 @@ class Impala(Agent[ImpalaConfig]):
         c = config
         policy = stochastic_for(action_space).build(
             observation_space, action_space, hidden=c.hidden, activation=c.activation,
-            normalize=c.normalize_observation, std=c.std, squash=c.squash, encoder=encoder,
+            normalize=c.normalize_observation, std=c.std, squash=c.squash, encoder=encoder, memory=c.memory, memory_width=c.memory_width,
         )  # fmt: skip
-        return cls(policy, Critic(observation_space, c.hidden, c.activation, encoder=encoder), c)
+        return cls(policy, critic_for(policy, observation_space, c, encoder), c)
 
     def value(self, observation: Tree) -> Tensor:
         """V(observation), in the units of the normalized return."""
-        return self.critic(self.policy.normalizer(observation))
+        return state_value(self, observation)
 
     def prepare(self, rollout: Batch) -> Batch:  # [T, N]
         rollout, c = super().prepare(rollout), self.config
         advantage, target, _ = targets(self, rollout, c.discount, c.trace_decay, "vtrace")
         return kept(rollout, advantage=advantage, target=target)
 
-    def loss(self, batch: Batch) -> tuple[Tensor, Metrics]:  # [B]
+    def loss(self, batch: Batch) -> tuple[Tensor, Metrics]:  # [B] or [L, B]
         c, mask = self.config, get(batch, "mask")
-        distribution = distribution_of(self.policy, batch)
+        distribution, value = looked(self, batch)
         policy_loss = -masked_mean(score_function(distribution.log_prob(batch["action"]), batch["advantage"]), mask)
-        error = value_loss(self.value(batch["observation"]), self.return_normalizer(batch["return"]))
+        error = value_loss(value, self.return_normalizer(batch["return"]))
         critic_loss = masked_mean(error, mask)
         entropy = masked_mean(distribution.entropy(), mask)
         loss = policy_loss + c.value_weight * critic_loss - c.entropy_weight * entropy

@@ -80,7 +80,7 @@ def reinforce(agent: REINFORCE) -> list[Part]:
 
 
 def _one(
-    agent: PPO | A2C | REINFORCE, normalizer: Normalizer | NoNormalizer, objective: Callable[[], Objective]
+    agent: PPO | A2C | Impala | REINFORCE, normalizer: Normalizer | NoNormalizer, objective: Callable[[], Objective]
 ) -> list[Part]:
     def rows(vectors: Vectors) -> PolicyGradient:
         loss = PolicyGradient(agent.policy, agent.critic, normalizer, objective, vectors(agent.optimizer))

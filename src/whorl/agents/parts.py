@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, Protocol
 
+import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
@@ -110,6 +111,9 @@ def targets(
     next, mask, normalizer = rollout["next"], get(rollout, "mask"), agent.return_normalizer
     policy, critic = agent.policy, agent.critic
     later = None if policy.critic is None else lambda rows: critic(policy.later(rows))
+    if policy.critic is not None and estimator == "vtrace":  # which an older policy's values would mislead
+        with torch.no_grad():
+            rollout["value"] = critic(policy.encode(rollout))
     value, next_value = (normalizer.inverse(x) for x in values(agent.step.value or agent.value, rollout, later))
     rows = (
         next["reward"],
