@@ -60,9 +60,9 @@ TABLE = {
 
 WARN_LINES, MAX_LINES = 300, 500
 SHORT_ROOMS = ("agents", "training", "collectors", "policies", "buffers")  # where WARN_LINES is the most
-# the loop, the collector, the policy, the loss and the optimizer's step, with their maths; 1,593 since episodes can be lost, and room
-# for memory and a torso that actor and critic share
-PPO_LINES = 1690
+# the loop, the collector, the policy, the loss and the optimizer's step, with their maths; 1,690 since episodes can be lost and policies
+# remember and share a torso with their critic
+PPO_LINES = 1720
 # what a reader of PPO meets, from the loop to the optimizer's step; its maths is added by what it imports from functional
 PPO_FILES = (
     "agents/ppo.py",
