@@ -3,7 +3,7 @@
 import pytest
 
 from whorl.envs.ids import known_envs
-from whorl.feeds import Replay, Rollouts, Stream
+from whorl.feeds import Replay, Rollouts, Sequences, Stream
 from whorl.presets.atari import GAMES
 from whorl.training.build import build
 from whorl.training.catalog import AGENTS, config_from_json, config_to_json, find, presets
@@ -28,7 +28,7 @@ def test_preset(agent, env, request):
         pytest.importorskip("ale_py", reason="needs the extra atari: pip install 'whorl[atari]'")
     preset = find(agent, env)
     assert env in known_envs() and preset.source and preset.total_steps > 0
-    assert isinstance(preset.config.feed, Rollouts | Stream | Replay)
+    assert isinstance(preset.config.feed, Rollouts | Stream | Replay | Sequences)
     assert config_from_json(agent, config_to_json(agent, preset.config)) == preset.config
     parts = build(agent, env)
     assert parts.env.num_envs == preset.num_envs

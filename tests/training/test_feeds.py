@@ -22,6 +22,7 @@ from whorl.feeds import Offline, Replay, Rollouts, Sequences
 from whorl.training.build import build
 from whorl.training.loops import plain
 
+MEMORY = {"uniform": "gru", "padded, n-step, drawn ahead": "none", "prioritized": "lstm"}
 SMALL = {"batch_size": 4, "capacity": 600, "replay_ratio": 0.05, "warmup": 100}
 SEQUENCES = {
     "uniform": Sequences(length=6, burn_in=2, overlap=2, **SMALL),
@@ -55,9 +56,10 @@ def same_after_a_kill(tmp_path, at, **options):
 
 @pytest.mark.parametrize("name", SEQUENCES)
 def test_sequences_train_and_go_on_to_the_same_bits(name, tmp_path):
+    config = DQNConfig(feed=SEQUENCES[name], memory=MEMORY[name])
     whole = same_after_a_kill(
-        tmp_path, 450, env="CartPole-v1", config=DQNConfig(feed=SEQUENCES[name]), num_envs=2, total_steps=700, eval_every=0
-    )  # fmt: skip
+        tmp_path, 450, env="CartPole-v1", config=config, num_envs=2, total_steps=700, eval_every=0
+    )
     assert whole.agent.updates > 0
     shape = next(iter(whole.parts.buffer.batches(1))).batch_size
     feed = SEQUENCES[name]
@@ -269,7 +271,7 @@ def test_what_stands_in_a_run_folder_is_held_to_its_bounds(key, value, message, 
 def test_a_run_remembers_its_feed(tmp_path):
     """Sequences in the folder of an agent whose default is Replay."""
     run = whorl.train(
-        "dqn", "CartPole-v1", config=DQNConfig(feed=SEQUENCES["uniform"], hidden=(8,)), num_envs=2, total_steps=200,
+        "dqn", "CartPole-v1", config=DQNConfig(feed=SEQUENCES["uniform"], hidden=(8,), memory="gru"), num_envs=2, total_steps=200,
         eval_every=0, runs=tmp_path, quiet=True,
     )  # fmt: skip
     assert whorl.resume(run.path, 300, quiet=True).config.feed == SEQUENCES["uniform"]
