@@ -138,6 +138,41 @@ def test_a_killed_worker_loses_its_episodes_and_no_others(closing):
     assert env.restarts == 1
 
 
+def test_an_episode_that_is_lost_between_two_steps_is_told_by_the_next(closing):
+    """Also where the worker is back before that, because its state was asked for."""
+    env, ones = closing(made()), np.ones(5, np.int64)
+    play(env, 7)
+    stood = copied(env.step(ones))[0]
+    killed(env, 0)
+    assert env.state() is None and env.restarts == 1
+    step = env.step(ones)
+    assert step.valid.tolist() == [False] * 3 + [True] * 2
+    assert step.truncated[:3].all() and not step.terminated[:3].any() and not step.reward[:3].any()
+    assert np.array_equal(step.next_observation["x"][:3], stood["x"][:3])
+    assert (step.observation["n"][:3] == 0).all()  # where another one begins
+    assert env.state() is not None and env.step(ones).valid is None
+    killed(env, 1)
+    env.state()
+    assert env.reset(4)["n"].tolist() == [0] * 5 and env.step(ones).valid is None  # nothing was under way
+
+
+def test_workers_that_die_while_another_one_is_waited_for(closing):
+    env = closing(made(workers=3))
+    env.reset(3)
+
+    def kill():
+        while env.restarts == 0:
+            time.sleep(0.001)
+        killed(env, 1), killed(env, 2)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    killed(env, 0)
+    assert env.state() is None and env.restarts == 3
+    killer.join()
+    assert not env.step(np.ones(5, np.int64)).valid.any() and env.step(np.ones(5, np.int64)).valid is None
+
+
 def test_streams_of_a_new_worker_begin_with_the_next_episode(closing):
     """Where the 3rd episode was lost, the next one is the 4th, as if nothing had happened."""
     env, alone = closing(made(num_envs=2, workers=1)), closing(made(num_envs=2, workers=0))

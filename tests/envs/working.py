@@ -67,3 +67,24 @@ class Walk(gymnasium.Env):
                 raise Unpicklable("this one does not travel")
             case name:
                 raise ERRORS[name]("boom ü")
+
+
+class Marked(gymnasium.Env):
+    """Says [the number of its episode, drawn; its step], pays its step; an episode takes 1 to 39 steps."""
+
+    observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (2,), np.float32)
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.number, self.length = self.np_random.integers(1, 1 << 20), int(self.np_random.integers(1, 40))
+        self.steps = 0
+        return self.seen(), {}
+
+    def seen(self):
+        return np.array([self.number, self.steps], np.float32)
+
+    def step(self, action):
+        self.steps += 1
+        over = self.steps >= self.length
+        return self.seen(), float(self.steps), over and self.length % 2 == 0, over, {}

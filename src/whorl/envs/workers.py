@@ -103,7 +103,7 @@ class Workers(Env):
             for each in self._workers:
                 self._start(each)
             for each in self._workers:
-                self._until(each, READY)
+                self._until_there(each)
         except BaseException:
             self.close()
             raise
@@ -140,6 +140,8 @@ class Workers(Env):
             for new, old in zip(fresh, standing, strict=True)
         ]
         self._over[rows] = False
+        for each in self._workers:
+            each.state = READY if rows[each.rows].all() else each.state
         self._say_beside()
         return _tree(self.observation_space, iter(self._standing))
 
@@ -216,9 +218,11 @@ class Workers(Env):
             setattr(self, name, array)
 
     def state(self) -> dict[str, np.ndarray] | None:
-        """Those of all rows as one, as one process would give it, so that any number of workers goes on from it."""
+        """Those of all rows as one, as one process would give it, so that any number of workers goes on from it. None, too, where an
+        episode was lost since the last step, which only the next one tells."""
         states = [state for state in self._call("state") if state is not None]
-        return _joined(states) if len(states) == len(self._workers) else None
+        told = all(each.state == READY for each in self._workers)
+        return _joined(states) if told and len(states) == len(self._workers) else None
 
     def load_state(self, state: dict[str, np.ndarray]) -> Observation:
         parts = _split(state, [each.rows for each in self._workers])
@@ -297,8 +301,8 @@ class Workers(Env):
 
     def _calls(self, asked: Sequence[tuple[Process, Asked]]) -> list[Any]:
         """All answers. Who is not there, or dies meanwhile, is started again and asked then."""
-        for each, _ in asked:
-            self._until(each, READY)
+        while missing := [each for each, _ in asked if each.state not in (READY, BACK)]:  # another may die meanwhile
+            self._until_there(missing[0])
         for each, what in asked:
             each.ask(what)
         return [self._answer(each, what) for each, what in asked]
@@ -309,14 +313,13 @@ class Workers(Env):
                 self._wait({each}, SLOW)
             if each.heard:
                 return each.heard.pop()
-            self._until(each, READY)
+            self._until_there(each)
             each.ask(asked)
 
-    def _until(self, each: Process, state: int) -> None:
-        """Wait until a worker is there."""
-        while each.state not in (state, BACK):
+    def _until_there(self, each: Process) -> None:
+        """Wait until a worker can be asked. One that is BACK stays so: its rows are those of another episode once a step has said so."""
+        while each.state not in (READY, BACK):
             self._wait(set(), SLOW, missing=each)
-        each.state = state
 
     def _wait(self, waiting: set[Process], times: float = 1, missing: Process | None = None) -> None:
         """Until all of these have answered or died: and where none of all is there, until one is."""
