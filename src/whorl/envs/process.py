@@ -20,12 +20,14 @@ ANSWERED, DIED, SAID = range(3)  # what an event says
 
 
 class Process:
-    """One worker. rows: of all environments, those that it steps. heard: what it said last, until somebody takes it."""
+    """One worker. rows: of all environments, those that it steps. heard: what it said last, until somebody takes it. asked: what it was
+    asked for last, and knows."""
 
     def __init__(self, number: int, rows: slice, command: np.ndarray):
         self.number, self.rows, self._command = number, rows, command
         self.state, self.again, self.deaths = DOWN, 0.0, deque[float]()
         self.heard: list[Any] = []
+        self.asked: Asked | None = None
         self._child: Child | None = None
         self._fds: list[int] = []
 
@@ -53,6 +55,7 @@ class Process:
     def ask(self, asked: Asked) -> None:
         """Send a message; that the answer is there is an event."""
         assert self._child is not None
+        self.asked = asked
         self.wake(CALL)
         with suppress(OSError):  # it is dead, which is heard of
             self._child.pipe.send(asked)
@@ -87,6 +90,7 @@ class Process:
     def bury(self, seconds: float = 0.0) -> list[int]:
         """End it, so many seconds from now at most; the descriptors that are no more."""
         fds, self._fds, self.state = self._fds, [], DOWN
+        self.asked = None
         gone = list(fds)
         if self._child is not None:
             with suppress(OSError):

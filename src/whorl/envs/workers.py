@@ -309,12 +309,13 @@ class Workers(Env):
 
     def _answer(self, each: Process, asked: Asked) -> Any:
         while True:
+            if each.asked is not asked:  # another worker was waited for while this one died, and perhaps came back
+                self._until_there(each)
+                each.ask(asked)
             if not each.heard:
                 self._wait({each}, SLOW)
             if each.heard:
                 return each.heard.pop()
-            self._until_there(each)
-            each.ask(asked)
 
     def _until_there(self, each: Process) -> None:
         """Wait until a worker can be asked. One that is BACK stays so: its rows are those of another episode once a step has said so."""
