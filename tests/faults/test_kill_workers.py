@@ -33,7 +33,7 @@ def check_apart(rollout, before):
     """That each transition is of one episode, and where the next one begins another it says so. before: where all stood after the last
     rollout, whose rows these go on from. Returns where all stand now, and whether an episode begins there."""
     seen, successor, is_first = rollout["observation"], get(rollout, "next.observation"), rollout["is_first"]
-    valid = rollout["mask"] if "mask" in rollout.keys() else torch.ones_like(is_first)
+    valid = get(rollout, "mask", torch.ones_like(is_first))
     over = (get(rollout, "next.terminated") | get(rollout, "next.truncated")).bool()
     assert (seen[..., 0] == successor[..., 0])[valid].all(), "a transition joins two episodes"
     assert (seen[..., 1] + 1 == successor[..., 1])[valid].all()
