@@ -33,6 +33,9 @@ class Infos(Mapping[str, Any]):
         said[list(self._said[key[1:]])] = True
         return said
 
+    def __contains__(self, key: object) -> bool:  # asked at each step
+        return key in self._said or (isinstance(key, str) and key.startswith("_") and key[1:] in self._said)
+
     def _together(self, key: str, values: dict[int, Any]) -> Any:
         kinds = {isinstance(value, Mapping) + 2 * isinstance(value, NUMBERS) for value in values.values()}
         if kinds == {1} and key != "final_obs":  # which Gymnasium keeps row by row

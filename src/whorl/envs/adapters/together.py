@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import gymnasium
@@ -109,12 +109,16 @@ class Together(SyncVectorEnv):
     def reset(self, *, options: dict[str, Any] | None = None, **kwargs: Any) -> Any:
         if options:  # some rows only: what was handed out holds the true successors of the others
             self._observations = create_empty_array(self.single_observation_space, self.num_envs)
-        with self._named():
+        try:
             return super().reset(options=options, **kwargs)
+        except MISFITS as error:
+            raise self._misfit(error) from error
 
     def step(self, actions: Any) -> Any:
-        with self._named():
+        try:
             return super().step(actions)
+        except MISFITS as error:
+            raise self._misfit(error) from error
 
     def close_extras(self, **kwargs: Any) -> None:
         with ExitStack() as every:  # also where one of them raises
@@ -126,14 +130,11 @@ class Together(SyncVectorEnv):
         infos.add(env_num, env_info)
         return infos
 
-    @contextmanager
-    def _named(self) -> Iterator[None]:
-        try:
-            yield
-        except MISFITS as error:  # it cannot be laid into the batch
-            stacked(self.name, self.single_observation_space, dict(enumerate(self._env_obs)))
-            row = TURN.row or 0  # the last that was asked
-            raise of_row(row, f"{self.name}: environment {row}: its reward fits no float: {in_words(error)}") from error
+    def _misfit(self, error: Exception) -> EnvError:
+        """What could not be laid into the batch: an observation, which raises itself, or else the reward of who was asked last."""
+        stacked(self.name, self.single_observation_space, dict(enumerate(self._env_obs)))
+        row = TURN.row or 0
+        return of_row(row, f"{self.name}: environment {row}: its reward fits no float: {in_words(error)}")
 
 
 def step_rows(name: str, engine: SyncVectorEnv, actions: Any, rows: np.ndarray) -> Any:
@@ -159,15 +160,16 @@ def of_row(row: int, message: str) -> EnvError:
 
 def stacked(name: str, space: Any, observations: dict[int, Any]) -> Any:
     """The observations of some rows as a batch. Raises EnvError, naming the first that does not fit."""
-    empty: Any = create_empty_array(space, 1)
-    for row, observation in observations.items():
-        try:
-            concatenate(space, [observation], empty)
-        except MISFITS as error:
-            what = f"an observation does not fit {space}: {said(error)}; got {_described(observation)}"
-            raise of_row(row, f"{name}: environment {row}: {what}") from error
-    batch: Any = create_empty_array(space, len(observations))
-    return concatenate(space, list(observations.values()), batch)
+    try:
+        return concatenate(space, list(observations.values()), create_empty_array(space, len(observations)))  # type: ignore[arg-type]
+    except MISFITS:
+        for row, observation in observations.items():
+            try:
+                concatenate(space, [observation], create_empty_array(space, 1))  # type: ignore[arg-type]
+            except MISFITS as error:
+                what = f"an observation does not fit {space}: {said(error)}; got {_described(observation)}"
+                raise of_row(row, f"{name}: environment {row}: {what}") from error
+        raise
 
 
 def said(error: Exception) -> str:
