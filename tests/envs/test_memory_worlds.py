@@ -51,6 +51,16 @@ def test_a_pole_without_velocities():
         np.testing.assert_array_equal(one.terminated, other.terminated)
 
 
+def test_a_pendulum_without_its_speed():
+    whole, shown = make_env("Pendulum-v1", 4, seed=1), make_env("PendulumP-v1", 4, seed=1)
+    np.testing.assert_array_equal(whole.reset()[:, :2], shown.reset())
+    for _ in range(60):
+        action = np.random.default_rng(0).uniform(-2, 2, (4, 1)).astype(np.float32)
+        one, other = whole.step(action), shown.step(action)
+        np.testing.assert_array_equal(one.next_observation[:, :2], other.next_observation)
+        np.testing.assert_array_equal(one.reward, other.reward)
+
+
 def test_they_keep_the_contract():
-    for id in ("TMaze20-v0", "RepeatPrevious-v0", "CartPoleP-v1"):
+    for id in ("TMaze20-v0", "RepeatPrevious-v0", "CartPoleP-v1", "PendulumP-v1"):
         check_env(make_env(id, 3))

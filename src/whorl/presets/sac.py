@@ -1,7 +1,7 @@
 """SAC's presets. "Zoo" is Stable-Baselines3's rl-zoo3, hyperparams/sac.yml; "paper" is Haarnoja et al. 2018b."""
 
 from whorl.agents.sac import SACConfig
-from whorl.feeds import Replay
+from whorl.feeds import Replay, Sequences
 from whorl.presets import Preset
 
 PRESETS = {
@@ -10,6 +10,19 @@ PRESETS = {
         num_envs=1,
         total_steps=10_000,
         source="Zoo, with a buffer of 20,000 rows and half of its steps",
+    ),
+    "PendulumP-v1": Preset(
+        SACConfig(
+            learning_rate=1e-3,
+            critic_learning_rate=1e-3,
+            hidden=(64,),
+            memory="gru",
+            memory_width=64,
+            feed=Sequences(batch_size=64, capacity=20_000, warmup=1_000, length=10, burn_in=5),
+        ),
+        num_envs=2,
+        total_steps=15_000,
+        source="found here: short sequences after a burn-in, one update a step",
     ),
     "MountainCarContinuous-v0": Preset(
         SACConfig(

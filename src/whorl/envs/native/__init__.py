@@ -26,6 +26,7 @@ WORLDS: dict[str, str] = {  # id -> "file:class"
     "TMaze20-v0": "memory:TMaze",
     "RepeatPrevious-v0": "memory:RepeatPrevious",
     "CartPoleP-v1": "memory:CartPoleP",
+    "PendulumP-v1": "memory:PendulumP",
     "ProbeConstant-v0": "probes:ProbeConstant",
     "ProbeObservation-v0": "probes:ProbeObservation",
     "ProbeDiscount-v0": "probes:ProbeDiscount",

@@ -1,12 +1,14 @@
-"""Worlds that nobody solves without remembering: a corridor, a game of repeating, a pole whose speed is not shown."""
+"""Worlds that nobody solves without remembering: a corridor, a game of repeating, poles whose speed is not shown."""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 from gymnasium import spaces
 from numba.extending import register_jitable
 
-from whorl.envs.native import cartpole
+from whorl.envs.native import cartpole, pendulum
 from whorl.envs.native.world import World, picture
 
 LENGTH = 20  # cells of the corridor
@@ -98,3 +100,24 @@ class CartPoleP(cartpole.CartPole):
 
     def draw(self, state: np.ndarray) -> np.ndarray:
         return picture(cartpole.CartPole.id, state)
+
+
+@register_jitable
+def swing(state: np.ndarray, action: np.ndarray, chance: float) -> tuple[float, bool]:
+    return pendulum.dynamics(state, action, chance)
+
+
+@register_jitable
+def angle(state: np.ndarray, out: np.ndarray) -> None:
+    out[0], out[1] = math.cos(state[0]), math.sin(state[0])
+
+
+class PendulumP(pendulum.Pendulum):
+    """PendulumP-v1: Pendulum-v1 that shows cosine and sine, and no speed."""
+
+    id = "PendulumP-v1"
+    observation_space = spaces.Box(-1, 1, (2,))
+    dynamics, observe = staticmethod(swing), staticmethod(angle)
+
+    def draw(self, state: np.ndarray) -> np.ndarray:
+        return picture(pendulum.Pendulum.id, state)
