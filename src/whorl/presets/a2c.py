@@ -3,10 +3,16 @@
 from whorl.agents.a2c import A2CConfig
 from whorl.feeds import Rollouts
 from whorl.presets import Preset
+from whorl.presets.atari import on_atari
 
 _CARTPOLE = A2CConfig(learning_rate=1e-3, entropy_weight=0.0, anneal_steps=500_000)
 
 PRESETS = {
+    **on_atari(
+        A2CConfig(anneal_steps=10_000_000, value_weight=0.25, feed=Rollouts(steps=5)),
+        num_envs=16,
+        source="Zoo, with Adam in the place of RMSprop",
+    ),
     "CartPole-v0": Preset(_CARTPOLE, num_envs=8, total_steps=500_000, source="that of CartPole-v1"),
     "CartPole-v1": Preset(_CARTPOLE, num_envs=8, total_steps=500_000, source="Zoo's sizes, step size found here"),
     "Acrobot-v1": Preset(

@@ -5,6 +5,7 @@ from dataclasses import replace
 from whorl.agents.dqn import DQNConfig
 from whorl.feeds import Replay, Sequences
 from whorl.presets import Preset
+from whorl.presets.atari import on_atari
 
 _REMEMBERS = DQNConfig(
     learning_rate=1e-3,
@@ -17,6 +18,18 @@ _REMEMBERS = DQNConfig(
 )
 
 PRESETS = {
+    **on_atari(
+        DQNConfig(
+            learning_rate=1e-4,
+            target_every=250,
+            target_rate=1.0,
+            epsilon_steps=1_000_000,
+            epsilon_min=0.01,
+            feed=Replay(batch_size=32, capacity=1_000_000, replay_ratio=0.25, warmup=80_000, storage="frames"),
+        ),
+        num_envs=8,
+        source="Zoo and CleanRL's dqn_atari.py, with double Q-learning and a full buffer",
+    ),
     "CartPole-v1": Preset(
         DQNConfig(
             learning_rate=1e-3,
