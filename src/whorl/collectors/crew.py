@@ -52,9 +52,7 @@ class Sampler:
         """What it says: that a rollout is done, and the first time what rollouts are made of. Raises EnvError for what it died of."""
         assert self.child is not None
         try:
-            if self.gone():
-                raise EOFError
-            said = self.child.pipe.recv()
+            said = self.child.hear()
         except (EOFError, OSError):  # the second in the midst of a message
             self._died(self.child)
             return None
@@ -64,10 +62,6 @@ class Sampler:
             raise error
         self.done += 1
         return said
-
-    def gone(self) -> bool:
-        """Whether it has ended without a word: its pipe may be held open by what its environment has forked."""
-        return self.child is not None and self.child.process.poll() is not None and not self.child.pipe.poll()
 
     def _died(self, child: Child) -> None:
         child.process.kill()  # it may have closed its pipe only
@@ -114,7 +108,7 @@ class Crew:
                 continue
             ready = wait(pipes, pause)
             for sampler in waiting:
-                if sampler.child is not None and (sampler.child.pipe in ready or sampler.gone()):
+                if sampler.child is not None and (sampler.child.pipe in ready or sampler.child.gone()):
                     self._know(sampler, sampler.hear())
         assert self.form is not None
         return self.form

@@ -54,6 +54,16 @@ class Child:
                 env={**os.environ, "PYTHONPATH": path},
             )
 
+    def gone(self) -> bool:
+        """Whether it has ended without a word: its pipe may be held open by what its environment has forked."""
+        return self.process.poll() is not None and not self.pipe.poll()
+
+    def hear(self) -> Any:
+        """What it says next. Raises EOFError or, in the midst of a message, another OSError where it has ended."""
+        if self.gone():
+            raise EOFError
+        return self.pipe.recv()
+
     def ended(self) -> str:
         """How it has ended, after its pipe has."""
         code = self.process.wait()

@@ -15,7 +15,7 @@ import hashlib
 import json
 import logging
 import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Literal
@@ -172,8 +172,8 @@ def clean(*folders: str | Path) -> None:
             inside.clean()
 
 
-def prune(folder: str | Path, keep: int | Literal["all"]) -> None:
-    """Deletes all but the newest `keep` checkpoints and those that `best` and `last` point to; "all": none.
+def prune(folder: str | Path, keep: int | Literal["all"], held: Collection[str] = ()) -> None:
+    """Deletes all but the newest `keep` checkpoints, those that `best` and `last` point to and those whose names are `held`; "all": none.
 
     `keep` >= 2 leaves something to fall back on when the newest is found damaged. What is deleted loses its name first,
     so no half-deleted checkpoint is ever seen.
@@ -181,7 +181,7 @@ def prune(folder: str | Path, keep: int | Literal["all"]) -> None:
     if keep == "all":
         return
     here = steps(folder)
-    kept = {*marked(folder).values(), *here[max(len(here) - _natural(keep), 0) :]}
+    kept = {*held, *marked(folder).values(), *here[max(len(here) - _natural(keep), 0) :]}
     with Folder.inside(folder) as inside:
         for name in here:
             if name not in kept:

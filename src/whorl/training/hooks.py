@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 import numpy as np
 from torch import Tensor
@@ -161,12 +161,23 @@ class Log:
         return self.window.load_state({}, numbers["window"])
 
 
+def end(run: Run, saved: bool) -> NoReturn:
+    """Say that a signal has ended the run, and end it."""
+    how = f"go on with: {command('resume', run.path)}" if saved else "nothing was saved"
+    number = run.stop.number
+    run.logs.message(f"stopped by {signal.Signals(number).name} at {run.progress.count:,} steps; {how}")
+    raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
+
+
 class Evaluate:
     """Whole greedy episodes now and then, in environments of their own; what scores best is marked among the checkpoints.
 
     kind: what the environments are made from; None: there is nothing to evaluate in. known: what the policy is made for; who steps the
-    run's environments says how many are used.
+    run's environments says how many are used. needy: whether a checkpoint is needed here and now; held: names of those that must stay.
     """
+
+    needy: bool = False
+    held: Collection[str] = ()
 
     def __init__(self, settings: Settings, kind: Kind | None, known: Env | Dataset):
         self.settings, self.kind, self.known = settings, kind, known
@@ -187,10 +198,13 @@ class Evaluate:
             run.logs.message(f"the best checkpoint, {best.name}, is gone: the best from here on is kept")
             self.best = -np.inf
 
+    def rows(self, episodes: int) -> int:
+        """How many environments share so many episodes."""
+        return eval_envs(episodes, self.known.origin if isinstance(self.known, Env) else "native")
+
     def env(self, episodes: int) -> Env:
         """The environments that share so many episodes. Raises BadInput where there is none to evaluate in."""
-        origin = self.known.origin if isinstance(self.known, Env) else "native"
-        s, n = self.settings, eval_envs(episodes, origin)
+        s, n = self.settings, self.rows(episodes)
         if self.kind is None and s.own_env:
             raise BadInput(
                 "this run trains on an environment object, which cannot be copied; evaluate with an environment of its own, "
@@ -220,27 +234,40 @@ class Evaluate:
         if env is not None:
             close(env)
 
+    def saved(self) -> None:
+        """A checkpoint of the progress so far was published."""
+
+    def finish(self) -> None:
+        """The run has learned all that it will."""
+
     def __call__(self, rollout: Batch | None, metrics: Metrics) -> None:
-        if not self._regular.due():
-            return
-        run = self._run
-        evaluation = self.play(run.agent.policy, run.settings.eval_episodes, run.settings.seed)
-        result = evaluation.summary()
+        if self._regular.due():
+            run = self._run
+            evaluation = self.play(run.agent.policy, run.settings.eval_episodes, run.settings.seed)
+            self.take(evaluation, run.progress.count, run.elapsed)
+
+    def take(self, evaluation: Evaluation, step: int, seconds: float) -> None:
+        """Log what the policy of that step, after so many seconds of training, was found worth, and mark it where it is the best."""
+        run, result = self._run, evaluation.summary()
         self.newest = result["mean"]
         run.logs.messages(run.tally.missed() if run.tally else ())
         if evaluation.cut:
             run.logs.message(f"{evaluation.cut} of {result['episodes']} evaluation episodes had no end and were cut")
-        row = {"eval/mean_reward": result["mean"], "eval/std_reward": result["std"], "time/seconds": run.elapsed}
-        run.logs.log(run.progress.count, row)
+        row = {"eval/mean_reward": result["mean"], "eval/std_reward": result["std"], "time/seconds": seconds}
+        run.logs.log(step, row)
         if result["mean"] > self.best:
-            before, self.best, self.best_at = (self.best, self.best_at), result["mean"], run.progress.count
-            if run.settings.checkpoint_every and not self._save(run):
+            before, self.best, self.best_at = (self.best, self.best_at), result["mean"], step
+            if run.settings.checkpoint_every and not self._keep():
                 self.best, self.best_at = before
 
-    def _save(self, run: Run) -> bool:
+    def best_checkpoint(self) -> Path | None:
+        """That of the best, which has just been found; None: there is none."""
+        return self._run.save()
+
+    def _keep(self) -> bool:
         """Whether the best is kept."""
-        with run.disk.tolerated("the best checkpoint"):
-            path = run.save()
+        with self._run.disk.tolerated("the best checkpoint"):
+            path = self.best_checkpoint()
             if path is not None:
                 checkpoint.mark(path.parent, "best", path)
                 return True
@@ -283,7 +310,7 @@ class Film:
 
 
 class Checkpoint:
-    """Everything to disk now and then, and when a signal asks the run to end, which it then does. every 0 = never."""
+    """Everything to disk now and then, where an evaluation needs it, and when a signal asks the run to end, which it then does. every 0 = never."""
 
     def __init__(self, every: int):
         self.every = every
@@ -293,8 +320,6 @@ class Checkpoint:
 
     def __call__(self, rollout: Batch | None, metrics: Metrics) -> None:
         run, number = self._run, self._run.stop.number
-        saved = run.save() if self._regular.due() or (number and self.every) else None
+        saved = run.save() if self._regular.due() or run.evaluation.needy or (number and self.every) else None
         if number:
-            how = f"go on with: {command('resume', run.path)}" if saved else "nothing was saved"
-            run.logs.message(f"stopped by {signal.Signals(number).name} at {run.progress.count:,} steps; {how}")
-            raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
+            end(run, saved is not None)

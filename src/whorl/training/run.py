@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -31,9 +31,10 @@ from whorl.training.changes import Changes
 from whorl.training.collecting import Collecting
 from whorl.training.curve import draw_curve
 from whorl.training.evaluate import Evaluation
+from whorl.training.evaluator import evaluation_of
 from whorl.training.folder import begin_anew
 from whorl.training.full_disk import FullDisk
-from whorl.training.hooks import FINAL, Checkpoint, Evaluate, Film, Hook, Log
+from whorl.training.hooks import FINAL, Checkpoint, Film, Hook, Log
 from whorl.training.loggers import Logger, known
 from whorl.training.loggers.places import loggers_of, names
 from whorl.training.notices import of_resume, of_start
@@ -87,7 +88,7 @@ class Run:
         names(s.logger)  # raises before anything is written
         self.own_hooks = OwnHooks(hooks)
         self.log = Log(s.window, s.log_every)
-        self.evaluation = Evaluate(s, kind, self.known)
+        self.evaluation = evaluation_of(s, kind, self.known, self.agent.policy)
         self.hooks: dict[str, Hook] = {
             "log": self.log,
             "hooks": self.own_hooks,  # before anything saves
@@ -140,12 +141,9 @@ class Run:
     def start(self, resume: bool = False) -> Run:
         """Train to `total_steps` inside the folder, then evaluate the best checkpoint and draw the curve. However it ends, the
         environments are closed, but for an object of the user's."""
-        with watching(self.settings.env_timeout):
-            try:
-                with lock(self.path), threads_of_torch(self.settings.threads):
-                    self._run(resume)
-            finally:
-                self.close()
+        s = self.settings
+        with watching(s.env_timeout), closing(self), lock(self.path), threads_of_torch(s.threads):
+            self._run(resume)
         return self
 
     def _run(self, resume: bool) -> None:
@@ -199,6 +197,7 @@ class Run:
                 self.parts.train(self.settings.total_steps, self.hooks.values())
             if not self.over and self.settings.checkpoint_every:  # a hook has ended it
                 self.save()
+            self.evaluation.finish()
         self.seconds = time.monotonic() - began
         self.logs.messages(self.tally.missed() if self.tally else ())
 
@@ -217,7 +216,8 @@ class Run:
         with self.disk.tolerated("a checkpoint"):
             path = states.save(self.checkpoints, self.steps, self._state_parts(), self.written)
             checkpoint.mark(self.checkpoints, "last", path)
-            checkpoint.prune(self.checkpoints, self.settings.keep_checkpoints)
+            self.evaluation.saved()
+            checkpoint.prune(self.checkpoints, self.settings.keep_checkpoints, self.evaluation.held)
             return path
         return None
 

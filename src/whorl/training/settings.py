@@ -93,6 +93,8 @@ class Settings:
     threads: Annotated[int, Count] = 1
     # steps between evaluations; a twentieth of the run if not given, 0 = never
     eval_every: Annotated[int | None, Amount] = None
+    # who evaluates: inline, the process that learns, which waits for it; concurrent, a process of its own, from checkpoints
+    evaluate: Literal["inline", "concurrent"] = "inline"
     # whole episodes of each evaluation
     eval_episodes: Annotated[int, Count] = 100
     # steps between checkpoints; as evaluations if not given (less where rows are kept), 0 = never

@@ -89,7 +89,7 @@ def read_config(run: Path) -> Written:
 def _older(data: Numbers) -> Numbers:
     """What a file of before there were such settings did not say."""
     update = "compiled" if data.get("compile") is True else "eager"
-    return {"spaces": "", "transforms": [], "update": update, "precision": "float32"}
+    return {"spaces": "", "transforms": [], "update": update, "precision": "float32", "evaluate": "inline"}
 
 
 def write_config(run: Path, data: Numbers) -> Written:
