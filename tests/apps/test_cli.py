@@ -240,6 +240,8 @@ def test_check(capfd):
     code, out, _ = call(capfd, "check", "ppo", "Pendulum-v1")
     assert code == 0 and "Box(3)" in out and "discount = 0.9" in out and "parameters" in out
     assert "updates      packed (without autograd" in out
+    assert "--workers 0 (a native world steps faster than a message travels)" in out and "--collector serial" in out
+    assert "cores may be used" in out and "for half of them (" in out
     code, out, err = call(capfd, "check", "random", "MountainCarContinuous-v0")
     assert code == 0 and "updates" not in out
     code, _, err = call(capfd, "check", "pppo", "Pendulum-v1")

@@ -17,7 +17,7 @@ from tests.training import run_folders
 from whorl.errors import BadInput, Damaged
 from whorl.training import checkpoint
 from whorl.training.curve import draw_curve
-from whorl.training.written import read_config, read_episodes, read_meta, read_metrics, read_result
+from whorl.training.written import LATER, read_config, read_episodes, read_meta, read_metrics, read_result
 
 SHORT = {
     "total_steps": 64,
@@ -240,7 +240,7 @@ def test_folders_of_before_there_were_such_settings(copy):
     new = json.loads((copy / "config.json").read_text())
     step = copy / "checkpoints" / "step_64"
     saved = checkpoint.load(step)
-    older = ("update", "precision", "transforms")
+    older = ("update", "precision", "transforms", *LATER)
     for missing, compiled, update in each([
         (("transforms",), False, new["update"]),
         (older, False, "eager"),

@@ -19,15 +19,19 @@ from whorl import options
 from whorl.apps import arguments
 from whorl.apps.shell import in_shell
 from whorl.envs.adapters import LIBRARIES, install
+from whorl.envs.guard import close
 from whorl.envs.make import kind_or_env, make_env
+from whorl.envs.watchdog import watching
 from whorl.errors import BadInput, Incompatible, WhorlError, command
 from whorl.nets.encoder import EncoderFactory
 from whorl.spaces import describe
-from whorl.training.build import build
+from whorl.training.advice import advise, measure
+from whorl.training.build import Parts, build
 from whorl.training.catalog import find
 from whorl.training.export import SUFFIXES
 from whorl.training.imports import part
 from whorl.training.planned import OPTIONS
+from whorl.training.process import threads_of_torch
 from whorl.training.run import Run
 from whorl.training.settings import Settings
 from whorl.training.source import as_asked
@@ -190,9 +194,28 @@ def check(o: arguments.Check) -> None:
     print(f"agent        {type(parts.agent).__name__}, {sum(p.numel() for p in parts.agent.parameters()):,} parameters")
     if parts.why:
         print(f"updates      {parts.why.removeprefix('update: ')}")
+    _advise(parts)
     print(f"preset       {preset.total_steps:,} steps ({preset.source})")
     for f in options.fields(type(preset.config)):
         print(f"  {f.name} = {getattr(preset.config, f.name)!r}")
+
+
+def _advise(parts: Parts) -> None:
+    """Says what steps and decisions cost here, and who should step the environments."""
+    env, policy, one = parts.env, parts.agent.policy, Settings.threads
+    assert env is not None
+    try:
+        with watching(Settings.env_timeout), threads_of_torch(one):
+            costs = measure(env, policy, parts.agent.config.feed)
+    finally:
+        close(env)
+    found, n = advise(costs), costs.num_envs
+    print(
+        f"a step       {costs.step:.3f} ms for {n} rows, {costs.cpu:.3f} of it on the processor; {costs.cores} cores may be used"
+    )
+    print(f"a decision   {costs.decide:.3f} ms for {n} rows, {costs.half:.3f} for half of them ({costs.share:.0%})")
+    print(f"advice       --workers {found.workers} ({found.why_workers})")
+    print(f"             --collector {found.collector} ({found.why_collector})")
 
 
 def doctor(o: arguments.Doctor) -> None:

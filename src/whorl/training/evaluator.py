@@ -123,7 +123,8 @@ class Concurrent(Evaluate):
         return {order.name for order in self._orders}
 
     def best_checkpoint(self) -> Path | None:
-        return self._run.path / "checkpoints" / f"step_{self.best_at}"
+        path = self._run.path / "checkpoints" / f"step_{self.best_at}"
+        return path if path.is_dir() else None  # somebody may have removed it
 
     def finish(self) -> None:
         """Hear of what is ordered; and save that, so that nobody evaluates it again."""
@@ -195,7 +196,9 @@ class Concurrent(Evaluate):
         if self._child is not None:
             self._child.stop()
         self._child, self._orders, self.needy = None, [], False
-        said = f"the process that evaluates {why}: the run goes on without evaluations, and whorl resume begins them again"
+        said = (
+            f"the process that evaluates {why}: the run goes on without evaluations, and whorl resume begins them again"
+        )
         self._run.logs.error(f"{said}\n{trace}".rstrip())
 
 

@@ -29,6 +29,8 @@ from whorl.training.settings import Settings
 if TYPE_CHECKING:
     from whorl.training.evaluate import Evaluation
 
+# settings that there were not always: what they are by default is what was done
+LATER = ("collector", "decorrelate", "samplers", "synchronous", "workers", "on_env_error", "evaluate")
 HEADER = "step,env,return,length"  # of episodes.csv; more columns may follow
 
 
@@ -89,7 +91,8 @@ def read_config(run: Path) -> Written:
 def _older(data: Numbers) -> Numbers:
     """What a file of before there were such settings did not say."""
     update = "compiled" if data.get("compile") is True else "eager"
-    return {"spaces": "", "transforms": [], "update": update, "precision": "float32", "evaluate": "inline"}
+    later = {name: value for name, value in options.to_json(Settings()).items() if name in LATER}
+    return later | {"spaces": "", "transforms": [], "update": update, "precision": "float32"}
 
 
 def write_config(run: Path, data: Numbers) -> Written:

@@ -21,7 +21,7 @@ class Wandb(Logger):
     """
 
     def __init__(self, path: Path):
-        self._path, self._id = path, ""
+        self._path, self._id, self._step = path, "", 0
         self._run: Run | None = None  # until the first metrics, when it is known whether a checkpoint names one
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
@@ -38,7 +38,8 @@ class Wandb(Logger):
                 settings=wandb.Settings(silent=True, console="off"),
             )
             self._id = self._run.id
-        self._run.log(dict(metrics), step=step)
+        self._step = max(step, self._step)  # it takes no older one, and an evaluation beside training comes late
+        self._run.log(dict(metrics), step=self._step)
 
     def state(self) -> State:
         return {}, {"id": self._id}
