@@ -35,7 +35,7 @@ BASE = Costs(num_envs=8, cores=4, step=4.0, cpu=4.0, decide=4.0, half=2.4)
         ({"half": 3.1}, 2, "alternating", "78%"),
         ({"half": 3.3}, 4, "serial", "82% of the time of all: too much"),
         ({"half": 4.8}, 4, "serial", "120% of the time of all: too much"),
-        ({"decide": 7.393, "half": 0.05}, 4, "serial", "threads of numpy may be fighting"),
+        ({"decide": 7.393, "half": 0.05}, 4, "serial", "numpy's threads may be fighting"),
         ({"decide": 0.05, "half": 0.03}, 4, "serial", "little can be saved"),
         ({"decide": 40.0, "half": 24.0}, 4, "serial", "little can be saved"),
         ({"alternating": False}, 4, "serial", "cannot be here"),

@@ -384,6 +384,9 @@ def test_prune_keeps_the_newest_and_the_marked(tmp_path):
     checkpoint.mark(tmp_path, "best", tmp_path / "step_2")
     checkpoint.mark(tmp_path, "last", tmp_path / "step_10")
     (tmp_path / "step_notes").mkdir()
+    checkpoint.prune(tmp_path, 2, held=["step_1", "step_7"])
+    held = ["best", "last", "step_1", "step_10", "step_2", "step_5", "step_notes"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == held
     checkpoint.prune(tmp_path, 2)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["best", "last", "step_10", "step_2", "step_5", "step_notes"]
     checkpoint.prune(tmp_path, 0)

@@ -157,7 +157,7 @@ def test_a_killed_evaluator_is_started_again_once(kills, tmp_path, capfd):
             for pid in here:
                 os.kill(pid, signal.SIGKILL)
                 killed.append(pid)
-                wait_until(lambda: gone(pid))
+                wait_until(lambda: all_gone(killed))
         elif len(said.lines) == kills:
             (tmp_path / "gate").touch()
             return True
@@ -166,9 +166,10 @@ def test_a_killed_evaluator_is_started_again_once(kills, tmp_path, capfd):
     run = train(tmp_path, kill, total_steps=10**9, eval_every=128)
     assert said.lines[0] == "the process that evaluates was killed by SIGKILL and is started again"
     if kills == 2:
-        assert said.lines[1:] == [
-            "the process that evaluates was killed by SIGKILL again: the run goes on without evaluations, and whorl resume begins them again"
-        ]
+        assert len(said.lines) == 2
+        assert said.lines[1].startswith(
+            "the process that evaluates was killed by SIGKILL again: the run goes on without"
+        )
         assert evaluations(run) == {}
     else:
         assert 128 in evaluations(run)

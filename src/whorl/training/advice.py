@@ -103,7 +103,7 @@ def _no_turns(costs: Costs, workers: int) -> str:
         return f"half of the rows is decided in {costs.share:.0%} of the time of all: too much"
     if costs.share < LEAST_SHARE:
         return (
-            f"half of the rows is decided in {costs.share:.1%} of the time of all, which fewer rows do not explain: threads of numpy may be "
+            f"half of the rows is decided in {costs.share:.1%} of the time of all, which fewer rows do not explain: numpy's threads may be "
             "fighting for the cores, measure again with OPENBLAS_NUM_THREADS=1"
         )
     if step < WELL_OVER * EXCHANGE:

@@ -173,7 +173,8 @@ class Evaluate:
     """Whole greedy episodes now and then, in environments of their own; what scores best is marked among the checkpoints.
 
     kind: what the environments are made from; None: there is nothing to evaluate in. known: what the policy is made for; who steps the
-    run's environments says how many are used. needy: whether a checkpoint is needed here and now; held: names of those that must stay.
+    run's environments says how many are used. needy: whether a checkpoint is needed here and now;
+    held: names of those that must stay.
     """
 
     needy: bool = False
