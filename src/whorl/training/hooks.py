@@ -311,7 +311,8 @@ class Film:
 
 
 class Checkpoint:
-    """Everything to disk now and then, where an evaluation needs it, and when a signal asks the run to end, which it then does. every 0 = never."""
+    """Everything to disk now and then, where an evaluation needs it, and when a signal asks the run to end, which it then does.
+    every 0 = never."""
 
     def __init__(self, every: int):
         self.every = every
