@@ -19,6 +19,7 @@ BASE = Costs(num_envs=8, cores=4, step=4.0, cpu=4.0, decide=4.0, half=2.4)
         ({}, 2, "alternating", "half of 8 rows is decided in 60%"),
         ({"compiled": True}, 0, "serial", "a native world"),
         ({"compiled": True, "cpu": 0.1}, 0, "serial", "a native world"),
+        ({"compiled": True, "half": 0.05}, 0, "serial", "a native world"),
         ({"workers": False}, 0, "serial", "of its own process"),
         ({"num_envs": 1}, 0, "serial", "there is one environment"),
         # short beside the exchange, and just not
@@ -35,7 +36,6 @@ BASE = Costs(num_envs=8, cores=4, step=4.0, cpu=4.0, decide=4.0, half=2.4)
         ({"half": 3.1}, 2, "alternating", "78%"),
         ({"half": 3.3}, 4, "serial", "82% of the time of all: too much"),
         ({"half": 4.8}, 4, "serial", "120% of the time of all: too much"),
-        ({"decide": 7.393, "half": 0.05}, 4, "serial", "numpy's threads may be fighting"),
         ({"decide": 0.05, "half": 0.03}, 4, "serial", "little can be saved"),
         ({"decide": 40.0, "half": 24.0}, 4, "serial", "little can be saved"),
         ({"alternating": False}, 4, "serial", "cannot be here"),
@@ -45,6 +45,15 @@ def test_advice(changed, workers, collector, why):
     found = advise(BASE._replace(**changed))
     assert (found.workers, found.collector) == (workers, collector)
     assert why in f"{found.why_workers}; {found.why_collector}"
+
+
+@pytest.mark.parametrize("changed", [{}, {"alternating": False}, {"step": 0.469, "cpu": 0.467}])
+def test_figures_that_contradict_each_other_are_no_advice(changed):
+    """Seen with numpy's BLAS on two cores that others used: 7.4 ms for 8 rows, 0.05 for 4."""
+    found = advise(BASE._replace(decide=7.393, half=0.05, **changed))
+    assert (found.workers, found.collector) == (0, "serial")
+    assert found.doubt.startswith("half of the rows is decided in 0.7%") and "OPENBLAS_NUM_THREADS=1" in found.doubt
+    assert advise(BASE._replace(half=1.7)).doubt == ""
 
 
 class Sleeps(gymnasium.Env):
@@ -76,7 +85,7 @@ def test_what_is_measured(agent, env, compiled, workers, alternating):
     assert (costs.compiled, costs.workers, costs.alternating) == (compiled, workers, alternating)
     assert costs.num_envs == 4 and costs.cores >= 1 and min(costs[2:6]) > 0
     if env != "CartPole-v1":
-        assert advise(costs).why_workers.startswith("a step mostly waits")  # 20 ms, whatever else the machine does
+        assert costs.step >= 20 > costs.cpu  # no sleep is shorter than asked for
     parts.env.close()
 
 

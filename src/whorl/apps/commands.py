@@ -214,6 +214,8 @@ def _advise(parts: Parts) -> None:
         f"a step       {costs.step:.3f} ms for {n} rows, {costs.cpu:.3f} of it on the processor; {costs.cores} cores may be used"
     )
     print(f"a decision   {costs.decide:.3f} ms for {n} rows, {costs.half:.3f} for half of them ({costs.share:.0%})")
+    if found.doubt:
+        return print(f"no advice    {found.doubt}")
     print(f"advice       --workers {found.workers} ({found.why_workers})")
     print(f"             --collector {found.collector} ({found.why_collector})")
 

@@ -58,11 +58,22 @@ class Advice(NamedTuple):
     collector: str
     why_workers: str
     why_collector: str
+    doubt: str = ""  # why none of it is to be trusted
+
+
+DOUBT = (
+    "half of the rows is decided in {:.1%} of the time of all, which fewer rows do not explain, so these figures are not to be trusted: "
+    "numpy's threads may be fighting for the cores, which slows training, too; measure again with OPENBLAS_NUM_THREADS=1"
+)
 
 
 def advise(costs: Costs) -> Advice:
     """Processes where a step costs well over the exchange with them: as many as there are cores, or environments where a step sleeps.
+    Nothing where the figures contradict each other.
     Halves that take turns where what they save is more than what deciding twice costs."""
+    if not costs.compiled and costs.num_envs > 1 and costs.share < LEAST_SHARE:
+        unknown = "measure again"
+        return Advice(0, "serial", unknown, unknown, DOUBT.format(costs.share))
     n, workers, why = costs.num_envs, *_workers(costs)
     if not workers:
         return Advice(0, "serial", why, "halves take turns only where workers step")
@@ -101,11 +112,6 @@ def _no_turns(costs: Costs, workers: int) -> str:
         return "halves that take turns cannot be here"
     if costs.share > MOST_SHARE:
         return f"half of the rows is decided in {costs.share:.0%} of the time of all: too much"
-    if costs.share < LEAST_SHARE:
-        return (
-            f"half of the rows is decided in {costs.share:.1%} of the time of all, which fewer rows do not explain: numpy's threads may be "
-            "fighting for the cores, measure again with OPENBLAS_NUM_THREADS=1"
-        )
     if step < WELL_OVER * EXCHANGE:
         return f"with {workers} workers a step is short beside the exchange"
     if min(step, costs.decide) < LEAST_SAVED * (step + costs.decide):
